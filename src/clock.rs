@@ -1,0 +1,66 @@
+//! The wall clock, as the journal and the API write it.
+//!
+//! Durations are never computed from it: a host's clock may be set back in mid-upgrade, so
+//! everything that waits uses `tokio::time::Instant`.
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The host's clock, now.
+    pub fn now() -> Self {
+        let now = OffsetDateTime::now_utc();
+        Self((now.unix_timestamp_nanos() / 1_000_000) as i64)
+    }
+
+    /// From milliseconds since the epoch.
+    pub fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the epoch.
+    pub fn millis(self) -> i64 {
+        self.0
+    }
+
+    /// RFC 3339 in UTC with milliseconds: `2026-01-31T12:00:00.250Z`.
+    pub fn rfc3339(self) -> String {
+        let nanos = i128::from(self.0) * 1_000_000;
+        OffsetDateTime::from_unix_timestamp_nanos(nanos)
+            .ok()
+            .and_then(|t| t.format(&Rfc3339).ok())
+            .unwrap_or_else(|| format!("{}ms", self.0))
+    }
+
+    /// `YYYYMMDD-HHMMSS` in UTC, for file names.
+    pub fn compact(self) -> String {
+        let nanos = i128::from(self.0) * 1_000_000;
+        let t =
+            OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        format!(
+            "{:04}{:02}{:02}-{:02}{:02}{:02}",
+            t.year(),
+            u8::from(t.month()),
+            t.day(),
+            t.hour(),
+            t.minute(),
+            t.second()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc3339_in_utc() {
+        let t = Timestamp::from_millis(1_769_860_800_250);
+        assert_eq!(t.rfc3339(), "2026-01-31T12:00:00.25Z");
+        assert_eq!(t.compact(), "20260131-120000");
+    }
+}

@@ -1,0 +1,216 @@
+//! The container engine as this product uses it.
+//!
+//! [`Engine`] is the whole vocabulary: about twenty verbs, each bounded in time. The Docker
+//! implementation is [`docker::Docker`]; specifications stay raw [`Value`]s, because a typed
+//! model drops the fields it does not know, and a field that an upgrade drops is the very
+//! fault this product exists to avoid. Called by `plan`, `database`, `app` and `driver`;
+//! decides nothing.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::io::AsyncWrite;
+
+use crate::secret::Secret;
+
+/// What the engine says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineFacts {
+    /// The engine's own version, `20.10.24`.
+    pub version: String,
+    /// The API version agreed on, `1.41`.
+    pub api_version: String,
+    /// `amd64`, `arm64`.
+    pub architecture: String,
+    /// Where images and layers lie on this host, `/var/lib/docker`; for the disk table.
+    pub data_root: String,
+}
+
+/// One line of a container listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerSummary {
+    /// The full id, 64 hex digits.
+    pub id: String,
+    /// The name without its leading slash.
+    pub name: String,
+    /// The image as it was named at creation, `payramapp/payram:1.9.6`.
+    pub image: String,
+    /// `running`, `exited`, `created`, …
+    pub state: String,
+    /// All labels.
+    pub labels: Vec<(String, String)>,
+}
+
+/// A command to run inside a container.
+pub struct ExecRequest {
+    /// The command and its arguments; never holds a secret (I10).
+    pub argv: Vec<String>,
+    /// Environment for this command alone; where secrets go.
+    pub env: Vec<(String, Secret<String>)>,
+    /// User inside the container, `None` for the container's own.
+    pub user: Option<String>,
+    /// Whether the command's standard input is to be written by the caller.
+    pub stdin: bool,
+}
+
+/// A piece of a running command's output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// Bytes of standard output.
+    Stdout(Bytes),
+    /// Bytes of standard error.
+    Stderr(Bytes),
+}
+
+/// A command that runs inside a container.
+pub struct Exec {
+    /// The exec's id, for [`Engine::exec_exit_code`].
+    pub id: String,
+    /// Output until the command ends. Each wait for a frame is bounded by the caller.
+    pub output: BoxStream<'static, Result<Frame, EngineError>>,
+    /// The command's standard input when it was asked for; shutting it down is end of file.
+    pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+}
+
+/// How far a pull is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PullProgress {
+    /// Bytes received so far, over all layers.
+    pub received_bytes: u64,
+    /// Bytes to receive, as far as the engine has said; grows as layers become known.
+    pub total_bytes: u64,
+}
+
+/// Why the engine did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No connection: the engine is down or the endpoint is wrong. Nothing was done.
+    #[error("container engine at {endpoint} is unreachable: {reason}")]
+    Unreachable {
+        /// `unix:///var/run/docker.sock`
+        endpoint: String,
+        /// What the attempt met.
+        reason: String,
+    },
+    /// No answer in time, or the connection broke: it may have been done. Observe (I4).
+    #[error("{doing}: no answer from the container engine ({reason}); it may have been done")]
+    Unknown {
+        /// What was asked: `stop container 3f2a…`.
+        doing: String,
+        /// `timed out after 30 s`, `connection reset`.
+        reason: String,
+    },
+    /// The engine answered no.
+    #[error("{doing}: the container engine answered {status}: {message}")]
+    Refused {
+        /// What was asked.
+        doing: String,
+        /// The HTTP status.
+        status: u16,
+        /// The engine's own sentence.
+        message: String,
+    },
+    /// The engine answered something that is not its protocol.
+    #[error("{doing}: the container engine's answer is not understood: {reason}")]
+    Protocol {
+        /// What was asked.
+        doing: String,
+        /// What was expected and found.
+        reason: String,
+    },
+}
+
+impl EngineError {
+    /// Whether the effect may have happened all the same.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, EngineError::Unknown { .. })
+    }
+
+    /// The HTTP status when the engine answered no.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            EngineError::Refused { status, .. } => Some(*status),
+            EngineError::Unreachable { .. }
+            | EngineError::Unknown { .. }
+            | EngineError::Protocol { .. } => None,
+        }
+    }
+}
+
+/// The container engine. Every verb has a deadline of its own; no verb retries.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// Where this engine is, for messages: `unix:///var/run/docker.sock`.
+    fn endpoint(&self) -> String;
+
+    /// Reaches the engine and says what it is.
+    async fn facts(&self) -> Result<EngineFacts, EngineError>;
+
+    /// All containers, stopped ones too; with `label` only those that carry `key=value`.
+    async fn containers(&self, label: Option<&str>) -> Result<Vec<ContainerSummary>, EngineError>;
+
+    /// The raw inspection of a container by id or name; `None` when there is none.
+    async fn inspect_container(&self, id_or_name: &str) -> Result<Option<Value>, EngineError>;
+
+    /// The raw inspection of an image by id or reference; `None` when it is not here.
+    async fn inspect_image(&self, reference: &str) -> Result<Option<Value>, EngineError>;
+
+    /// The raw inspection of a network by id or name; `None` when there is none.
+    async fn inspect_network(&self, name: &str) -> Result<Option<Value>, EngineError>;
+
+    /// The size in bytes that the registry states for `repo:tag`; `None` when it does not say.
+    /// Reads the registry's manifest over HTTP(S); never fails the caller.
+    async fn registry_size(&self, repo: &str, tag: &str) -> Option<u64>;
+
+    /// Creates a container from a raw specification; answers its full id.
+    async fn create_container(&self, name: &str, spec: &Value) -> Result<String, EngineError>;
+
+    /// Connects a container to one more network with this raw `EndpointConfig`.
+    async fn connect_network(
+        &self,
+        network: &str,
+        container: &str,
+        endpoint: &Value,
+    ) -> Result<(), EngineError>;
+
+    /// Starts a container; fine when it runs already.
+    async fn start(&self, id: &str) -> Result<(), EngineError>;
+
+    /// Stops a container with `grace` before the kill (`None`: the container's own, else 10 s);
+    /// fine when it is stopped already. The deadline is the grace and 30 s more.
+    async fn stop(&self, id: &str, grace: Option<Duration>) -> Result<(), EngineError>;
+
+    /// Gives a container another name.
+    async fn rename(&self, id: &str, name: &str) -> Result<(), EngineError>;
+
+    /// Replaces the restart policy by this raw `RestartPolicy`.
+    async fn set_restart_policy(&self, id: &str, policy: &Value) -> Result<(), EngineError>;
+
+    /// Removes a stopped container; its volumes are never removed.
+    async fn remove(&self, id: &str) -> Result<(), EngineError>;
+
+    /// Starts a command inside a running container.
+    async fn exec(&self, id: &str, request: ExecRequest) -> Result<Exec, EngineError>;
+
+    /// The exit code of a command whose output has ended; `None` while it still runs.
+    async fn exec_exit_code(&self, exec_id: &str) -> Result<Option<i64>, EngineError>;
+
+    /// Pulls `repo:tag`; an error inside the engine's progress stream is an error here.
+    /// Fails as `Unknown` when nothing is heard for 60 s.
+    async fn pull(
+        &self,
+        repo: &str,
+        tag: &str,
+        progress: &mut (dyn FnMut(PullProgress) + Send),
+    ) -> Result<(), EngineError>;
+
+    /// The last `lines` lines that a container wrote, both streams, as text.
+    async fn logs(&self, id: &str, lines: usize) -> Result<String, EngineError>;
+
+    /// The engine's events from now on, raw.
+    async fn events(&self) -> Result<BoxStream<'static, Result<Value, EngineError>>, EngineError>;
+}

@@ -1,0 +1,160 @@
+//! What is known at each point of an upgrade: plain, serialisable facts without secrets.
+//!
+//! They travel in the states and in the journal. Whoever needs a secret (the database's
+//! password, the container's environment) reads it from the saved inspection, a file of mode
+//! 0600 that [`OldContainer::spec_file`] names (I5).
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The container that serves when the hop begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OldContainer {
+    /// Full id; every observation goes by it, never by the name alone (I4).
+    pub id: String,
+    /// Its name, which the next container takes over.
+    pub name: String,
+    /// Id of the image it runs.
+    pub image_id: String,
+    /// Its raw `RestartPolicy`, to be set on the next one or set back.
+    pub restart_policy: Value,
+    /// Where its whole inspection lies, mode 0600.
+    pub spec_file: String,
+}
+
+/// The image to go to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetImage {
+    /// `payramapp/payram`
+    pub repo: String,
+    /// `1.9.7`, with an architecture suffix where one belongs.
+    pub tag: String,
+}
+
+/// How the core of a version is asked for its health and version (contract section 4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum CoreRules {
+    /// Health at this path, version at `/api/v1/version`.
+    Api {
+        /// `/api/v1/health`
+        health_path: String,
+    },
+    /// Below `updater_api_init_version`: the welcome text and the image's version label.
+    Legacy,
+}
+
+/// A dump that is complete, synced and checked on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Backup {
+    /// The dump's path; the sidecar is beside it with `.json`.
+    pub path: String,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Hex sha256 of the file, taken while it was written.
+    pub sha256: String,
+}
+
+/// What proves that a dump can be read back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Proof {
+    /// Entries in the dump's table of contents.
+    pub toc_entries: u64,
+    /// Tables whose data the dump holds.
+    pub tables: u64,
+}
+
+/// An image that is on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PulledImage {
+    /// The image's id, `sha256:…`.
+    pub id: String,
+    /// The digest that the registry knows it by; none for an image that was never pulled.
+    pub digest: Option<String>,
+}
+
+/// The container of the new version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NextContainer {
+    /// Full id.
+    pub id: String,
+    /// The name it was created under, until it takes over.
+    pub temporary_name: String,
+}
+
+/// What the database held at one moment, as its server counts it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fingerprint {
+    /// Hex sha256 over the definition of every table, column, index and constraint.
+    pub schema: String,
+    /// When the server's counters were last reset, as the server says it; empty when never.
+    pub counters_since: String,
+    /// Every table of the application, by qualified name.
+    pub tables: Vec<TableCount>,
+}
+
+/// One table of a [`Fingerprint`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TableCount {
+    /// `public.payments`
+    pub name: String,
+    /// Rows inserted, updated and deleted since the counters began.
+    pub changes: u64,
+    /// Rows by `count(*)`; none where counting would have cost too long.
+    pub rows: Option<u64>,
+}
+
+/// What stopping the application's programs found and did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quiesced {
+    /// Programs that were running and were stopped; exactly these are started again.
+    pub programs: Vec<String>,
+    /// The database after the last write; none when it could not be read.
+    pub fingerprint: Option<Fingerprint>,
+    /// The last moment the old version is known to have answered, milliseconds since the epoch.
+    pub last_answer_ms: i64,
+}
+
+/// The new version's good verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// The version that the core reported.
+    pub version: String,
+    /// Good answers in a row.
+    pub answers: u32,
+    /// The first moment the core answered, milliseconds since the epoch.
+    pub first_answer_ms: i64,
+}
+
+/// What a failed version did to the database, found before the way back is chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum Assessment {
+    /// The schema and every counter are as they were at the cut-over: the database stays.
+    Unchanged,
+    /// The schema differs, and no row of a table that existed at the cut-over was changed.
+    SchemaChanged {
+        /// What differs, for a person.
+        what: String,
+    },
+    /// Rows were changed; going back would forget them.
+    RowsChanged {
+        /// `public.payments: 3 rows changed`, a line for each table.
+        tables: Vec<String>,
+    },
+    /// The database can't be read, or there is no evidence.
+    Unreadable {
+        /// Why.
+        reason: String,
+    },
+}
