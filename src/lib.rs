@@ -1,6 +1,10 @@
 //! The upgrade engine of a self-hosted PayRam.
 
+pub mod app;
 pub mod clock;
+pub mod config;
+pub mod database;
 pub mod engine;
 pub mod machine;
+pub mod plan;
 pub mod secret;

@@ -6,6 +6,10 @@
 //! fault this product exists to avoid. Called by `plan`, `database`, `app` and `driver`;
 //! decides nothing.
 
+pub mod docker;
+pub mod parity;
+pub mod spec;
+
 use std::time::Duration;
 
 use async_trait::async_trait;

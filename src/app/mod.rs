@@ -1,0 +1,1 @@
+//! The PayRam core and its supervisor, as seen from the host.

@@ -1,0 +1,1 @@
+//! The settings of contract section 9: read, validated, typed.

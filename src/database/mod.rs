@@ -1,0 +1,1 @@
+//! The application's database: where it is, how large, its dump, what it held.

@@ -1,0 +1,1 @@
+//! From a request to a plan: policy, manifest, versions, gates, preflight. Reads, never changes.
