@@ -112,16 +112,29 @@ pub struct TableCount {
     pub rows: Option<u64>,
 }
 
-/// What stopping the application's programs found and did.
+/// The application's programs, noted before any of them is stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Programs {
+    /// Those that run and will be stopped; exactly these are started again on the way back.
+    /// Empty when the container has no supervisor.
+    pub running: Vec<String>,
+    /// When the old version last answered, milliseconds since the epoch; none when it was
+    /// silent already.
+    pub last_answer_ms: Option<i64>,
+}
+
+/// What stopping the application's programs found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Quiesced {
-    /// Programs that were running and were stopped; exactly these are started again.
-    pub programs: Vec<String>,
+    /// What was noted before.
+    pub programs: Programs,
     /// The database after the last write; none when it could not be read.
     pub fingerprint: Option<Fingerprint>,
-    /// The last moment the old version is known to have answered, milliseconds since the epoch.
-    pub last_answer_ms: i64,
+    /// The last moment the old version is known to have answered, milliseconds since the
+    /// epoch; none when it was silent before the upgrade touched it.
+    pub last_answer_ms: Option<i64>,
 }
 
 /// The new version's good verdict.

@@ -1,0 +1,148 @@
+//! The way back: which steps it takes, and the states that it goes through.
+//!
+//! It is the compensations of what was begun, in reverse, with two differences. The database
+//! is assessed before a started version is stopped, because that decides whether the
+//! containers may be swapped back at all. And the next container is removed last, when the
+//! old version is seen to serve: until then it is evidence.
+
+use super::facts::Assessment;
+use super::failure::{Failure, FailureCode};
+use super::state::State;
+use super::step::Step;
+
+/// Going back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RollingBack {
+    /// Where the way forward ended.
+    pub interrupted: State,
+    /// Why.
+    pub failure: Failure,
+    /// What is still to do, the next one first.
+    pub remaining: Vec<Step>,
+    /// What the failed version did to the database; none when it was never started or not yet
+    /// looked at.
+    pub assessment: Option<Assessment>,
+    /// Why the old version may not be put back without a person's word; none when it may.
+    pub hold: Option<Failure>,
+}
+
+/// The old version serves, as before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolledBack {
+    /// Where the way forward ended.
+    pub interrupted: State,
+    /// Why.
+    pub failure: Failure,
+    /// What the failed version did to the database, when it was started.
+    pub assessment: Option<Assessment>,
+}
+
+/// Stopped; a person must decide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeedsOperator {
+    /// Where the way forward ended.
+    pub interrupted: State,
+    /// Why the upgrade failed.
+    pub failure: Failure,
+    /// What was found that no rule covers.
+    pub reason: Failure,
+    /// What the failed version did to the database, when it was started.
+    pub assessment: Option<Assessment>,
+}
+
+impl RollingBack {
+    /// Turns round: `pending` is the step that did not come to its end, and may have done any
+    /// part of its work.
+    pub(super) fn from(interrupted: State, pending: Option<Step>, failure: Failure) -> Self {
+        Self { interrupted, failure, remaining: way_back(pending), assessment: None, hold: None }
+    }
+
+    /// Takes in what the failed version did to the database. Only an untouched database lets
+    /// the old version start on it; otherwise the failed one is stopped and a person decides.
+    pub(super) fn assessed(mut self, assessment: Assessment) -> Self {
+        self.hold = match &assessment {
+            Assessment::Unchanged => None,
+            Assessment::SchemaChanged { what } => Some(Failure::new(
+                FailureCode::MigrationFailed,
+                format!(
+                    "the new version changed the database's schema and no row of the tables it found: {what}"
+                ),
+            )),
+            Assessment::RowsChanged { tables } => Some(Failure::new(
+                FailureCode::MigrationFailed,
+                format!("the new version changed rows since the cut-over: {}", tables.join("; ")),
+            )),
+            Assessment::Unreadable { reason } => Some(Failure::new(
+                FailureCode::MigrationFailed,
+                format!("what the new version did to the database can't be told: {reason}"),
+            )),
+        };
+        if self.hold.is_some() {
+            self.remaining.retain(|step| *step == Step::StopNext);
+        }
+        self.assessment = Some(assessment);
+        self
+    }
+}
+
+/// The steps back from a way that was followed up to and including `pending`.
+pub(super) fn way_back(pending: Option<Step>) -> Vec<Step> {
+    let begun: Vec<Step> = match pending {
+        Some(pending) => {
+            let end = Step::FORWARD.iter().position(|step| *step == pending);
+            Step::FORWARD.iter().take(end.map_or(0, |end| end + 1)).copied().collect()
+        }
+        None => Vec::new(),
+    };
+    let mut back: Vec<Step> = Vec::new();
+    for step in begun.iter().rev() {
+        if *step == Step::StartNext {
+            back.push(Step::AssessDatabase);
+        }
+        back.extend(step.compensation());
+    }
+    let removes_next = back.iter().position(|step| *step == Step::RemoveNext);
+    if let Some(at) = removes_next {
+        back.remove(at);
+    }
+    if begun.contains(&Step::Quiesce) {
+        back.push(Step::VerifyOld);
+    }
+    if removes_next.is_some() {
+        back.push(Step::RemoveNext);
+    }
+    back
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_pull_needs_nothing_undone() {
+        assert_eq!(way_back(Some(Step::Pull)), []);
+    }
+
+    #[test]
+    fn a_refused_parity_only_removes_the_next_container() {
+        assert_eq!(way_back(Some(Step::CreateNext)), [Step::RemoveNext]);
+    }
+
+    #[test]
+    fn a_failed_verification_undoes_the_whole_cut_over_and_removes_the_evidence_last() {
+        assert_eq!(
+            way_back(Some(Step::Verify)),
+            [
+                Step::AssessDatabase,
+                Step::StopNext,
+                Step::RestoreNextName,
+                Step::RestoreOldName,
+                Step::StartOld,
+                Step::ResumePrograms,
+                Step::RearmOld,
+                Step::VerifyOld,
+                Step::RemoveNext,
+            ]
+        );
+    }
+}

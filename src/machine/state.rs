@@ -1,0 +1,325 @@
+//! The states, each with the facts known by then. Moving on consumes the state before, so a
+//! move that does not exist does not compile.
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::{
+    Backup, CoreRules, NextContainer, OldContainer, Programs, Proof, PulledImage, Quiesced,
+    TargetImage, Verdict,
+};
+use super::rollback::{NeedsOperator, RolledBack, RollingBack};
+
+/// What one hop is to do; fixed when it is planned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hop {
+    /// The container that serves now.
+    pub old: OldContainer,
+    /// The version that serves now; none when it could not be found out (manual mode only).
+    pub from: Option<String>,
+    /// How that version is asked for health and version, for the way back.
+    pub from_rules: CoreRules,
+    /// The version to reach, as the core will report it.
+    pub version: String,
+    /// The image that holds it.
+    pub target: TargetImage,
+    /// How the new version is asked for health and version.
+    pub rules: CoreRules,
+}
+
+/// Nothing has been changed yet; the backup is being made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// The plan.
+    pub hop: Hop,
+    /// The dump, once it is on disk and not yet proved.
+    pub backup: Option<Backup>,
+}
+
+/// A proved backup exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackedUp {
+    /// The plan.
+    pub hop: Hop,
+    /// The dump.
+    pub backup: Backup,
+    /// Its proof.
+    pub proof: Proof,
+    /// The new image, once it is here.
+    pub image: Option<PulledImage>,
+}
+
+/// The next container exists, stopped, proved to match; the cut-over is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    /// What was known before.
+    pub backed_up: BackedUp,
+    /// The new image.
+    pub image: PulledImage,
+    /// The next container.
+    pub next: NextContainer,
+    /// How far the cut-over is.
+    pub cut_over: CutOver,
+}
+
+/// How far a cut-over is: each variant holds when the step before it is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CutOver {
+    /// Nothing yet: the old container serves as before.
+    Ready,
+    /// The old container does not start again by itself.
+    Disarmed,
+    /// It is known which programs to start again.
+    Noted(Programs),
+    /// The application is silent.
+    Quiesced(Quiesced),
+    /// The old container is stopped.
+    OldStopped(Quiesced),
+    /// Nobody holds the name.
+    OldRenamed(Quiesced),
+    /// The next container holds it.
+    NextRenamed(Quiesced),
+}
+
+/// The next container was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swapped {
+    /// What was known before.
+    pub backed_up: BackedUp,
+    /// The new image.
+    pub image: PulledImage,
+    /// The next container.
+    pub next: NextContainer,
+    /// What quiescing found.
+    pub quiesced: Quiesced,
+    /// The good verdict, once it is given.
+    pub verdict: Option<Verdict>,
+}
+
+/// The new version serves. Final; only tidying is left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// What was known before.
+    pub swapped: Swapped,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Whether the old container and what else was left over is gone.
+    pub is_tidy: bool,
+}
+
+/// Where a hop is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Backing up.
+    Planned(Planned),
+    /// Pulling and creating.
+    BackedUp(BackedUp),
+    /// Cutting over.
+    Pulled(Box<Pulled>),
+    /// Verifying.
+    Swapped(Box<Swapped>),
+    /// The new version serves.
+    Verified(Box<Verified>),
+    /// Going back.
+    RollingBack(Box<RollingBack>),
+    /// The old version serves, as before.
+    RolledBack(Box<RolledBack>),
+    /// Stopped; a person must decide.
+    NeedsOperator(Box<NeedsOperator>),
+}
+
+/// The name of a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Phase {
+    /// See [`State::Planned`].
+    Planned,
+    /// See [`State::BackedUp`].
+    BackedUp,
+    /// See [`State::Pulled`].
+    Pulled,
+    /// See [`State::Swapped`].
+    Swapped,
+    /// See [`State::Verified`].
+    Verified,
+    /// See [`State::RollingBack`].
+    RollingBack,
+    /// See [`State::RolledBack`].
+    RolledBack,
+    /// See [`State::NeedsOperator`].
+    NeedsOperator,
+}
+
+impl Phase {
+    /// Every phase, in the order of the picture.
+    pub const ALL: [Phase; 8] = [
+        Phase::Planned,
+        Phase::BackedUp,
+        Phase::Pulled,
+        Phase::Swapped,
+        Phase::Verified,
+        Phase::RollingBack,
+        Phase::RolledBack,
+        Phase::NeedsOperator,
+    ];
+
+    /// As the journal and the API write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Planned => "PLANNED",
+            Phase::BackedUp => "BACKED_UP",
+            Phase::Pulled => "PULLED",
+            Phase::Swapped => "SWAPPED",
+            Phase::Verified => "VERIFIED",
+            Phase::RollingBack => "ROLLING_BACK",
+            Phase::RolledBack => "ROLLED_BACK",
+            Phase::NeedsOperator => "NEEDS_OPERATOR",
+        }
+    }
+
+    /// The state's id in the statechart.
+    pub fn chart_id(self) -> &'static str {
+        match self {
+            Phase::Planned => "Planned",
+            Phase::BackedUp => "BackedUp",
+            Phase::Pulled => "Pulled",
+            Phase::Swapped => "Swapped",
+            Phase::Verified => "Verified",
+            Phase::RollingBack => "RollingBack",
+            Phase::RolledBack => "RolledBack",
+            Phase::NeedsOperator => "NeedsOperator",
+        }
+    }
+
+    /// Whether no event leads out of it.
+    pub fn is_final(self) -> bool {
+        matches!(self, Phase::Verified | Phase::RolledBack)
+    }
+
+    /// Whether the machine has come to rest: final, or waiting for a person.
+    pub fn is_at_rest(self) -> bool {
+        self.is_final() || self == Phase::NeedsOperator
+    }
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Everything known so far, whichever the state: a view for effects and renderings.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The plan.
+    pub hop: &'a Hop,
+    /// The dump.
+    pub backup: Option<&'a Backup>,
+    /// The new image.
+    pub image: Option<&'a PulledImage>,
+    /// The next container.
+    pub next: Option<&'a NextContainer>,
+    /// The programs that ran before the cut-over.
+    pub programs: Option<&'a Programs>,
+    /// What quiescing found.
+    pub quiesced: Option<&'a Quiesced>,
+    /// The good verdict.
+    pub verdict: Option<&'a Verdict>,
+}
+
+impl State {
+    /// The state's name.
+    pub fn phase(&self) -> Phase {
+        match self {
+            State::Planned(_) => Phase::Planned,
+            State::BackedUp(_) => Phase::BackedUp,
+            State::Pulled(_) => Phase::Pulled,
+            State::Swapped(_) => Phase::Swapped,
+            State::Verified(_) => Phase::Verified,
+            State::RollingBack(_) => Phase::RollingBack,
+            State::RolledBack(_) => Phase::RolledBack,
+            State::NeedsOperator(_) => Phase::NeedsOperator,
+        }
+    }
+
+    /// Everything known so far.
+    pub fn known(&self) -> Known<'_> {
+        match self {
+            State::Planned(s) => Known {
+                hop: &s.hop,
+                backup: s.backup.as_ref(),
+                image: None,
+                next: None,
+                programs: None,
+                quiesced: None,
+                verdict: None,
+            },
+            State::BackedUp(s) => s.known(),
+            State::Pulled(s) => Known {
+                image: Some(&s.image),
+                next: Some(&s.next),
+                programs: s.cut_over.programs(),
+                quiesced: s.cut_over.quiesced(),
+                ..s.backed_up.known()
+            },
+            State::Swapped(s) => s.known(),
+            State::Verified(s) => Known { verdict: Some(&s.verdict), ..s.swapped.known() },
+            State::RollingBack(s) => s.interrupted.known(),
+            State::RolledBack(s) => s.interrupted.known(),
+            State::NeedsOperator(s) => s.interrupted.known(),
+        }
+    }
+}
+
+impl BackedUp {
+    fn known(&self) -> Known<'_> {
+        Known {
+            hop: &self.hop,
+            backup: Some(&self.backup),
+            image: self.image.as_ref(),
+            next: None,
+            programs: None,
+            quiesced: None,
+            verdict: None,
+        }
+    }
+}
+
+impl Swapped {
+    fn known(&self) -> Known<'_> {
+        Known {
+            image: Some(&self.image),
+            next: Some(&self.next),
+            programs: Some(&self.quiesced.programs),
+            quiesced: Some(&self.quiesced),
+            verdict: self.verdict.as_ref(),
+            ..self.backed_up.known()
+        }
+    }
+}
+
+impl CutOver {
+    /// The programs that ran, once they were noted.
+    pub fn programs(&self) -> Option<&Programs> {
+        match self {
+            CutOver::Noted(programs) => Some(programs),
+            CutOver::Ready
+            | CutOver::Disarmed
+            | CutOver::Quiesced(_)
+            | CutOver::OldStopped(_)
+            | CutOver::OldRenamed(_)
+            | CutOver::NextRenamed(_) => self.quiesced().map(|q| &q.programs),
+        }
+    }
+
+    /// What quiescing found, from there on.
+    pub fn quiesced(&self) -> Option<&Quiesced> {
+        match self {
+            CutOver::Ready | CutOver::Disarmed | CutOver::Noted(_) => None,
+            CutOver::Quiesced(q)
+            | CutOver::OldStopped(q)
+            | CutOver::OldRenamed(q)
+            | CutOver::NextRenamed(q) => Some(q),
+        }
+    }
+}

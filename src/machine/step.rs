@@ -1,0 +1,152 @@
+//! The steps: each has an effect, an observation and, where it changes the world, a
+//! compensation. Their effects are in `driver::effects`; here is only their order.
+
+use serde::{Deserialize, Serialize};
+
+/// One thing to do. The first group leads forward, the second back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Logical dump while the application serves.
+    BackUp,
+    /// Prove that the dump can be read back.
+    ProveBackup,
+    /// Pull the image of the new version.
+    Pull,
+    /// Create the next container, stopped, under a temporary name; prove parity.
+    CreateNext,
+    /// Old container's restart policy to `no`.
+    DisarmOld,
+    /// Note which of the application's programs run, before any of them is stopped.
+    NotePrograms,
+    /// Stop the application's programs; the database stays up. Downtime begins.
+    Quiesce,
+    /// Stop the old container with its own grace period.
+    StopOld,
+    /// The old container gives up its name.
+    RenameOld,
+    /// The next container takes the name.
+    RenameNext,
+    /// Start the next container.
+    StartNext,
+    /// Running, healthy, the expected version. Downtime ends at its first answer.
+    Verify,
+    /// The old container's restart policy is set on the next one.
+    ArmNext,
+    /// After Verified: remove the old container, prune. No failure of it changes the verdict.
+    Tidy,
+
+    /// Back: next container's restart policy to `no` again.
+    DisarmNext,
+    /// Back: silence the failed version and find out what it did to the database.
+    AssessDatabase,
+    /// Back: stop the next container.
+    StopNext,
+    /// Back: the next container returns to its temporary name.
+    RestoreNextName,
+    /// Back: the old container gets its name again.
+    RestoreOldName,
+    /// Back: start the old container.
+    StartOld,
+    /// Back: start exactly the programs that were stopped.
+    ResumePrograms,
+    /// Back: the old container's restart policy as it was.
+    RearmOld,
+    /// Back: the old version passes the same verification as a new one.
+    VerifyOld,
+    /// Back: remove the next container, last, when nothing depends on it any more.
+    RemoveNext,
+}
+
+impl Step {
+    /// The way forward up to `Verified`, in order.
+    pub const FORWARD: [Step; 13] = [
+        Step::BackUp,
+        Step::ProveBackup,
+        Step::Pull,
+        Step::CreateNext,
+        Step::DisarmOld,
+        Step::NotePrograms,
+        Step::Quiesce,
+        Step::StopOld,
+        Step::RenameOld,
+        Step::RenameNext,
+        Step::StartNext,
+        Step::Verify,
+        Step::ArmNext,
+    ];
+
+    /// The step's name as the journal, the API and the statechart write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Step::BackUp => "back_up",
+            Step::ProveBackup => "prove_backup",
+            Step::Pull => "pull",
+            Step::CreateNext => "create_next",
+            Step::DisarmOld => "disarm_old",
+            Step::NotePrograms => "note_programs",
+            Step::Quiesce => "quiesce",
+            Step::StopOld => "stop_old",
+            Step::RenameOld => "rename_old",
+            Step::RenameNext => "rename_next",
+            Step::StartNext => "start_next",
+            Step::Verify => "verify",
+            Step::ArmNext => "arm_next",
+            Step::Tidy => "tidy",
+            Step::DisarmNext => "disarm_next",
+            Step::AssessDatabase => "assess_database",
+            Step::StopNext => "stop_next",
+            Step::RestoreNextName => "restore_next_name",
+            Step::RestoreOldName => "restore_old_name",
+            Step::StartOld => "start_old",
+            Step::ResumePrograms => "resume_programs",
+            Step::RearmOld => "rearm_old",
+            Step::VerifyOld => "verify_old",
+            Step::RemoveNext => "remove_next",
+        }
+    }
+
+    /// What takes this step back; `None` where it changed nothing or what it made is kept.
+    pub fn compensation(self) -> Option<Step> {
+        match self {
+            Step::CreateNext => Some(Step::RemoveNext),
+            Step::DisarmOld => Some(Step::RearmOld),
+            Step::Quiesce => Some(Step::ResumePrograms),
+            Step::StopOld => Some(Step::StartOld),
+            Step::RenameOld => Some(Step::RestoreOldName),
+            Step::RenameNext => Some(Step::RestoreNextName),
+            Step::StartNext => Some(Step::StopNext),
+            Step::ArmNext => Some(Step::DisarmNext),
+            // A backup and an image are kept; a verification changes nothing; what follows
+            // Verified, and the way back itself, is never taken back.
+            Step::BackUp
+            | Step::ProveBackup
+            | Step::Pull
+            | Step::NotePrograms
+            | Step::Verify
+            | Step::Tidy
+            | Step::DisarmNext
+            | Step::AssessDatabase
+            | Step::StopNext
+            | Step::RestoreNextName
+            | Step::RestoreOldName
+            | Step::StartOld
+            | Step::ResumePrograms
+            | Step::RearmOld
+            | Step::VerifyOld
+            | Step::RemoveNext => None,
+        }
+    }
+
+    /// Whether a daemon that is told to end may leave this step in the middle: it can take
+    /// minutes, and running it again costs time but nothing else.
+    pub fn may_be_left(self) -> bool {
+        matches!(self, Step::BackUp | Step::Pull | Step::Verify | Step::VerifyOld)
+    }
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
