@@ -383,7 +383,7 @@ enum Advance {
 }
 
 impl CutOver {
-    fn advance(&self, fact: Fact) -> Result<Advance, Fact> {
+    fn advance(&self, fact: Fact) -> Result<Advance, Box<Fact>> {
         let further = match (self.clone(), fact) {
             (CutOver::Ready, Fact::Done) => CutOver::Disarmed,
             (CutOver::Disarmed, Fact::Programs(programs)) => CutOver::Noted(programs),
@@ -392,7 +392,7 @@ impl CutOver {
             (CutOver::OldStopped(quiesced), Fact::Done) => CutOver::OldRenamed(quiesced),
             (CutOver::OldRenamed(quiesced), Fact::Done) => CutOver::NextRenamed(quiesced),
             (CutOver::NextRenamed(quiesced), Fact::Done) => return Ok(Advance::Started(quiesced)),
-            (_, fact) => return Err(fact),
+            (_, fact) => return Err(Box::new(fact)),
         };
         Ok(Advance::Further(further))
     }

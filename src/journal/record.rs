@@ -1,0 +1,243 @@
+//! The shapes that go into the journal and come out of it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::machine::facts::{CoreRules, TargetImage};
+use crate::machine::failure::FailureCode;
+
+/// `job-` and a UUID version 7: unique, and sorted by time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JobId(String);
+
+impl JobId {
+    /// A job id that was never given out before.
+    pub fn fresh() -> Self {
+        Self(format!("job-{}", uuid::Uuid::now_v7()))
+    }
+
+    /// From the text of an id, as the journal holds it.
+    pub(crate) fn from_text(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Eight characters of its random part, for names of containers.
+    pub fn short(&self) -> &str {
+        let start = self.0.len().saturating_sub(8);
+        self.0.get(start..).unwrap_or(&self.0)
+    }
+}
+
+impl std::fmt::Display for JobId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The number of a row; grows by one.
+pub type Seq = i64;
+
+/// Who decides what may be done (contract section 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Mode {
+    /// The policy decides.
+    Dashboard,
+    /// The operator decides.
+    Manual,
+}
+
+impl Mode {
+    /// As the API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Dashboard => "DASHBOARD",
+            Mode::Manual => "MANUAL",
+        }
+    }
+}
+
+/// What was asked, and the route that was planned for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobBody {
+    /// Who decides.
+    pub mode: Mode,
+    /// `latest`, `2.0.0`.
+    pub requested_target: String,
+    /// The version to end at.
+    pub resolved_target: String,
+    /// What the caller said of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The version that served when it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_version: Option<String>,
+    /// Whether only the plan was wanted (`EXECUTION_MODE=dry-run`).
+    pub dry_run: bool,
+    /// The route.
+    pub hops: Vec<HopTarget>,
+}
+
+/// One hop of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HopTarget {
+    /// The version, as its core will report it.
+    pub version: String,
+    /// Its image.
+    pub target: TargetImage,
+    /// How it is asked for health and version.
+    pub rules: CoreRules,
+    /// Why the route stops there.
+    pub why: String,
+}
+
+/// The kinds of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RowKind {
+    /// A job was accepted; body: [`JobBody`].
+    Job,
+    /// A hop begins; body: [`crate::machine::Hop`].
+    Hop,
+    /// A step is about to run; name: the step.
+    Intent,
+    /// What came of it; name: the step, body: [`crate::machine::Outcome`].
+    Outcome,
+    /// Where it led; name: the event, body: [`crate::machine::Transition`].
+    Transition,
+    /// The job has come to rest; body: [`Ending`].
+    End,
+    /// A line for a person.
+    Log,
+    /// An event of the history; name: type, body: [`HistoryEvent`] without its first fields.
+    Event,
+}
+
+impl RowKind {
+    /// As the table holds it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RowKind::Job => "job",
+            RowKind::Hop => "hop",
+            RowKind::Intent => "intent",
+            RowKind::Outcome => "outcome",
+            RowKind::Transition => "transition",
+            RowKind::End => "end",
+            RowKind::Log => "log",
+            RowKind::Event => "event",
+        }
+    }
+
+    pub(super) fn from_text(text: &str) -> Option<Self> {
+        [
+            RowKind::Job,
+            RowKind::Hop,
+            RowKind::Intent,
+            RowKind::Outcome,
+            RowKind::Transition,
+            RowKind::End,
+            RowKind::Log,
+            RowKind::Event,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == text)
+    }
+}
+
+/// How a job came to rest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ending {
+    /// None when it ended well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_code: Option<FailureCode>,
+    /// A sentence for a person.
+    pub message: String,
+}
+
+/// One row, as `journal export` prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    /// The row's number.
+    pub seq: Seq,
+    /// RFC 3339.
+    pub at: String,
+    /// Milliseconds since the epoch, as stored.
+    #[serde(skip)]
+    pub at_ms: i64,
+    /// Its kind.
+    pub kind: RowKind,
+    /// The job, if it belongs to one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// The hop, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hop: Option<i64>,
+    /// See [`RowKind`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Of an event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// JSON, or the text of a log line.
+    pub body: String,
+    /// Hex sha256.
+    pub hash: String,
+}
+
+/// An event of the history (contract section 1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryEvent {
+    /// The row's number, as text.
+    pub id: String,
+    /// RFC 3339.
+    pub timestamp: String,
+    /// `upgrade`, `backup`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `started`, `succeeded`, …
+    pub status: String,
+    /// A sentence.
+    pub message: String,
+    /// Further facts, text to text.
+    pub data: BTreeMap<String, String>,
+}
+
+/// An event that is about to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEvent {
+    /// `upgrade`, `backup`, …
+    pub kind: &'static str,
+    /// `started`, `succeeded`, …
+    pub status: &'static str,
+    /// A sentence.
+    pub message: String,
+    /// Further facts.
+    pub data: BTreeMap<String, String>,
+}
+
+/// The stored part of an event.
+#[derive(Serialize, Deserialize)]
+pub(super) struct EventBody {
+    pub message: String,
+    pub data: BTreeMap<String, String>,
+}
+
+impl Row {
+    /// When it was written.
+    pub fn timestamp(&self) -> Timestamp {
+        Timestamp::from_millis(self.at_ms)
+    }
+}
