@@ -1,1 +1,140 @@
-//! The settings of contract section 9: read, validated, typed.
+//! The settings (contract section 9): read once at start, checked, and passed down.
+//!
+//! Environment before `.env` in the working directory before `/etc/payram/updater.env` before
+//! the default. Everything here is valid: whoever holds [`Settings`] need not check again.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::secret::Secret;
+
+/// All settings, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `UPDATER_PORT`
+    pub port: u16,
+    /// `POLICY_URL`: where the upgrade policy is, an `http(s)://` URL or a path.
+    pub policy_url: String,
+    /// `RUNTIME_MANIFEST_URL`: where the runtime manifest is, an `http(s)://` URL or a path.
+    pub manifest_url: String,
+    /// `FETCH_TIMEOUT_SECONDS`
+    pub fetch_timeout: Duration,
+    /// `STATE_DIR`
+    pub state_dir: PathBuf,
+    /// `RUN_DIR`: the Unix socket's directory.
+    pub run_dir: PathBuf,
+    /// `DOCKER_BIN`
+    pub docker_bin: String,
+    /// `DOCKER_HOST`, which wins over the context of [`Settings::docker_bin`].
+    pub docker_host: Option<String>,
+    /// `BACKUP_DIR`, absolute: a relative one is below the state directory.
+    pub backup_dir: PathBuf,
+    /// `BACKUP_RETENTION`: backups kept.
+    pub backup_retention: NonZeroU32,
+    /// `BACKUP_TIMEOUT_SECONDS`
+    pub backup_timeout: Duration,
+    /// `BACKUP_PROOF`
+    pub backup_proof: BackupProof,
+    /// `PG_*`: the database where the container's environment does not name it.
+    pub pg: PgDefaults,
+    /// `DEBUG_VERSION_MODE`
+    pub debug_version_mode: bool,
+    /// `IMAGE_REPO_OVERRIDE`
+    pub image_repo_override: Option<String>,
+    /// `TARGET_CONTAINER_NAME`
+    pub target_container_name: Option<String>,
+    /// `CORE_BASE_URL`
+    pub core_base_url: Option<Url>,
+    /// `EXECUTION_MODE=dry-run`: jobs stop after the plan.
+    pub dry_run: bool,
+    /// `SUPERVISOR_EXCLUDE`: programs that are never stopped.
+    pub supervisor_exclude: Vec<String>,
+    /// `SUPERVISOR_INCLUDE`: when set, the only programs that are stopped.
+    pub supervisor_include: Option<Vec<String>>,
+    /// `ALLOWED_HOSTS`: further names that a `Host` header may carry.
+    pub allowed_hosts: Vec<String>,
+    /// `ROLLBACK_DATABASE`
+    pub rollback_database: RollbackDatabase,
+    /// `RESUME`
+    pub resume: Resume,
+    /// `START_TIMEOUT_SECONDS`: from a start to the first answer, migrations included.
+    pub start_timeout: Duration,
+    /// `HEALTH_TIMEOUT_SECONDS`: from the first answer to healthy.
+    pub health_timeout: Duration,
+    /// `LOG`: a filter of `tracing_subscriber::EnvFilter`.
+    pub log: String,
+    /// `LOG_FORMAT`
+    pub log_format: LogFormat,
+}
+
+/// How a backup is proved (`BACKUP_PROOF`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackupProof {
+    /// `full`: restored into a scratch database on the same server and compared.
+    Full,
+    /// `toc`: its table of contents is read back.
+    Toc,
+    /// `off`
+    Off,
+}
+
+/// What is done with a database that a failed version changed (`ROLLBACK_DATABASE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RollbackDatabase {
+    /// Restored by itself only where no row is lost by it.
+    Lossless,
+    /// Never by itself.
+    Manual,
+    /// Always by itself.
+    Always,
+}
+
+/// What a restarted daemon does with an unfinished upgrade (`RESUME`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// Goes on.
+    Resume,
+    /// Goes back.
+    Rollback,
+    /// Waits for `recover`.
+    Manual,
+}
+
+/// `LOG_FORMAT`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for a person.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// The database where the container's environment does not name it.
+#[derive(Clone, Debug)]
+pub struct PgDefaults {
+    /// `PG_HOST`
+    pub host: String,
+    /// `PG_PORT`
+    pub port: u16,
+    /// `PG_DB`
+    pub database: String,
+    /// `PG_USER`
+    pub user: String,
+    /// `PG_PASSWORD`
+    pub password: Secret<String>,
+}
+
+impl Settings {
+    /// Where the journal lies.
+    pub fn journal_path(&self) -> PathBuf {
+        self.state_dir.join("journal.db")
+    }
+
+    /// The Unix socket for the commands.
+    pub fn socket_path(&self) -> PathBuf {
+        self.run_dir.join("updater.sock")
+    }
+}

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod database;
 pub mod engine;
+pub mod error;
 pub mod journal;
 pub mod machine;
 pub mod plan;

@@ -6,7 +6,7 @@ use payram_updater::journal::{
     Ending, HistoryFilter, HopTarget, JobBody, JobId, Journal, JournalError, Mode, NewEvent,
     Reader, Settlement,
 };
-use payram_updater::machine::facts::{Backup, CoreRules, OldContainer, TargetImage};
+use payram_updater::machine::facts::{Backup, CoreRules, OldContainer, Overlay, TargetImage};
 use payram_updater::machine::failure::{Failure, FailureCode};
 use payram_updater::machine::{Fact, Hop, JobState, Machine, Outcome, Phase, Step};
 
@@ -28,6 +28,9 @@ fn body() -> JobBody {
         resolved_target: "1.9.7".into(),
         source: None,
         from_version: Some("1.9.6".into()),
+        container_name: "payram".into(),
+        from_rules: rules(),
+        overlay: Overlay::default(),
         dry_run: false,
         hops: vec![HopTarget {
             version: "1.9.7".into(),
@@ -65,7 +68,16 @@ fn hop() -> Hop {
 
 fn backup() -> Outcome {
     let (path, sha256) = ("/b.dump".into(), "00".into());
-    Outcome::Done { fact: Fact::Backup(Backup { path, size_bytes: 1, sha256 }) }
+    Outcome::Done {
+        fact: Fact::Backup(Backup {
+            path,
+            size_bytes: 1,
+            sha256,
+            database_host: "localhost".into(),
+            database_port: 5432,
+            database_name: "payram".into(),
+        }),
+    }
 }
 
 /// A job whose machine has its backup.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::machine::facts::{CoreRules, TargetImage};
+use crate::machine::facts::{CoreRules, Overlay, TargetImage};
 use crate::machine::failure::FailureCode;
 
 /// `job-` and a UUID version 7: unique, and sorted by time.
@@ -81,6 +81,12 @@ pub struct JobBody {
     /// The version that served when it was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_version: Option<String>,
+    /// The container to upgrade.
+    pub container_name: String,
+    /// How the version that serves is asked for health and version.
+    pub from_rules: CoreRules,
+    /// Ports, volumes and environment that the manifest adds where they are missing.
+    pub overlay: Overlay,
     /// Whether only the plan was wanted (`EXECUTION_MODE=dry-run`).
     pub dry_run: bool,
     /// The route.

@@ -33,6 +33,42 @@ pub struct TargetImage {
     pub tag: String,
 }
 
+/// What the manifest adds where it is missing; it never changes or removes (design section 4).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Overlay {
+    /// Ports to publish.
+    pub ports: Vec<OverlayPort>,
+    /// Volumes and binds to mount.
+    pub volumes: Vec<OverlayVolume>,
+    /// `KEY=value`, each for a key that the container does not have.
+    pub environment: Vec<String>,
+}
+
+/// A port of an [`Overlay`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OverlayPort {
+    /// Inside the container.
+    pub container: u16,
+    /// On the host; the container's number when none is given.
+    pub host: Option<u16>,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+}
+
+/// A mount of an [`Overlay`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OverlayVolume {
+    /// A volume's name, or an absolute path of the host.
+    pub source: String,
+    /// Where it is mounted.
+    pub destination: String,
+    /// Whether the container may only read it.
+    pub readonly: bool,
+}
+
 /// How the core of a version is asked for its health and version (contract section 4).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
@@ -56,6 +92,12 @@ pub struct Backup {
     pub size_bytes: u64,
     /// Hex sha256 of the file, taken while it was written.
     pub sha256: String,
+    /// The database's host, as the application calls it.
+    pub database_host: String,
+    /// Its port.
+    pub database_port: u16,
+    /// Its name.
+    pub database_name: String,
 }
 
 /// What proves that a dump can be read back.

@@ -1,1 +1,120 @@
-//! From a request to a plan: policy, manifest, versions, gates, preflight. Reads, never changes.
+//! From a request to a plan: which version, by which route, whether it may be and can be done.
+//!
+//! Called by `api` (plan, run) and by auto-update. Reads only: no job, no log line, no change
+//! at the engine.
+
+use serde::{Deserialize, Serialize};
+
+use crate::journal::{JobBody, Mode};
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Who decides.
+    pub mode: Mode,
+    /// `latest`, or a version.
+    pub requested_target: String,
+    /// What the caller says of itself; journaled.
+    pub source: Option<String>,
+    /// The version that serves now, when the caller knows it; otherwise it is found.
+    pub current_version: Option<String>,
+    /// Manual mode: allows a downgrade and the same version again.
+    pub force: bool,
+}
+
+/// What came of it: the answer of `POST /upgrade/plan` (contract section 3), and the job that
+/// a run would begin.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// `READY` or `FAILED`.
+    pub state: PlanState,
+    /// Who decides.
+    pub mode: Mode,
+    /// As asked.
+    pub requested_target: String,
+    /// The version to end at; empty when the plan failed before it was known.
+    pub resolved_target: String,
+    /// Empty when the plan is ready.
+    pub failure_code: String,
+    /// A sentence.
+    pub message: String,
+    /// `payramapp/payram`; empty when unknown.
+    pub image_repo: String,
+    /// `payram`; empty when unknown.
+    pub container_name: String,
+    /// The version that serves now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_version: Option<String>,
+    /// Each hop, with why the route stops there.
+    pub route: Vec<RouteHop>,
+    /// The gate that ends the route below the target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped_at: Option<StoppedAt>,
+    /// What was checked, with what was needed and found.
+    pub checks: Vec<Check>,
+    /// Things worth knowing that refuse nothing.
+    pub notes: Vec<String>,
+    /// What a run would begin; none when the plan is refused.
+    #[serde(skip)]
+    pub job: Option<JobBody>,
+}
+
+/// The two states of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum PlanState {
+    /// It can be run.
+    Ready,
+    /// It is refused.
+    Failed,
+}
+
+/// One hop of the route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RouteHop {
+    /// The version.
+    pub version: String,
+    /// `payramapp/payram:1.9.7`
+    pub image: String,
+    /// Why the route stops there.
+    pub why: String,
+}
+
+/// A gate that an operator must pass by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StoppedAt {
+    /// The gate.
+    pub version: String,
+    /// The policy's reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The policy's documentation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub docs: Option<String>,
+}
+
+/// One check of the preflight.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Check {
+    /// `engine`, `disk:backup`, …
+    pub name: String,
+    /// Whether it allows the run.
+    pub passed: bool,
+    /// A sentence: path, need, have, short by.
+    pub message: String,
+    /// Bytes needed, of a check about space.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub need_bytes: Option<u64>,
+    /// Bytes free, of a check about space.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub have_bytes: Option<u64>,
+}
+
+impl Plan {
+    /// The code when it is refused.
+    pub fn refusal(&self) -> Option<&str> {
+        (self.state == PlanState::Failed).then_some(self.failure_code.as_str())
+    }
+}
