@@ -6,7 +6,9 @@ use payram_updater::journal::{
     Ending, HistoryFilter, HopTarget, JobBody, JobId, Journal, JournalError, Mode, NewEvent,
     Reader, Settlement,
 };
-use payram_updater::machine::facts::{Backup, CoreRules, OldContainer, Overlay, TargetImage};
+use payram_updater::machine::facts::{
+    Backup, CoreRules, OldContainer, Overlay, RollbackDatabase, TargetImage,
+};
 use payram_updater::machine::failure::{Failure, FailureCode};
 use payram_updater::machine::{Fact, Hop, JobState, Machine, Outcome, Phase, Step};
 
@@ -63,6 +65,7 @@ fn hop() -> Hop {
         version: "1.9.7".into(),
         target: target(),
         rules: rules(),
+        rollback_database: RollbackDatabase::Lossless,
     }
 }
 

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use payram_updater::machine::facts::{
-    Assessment, Backup, CoreRules, NextContainer, OldContainer, Programs, Proof, PulledImage,
-    Quiesced, TargetImage, Verdict,
+    Assessment, Backup, Copy, CoreRules, NextContainer, OldContainer, Programs, Proof, PulledImage,
+    Quiesced, RestorePoint, Restored, RollbackDatabase, TargetImage, Verdict,
 };
 use payram_updater::machine::failure::{Failure, FailureCode};
 use payram_updater::machine::transition::TRANSITIONS;
-use payram_updater::machine::{Fact, Hop, Machine, Outcome, Phase, Step};
+use payram_updater::machine::{Event, Fact, Hop, Machine, Outcome, Phase, Step};
 
 const SCXML: &str = include_str!("../statecharts/upgrade.scxml");
 
@@ -142,8 +142,10 @@ fn every_reachable_transition_is_in_the_table_and_every_row_is_reachable() {
     while let Some(machine) = queue.pop_front() {
         let mut following = Vec::new();
         if machine.phase() == Phase::NeedsOperator {
-            let (next, transition) = machine.clone().recover().expect("recover");
-            following.push((next, vec![transition]));
+            for event in [Event::Recover, Event::RecoverRestoring] {
+                let (next, transition) = machine.clone().recover(event).expect("recover");
+                following.push((next, vec![transition]));
+            }
         }
         if let Some(step) = machine.step() {
             if machine.phase() != Phase::Verified {
@@ -246,13 +248,23 @@ fn outcomes(step: Step) -> Vec<Outcome> {
         Step::CreateNext => {
             vec![Fact::Next(NextContainer { id: "n".into(), temporary_name: "payram-next".into() })]
         }
+        Step::PreCopy => vec![Fact::Copy(Copy::Dump {
+            path: "/r.dump".into(),
+            reason: "the database is elsewhere".into(),
+        })],
+        Step::RestorePoint => {
+            vec![Fact::RestorePoint(RestorePoint { sha256: "00".into(), bytes: 1, millis: 1 })]
+        }
+        Step::RestoreDatabase => {
+            vec![Fact::Restored(Restored { failed: "/failed".into(), exported: None })]
+        }
         Step::NotePrograms => vec![Fact::Programs(programs())],
         Step::Quiesce => vec![Fact::Quiesced(Quiesced {
             programs: programs(),
             fingerprint: None,
             last_answer_ms: Some(1),
         })],
-        Step::Verify => {
+        Step::Verify | Step::VerifyOld => {
             vec![Fact::Verdict(Verdict { version: "1.9.7".into(), answers: 3, first_answer_ms: 2 })]
         }
         Step::AssessDatabase => vec![
@@ -275,8 +287,8 @@ fn outcomes(step: Step) -> Vec<Outcome> {
         | Step::StartOld
         | Step::ResumePrograms
         | Step::RearmOld
-        | Step::VerifyOld
-        | Step::RemoveNext => vec![Fact::Done],
+        | Step::RemoveNext
+        | Step::DiscardCopy => vec![Fact::Done],
     };
     let failure = Failure::new(FailureCode::Unknown, "it broke");
     good.into_iter()
@@ -309,5 +321,6 @@ fn hop() -> Hop {
         version: "1.9.7".into(),
         target: TargetImage { repo: "payramapp/payram".into(), tag: "1.9.7".into() },
         rules: CoreRules::Api { health_path: "/api/v1/health".into() },
+        rollback_database: RollbackDatabase::Lossless,
     }
 }

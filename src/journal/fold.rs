@@ -107,7 +107,10 @@ pub(super) fn fold(id: JobId, rows: &[Row], path: &Path) -> Result<JobRecord, Jo
                 });
             }
             RowKind::Intent | RowKind::Outcome | RowKind::Transition => {
-                if row.name.as_deref() == Some(Event::Recover.as_str()) {
+                let is_recovery = [Event::Recover, Event::RecoverRestoring]
+                    .iter()
+                    .any(|event| row.name.as_deref() == Some(event.as_str()));
+                if is_recovery {
                     record.ending = None;
                 }
                 let Some(hop) = record.hops.last_mut() else {
@@ -163,8 +166,9 @@ impl HopRecord {
             }
             RowKind::Transition => {
                 let transition: Transition = parse(row, path)?;
-                if transition.event == Event::Recover {
-                    let (machine, made) = self.machine.clone().recover().map_err(forbidden)?;
+                if matches!(transition.event, Event::Recover | Event::RecoverRestoring) {
+                    let recovered = self.machine.clone().recover(transition.event);
+                    let (machine, made) = recovered.map_err(forbidden)?;
                     self.machine = machine;
                     self.owed.push_back(made);
                 }

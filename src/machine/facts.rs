@@ -179,6 +179,87 @@ pub struct Quiesced {
     pub last_answer_ms: Option<i64>,
 }
 
+/// What a failed version's changed database leads to by itself (`ROLLBACK_DATABASE`); fixed
+/// when a hop is planned, so that the way back is decided by the journal alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RollbackDatabase {
+    /// The restore point comes back by itself where no row is lost by it.
+    #[default]
+    Lossless,
+    /// Never by itself.
+    Manual,
+    /// Always by itself.
+    Always,
+}
+
+/// The first, dirty copy of the database, made while the application serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum Copy {
+    /// The database's directory, as this host sees it.
+    #[serde(rename_all = "camelCase")]
+    Directory {
+        /// The directory that the database's server works in.
+        source: String,
+        /// The copy, on the same file system.
+        copy: String,
+        /// Files in it.
+        files: u64,
+        /// Bytes that this pass copied.
+        bytes: u64,
+        /// How to run the database's server again without the application.
+        server: Server,
+    },
+    /// There is no directory to copy: a dump is taken after the last write.
+    #[serde(rename_all = "camelCase")]
+    Dump {
+        /// Where the dump will lie.
+        path: String,
+        /// Why no directory is copied.
+        reason: String,
+    },
+}
+
+/// How the database's server was started, to start it again on its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Server {
+    /// The server's program inside the container, `/usr/lib/postgresql/15/bin/postgres`.
+    pub program: String,
+    /// The directory inside the container.
+    pub data_directory: String,
+    /// `postgresql.conf` inside the container.
+    pub config_file: String,
+    /// The user that owns the directory, as a number.
+    pub uid: u32,
+    /// `15`
+    pub major: u32,
+}
+
+/// The database as it was after the last write of the old version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestorePoint {
+    /// Hex sha256 of the copy's manifest, or of the dump.
+    pub sha256: String,
+    /// Bytes copied while the application was down.
+    pub bytes: u64,
+    /// Milliseconds that it added to the downtime.
+    pub millis: u64,
+}
+
+/// A database that was put back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    /// Where the failed version's database is kept (I7).
+    pub failed: String,
+    /// Rows that the failed version changed, exported; none when there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exported: Option<String>,
+}
+
 /// The new version's good verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::{
-    Assessment, Backup, NextContainer, Programs, Proof, PulledImage, Quiesced, Verdict,
+    Assessment, Backup, Copy, NextContainer, Programs, Proof, PulledImage, Quiesced, RestorePoint,
+    Restored, Verdict,
 };
 use super::failure::Failure;
 
@@ -20,14 +21,20 @@ pub enum Fact {
     Image(PulledImage),
     /// Of `create_next`.
     Next(NextContainer),
+    /// Of `pre_copy`.
+    Copy(Copy),
     /// Of `note_programs`.
     Programs(Programs),
     /// Of `quiesce`.
     Quiesced(Quiesced),
-    /// Of `verify`.
+    /// Of `restore_point`.
+    RestorePoint(RestorePoint),
+    /// Of `verify` and `verify_old`.
     Verdict(Verdict),
     /// Of `assess_database`.
     Assessment(Assessment),
+    /// Of `restore_database`.
+    Restored(Restored),
     /// Of every step that leaves nothing to know but that it is done.
     Done,
 }

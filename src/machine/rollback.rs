@@ -5,7 +5,7 @@
 //! containers may be swapped back at all. And the next container is removed last, when the
 //! old version is seen to serve: until then it is evidence.
 
-use super::facts::Assessment;
+use super::facts::{Assessment, Restored, RollbackDatabase, Verdict};
 use super::failure::{Failure, FailureCode};
 use super::state::State;
 use super::step::Step;
@@ -24,6 +24,12 @@ pub struct RollingBack {
     pub assessment: Option<Assessment>,
     /// Why the old version may not be put back without a person's word; none when it may.
     pub hold: Option<Failure>,
+    /// Whether a person said that the restore point may come back whatever rows it forgets.
+    pub has_consent: bool,
+    /// The database that was put back, when one was.
+    pub restored: Option<Restored>,
+    /// The old version's verdict, once it was given.
+    pub verdict: Option<Verdict>,
 }
 
 /// The old version serves, as before.
@@ -35,6 +41,10 @@ pub struct RolledBack {
     pub failure: Failure,
     /// What the failed version did to the database, when it was started.
     pub assessment: Option<Assessment>,
+    /// The database that was put back, when one was.
+    pub restored: Option<Restored>,
+    /// The old version's verdict; none when it was never silent.
+    pub verdict: Option<Verdict>,
 }
 
 /// Stopped; a person must decide.
@@ -48,38 +58,82 @@ pub struct NeedsOperator {
     pub reason: Failure,
     /// What the failed version did to the database, when it was started.
     pub assessment: Option<Assessment>,
+    /// The database that was put back, when one was.
+    pub restored: Option<Restored>,
 }
 
 impl RollingBack {
     /// Turns round: `pending` is the step that did not come to its end, and may have done any
     /// part of its work.
     pub(super) fn from(interrupted: State, pending: Option<Step>, failure: Failure) -> Self {
-        Self { interrupted, failure, remaining: way_back(pending), assessment: None, hold: None }
+        Self {
+            interrupted,
+            failure,
+            remaining: way_back(pending),
+            assessment: None,
+            hold: None,
+            has_consent: false,
+            restored: None,
+            verdict: None,
+        }
     }
 
-    /// Takes in what the failed version did to the database. Only an untouched database lets
-    /// the old version start on it; otherwise the failed one is stopped and a person decides.
+    /// Takes in what the failed version did to the database, and decides: an untouched one stays
+    /// as it is, so that no write is lost; a changed one is replaced by the restore point where
+    /// the setting or a person allows it; otherwise the failed version is stopped and a person
+    /// decides. A database that was put back already is the old version's again.
     pub(super) fn assessed(mut self, assessment: Assessment) -> Self {
-        self.hold = match &assessment {
-            Assessment::Unchanged => None,
-            Assessment::SchemaChanged { what } => Some(Failure::new(
-                FailureCode::MigrationFailed,
-                format!(
-                    "the new version changed the database's schema and no row of the tables it found: {what}"
-                ),
-            )),
-            Assessment::RowsChanged { tables } => Some(Failure::new(
-                FailureCode::MigrationFailed,
-                format!("the new version changed rows since the cut-over: {}", tables.join("; ")),
-            )),
-            Assessment::Unreadable { reason } => Some(Failure::new(
-                FailureCode::MigrationFailed,
-                format!("what the new version did to the database can't be told: {reason}"),
-            )),
+        let setting = self.interrupted.known().hop.rollback_database;
+        let is_restored = self.restored.is_some();
+        let may_restore = |lossless: bool| {
+            self.has_consent
+                || match setting {
+                    RollbackDatabase::Lossless => lossless,
+                    RollbackDatabase::Manual => false,
+                    RollbackDatabase::Always => true,
+                }
         };
-        if self.hold.is_some() {
+        let held = |message: String| Some(Failure::new(FailureCode::MigrationFailed, message));
+        let (restores, hold) = match &assessment {
+            Assessment::Unchanged => (false, None),
+            Assessment::SchemaChanged { .. }
+            | Assessment::RowsChanged { .. }
+            | Assessment::Unreadable { .. }
+                if is_restored =>
+            {
+                (false, None)
+            }
+            Assessment::SchemaChanged { .. } if may_restore(true) => (true, None),
+            Assessment::SchemaChanged { what } => (
+                false,
+                held(format!(
+                    "the new version changed the database's schema and no row of the tables it found: {what}"
+                )),
+            ),
+            Assessment::RowsChanged { .. } | Assessment::Unreadable { .. }
+                if may_restore(false) =>
+            {
+                (true, None)
+            }
+            Assessment::RowsChanged { tables } => (
+                false,
+                held(format!(
+                    "the new version changed rows since the cut-over: {}",
+                    tables.join("; ")
+                )),
+            ),
+            Assessment::Unreadable { reason } => (
+                false,
+                held(format!("what the new version did to the database can't be told: {reason}")),
+            ),
+        };
+        if !restores {
+            self.remaining.retain(|step| *step != Step::RestoreDatabase);
+        }
+        if hold.is_some() {
             self.remaining.retain(|step| *step == Step::StopNext);
         }
+        self.hold = hold;
         self.assessment = Some(assessment);
         self
     }
@@ -95,22 +149,22 @@ pub(super) fn way_back(pending: Option<Step>) -> Vec<Step> {
         None => Vec::new(),
     };
     let mut back: Vec<Step> = Vec::new();
+    let mut last: Vec<Step> = Vec::new();
     for step in begun.iter().rev() {
-        if *step == Step::StartNext {
-            back.push(Step::AssessDatabase);
+        match step.compensation() {
+            // What is evidence until the old version is seen to serve goes last.
+            Some(removal @ (Step::RemoveNext | Step::DiscardCopy)) => last.insert(0, removal),
+            Some(Step::StopNext) => {
+                back.extend([Step::AssessDatabase, Step::StopNext, Step::RestoreDatabase]);
+            }
+            Some(undo) => back.push(undo),
+            None => {}
         }
-        back.extend(step.compensation());
-    }
-    let removes_next = back.iter().position(|step| *step == Step::RemoveNext);
-    if let Some(at) = removes_next {
-        back.remove(at);
     }
     if begun.contains(&Step::Quiesce) {
         back.push(Step::VerifyOld);
     }
-    if removes_next.is_some() {
-        back.push(Step::RemoveNext);
-    }
+    back.extend(last);
     back
 }
 
@@ -135,6 +189,7 @@ mod tests {
             [
                 Step::AssessDatabase,
                 Step::StopNext,
+                Step::RestoreDatabase,
                 Step::RestoreNextName,
                 Step::RestoreOldName,
                 Step::StartOld,
@@ -142,6 +197,7 @@ mod tests {
                 Step::RearmOld,
                 Step::VerifyOld,
                 Step::RemoveNext,
+                Step::DiscardCopy,
             ]
         );
     }

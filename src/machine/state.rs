@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::{
-    Backup, CoreRules, NextContainer, OldContainer, Programs, Proof, PulledImage, Quiesced,
-    TargetImage, Verdict,
+    Assessment, Backup, Copy, CoreRules, NextContainer, OldContainer, Programs, Proof, PulledImage,
+    Quiesced, RestorePoint, RollbackDatabase, TargetImage, Verdict,
 };
 use super::rollback::{NeedsOperator, RolledBack, RollingBack};
 
@@ -25,6 +25,9 @@ pub struct Hop {
     pub target: TargetImage,
     /// How the new version is asked for health and version.
     pub rules: CoreRules,
+    /// What a database that the new version changed leads to by itself.
+    #[serde(default)]
+    pub rollback_database: RollbackDatabase,
 }
 
 /// Nothing has been changed yet; the backup is being made.
@@ -58,6 +61,8 @@ pub struct Pulled {
     pub image: PulledImage,
     /// The next container.
     pub next: NextContainer,
+    /// The first copy of the database, once it is made.
+    pub copy: Option<Copy>,
     /// How far the cut-over is.
     pub cut_over: CutOver,
 }
@@ -65,7 +70,7 @@ pub struct Pulled {
 /// How far a cut-over is: each variant holds when the step before it is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CutOver {
-    /// Nothing yet: the old container serves as before.
+    /// Nothing yet: the old container serves as before. The copy is made first.
     Ready,
     /// The old container does not start again by itself.
     Disarmed,
@@ -75,10 +80,12 @@ pub enum CutOver {
     Quiesced(Quiesced),
     /// The old container is stopped.
     OldStopped(Quiesced),
+    /// The restore point stands.
+    Pointed(Quiesced, RestorePoint),
     /// Nobody holds the name.
-    OldRenamed(Quiesced),
+    OldRenamed(Quiesced, RestorePoint),
     /// The next container holds it.
-    NextRenamed(Quiesced),
+    NextRenamed(Quiesced, RestorePoint),
 }
 
 /// The next container was started.
@@ -90,8 +97,12 @@ pub struct Swapped {
     pub image: PulledImage,
     /// The next container.
     pub next: NextContainer,
+    /// The copy of the database.
+    pub copy: Copy,
     /// What quiescing found.
     pub quiesced: Quiesced,
+    /// What the copy holds.
+    pub restore_point: RestorePoint,
     /// The good verdict, once it is given.
     pub verdict: Option<Verdict>,
 }
@@ -219,10 +230,16 @@ pub struct Known<'a> {
     pub image: Option<&'a PulledImage>,
     /// The next container.
     pub next: Option<&'a NextContainer>,
+    /// The copy of the database.
+    pub copy: Option<&'a Copy>,
     /// The programs that ran before the cut-over.
     pub programs: Option<&'a Programs>,
     /// What quiescing found.
     pub quiesced: Option<&'a Quiesced>,
+    /// What the copy holds.
+    pub restore_point: Option<&'a RestorePoint>,
+    /// What the failed version did to the database.
+    pub assessment: Option<&'a Assessment>,
     /// The good verdict.
     pub verdict: Option<&'a Verdict>,
 }
@@ -245,43 +262,53 @@ impl State {
     /// Everything known so far.
     pub fn known(&self) -> Known<'_> {
         match self {
-            State::Planned(s) => Known {
-                hop: &s.hop,
-                backup: s.backup.as_ref(),
-                image: None,
-                next: None,
-                programs: None,
-                quiesced: None,
-                verdict: None,
-            },
+            State::Planned(s) => Known { backup: s.backup.as_ref(), ..Known::of(&s.hop) },
             State::BackedUp(s) => s.known(),
             State::Pulled(s) => Known {
                 image: Some(&s.image),
                 next: Some(&s.next),
+                copy: s.copy.as_ref(),
                 programs: s.cut_over.programs(),
                 quiesced: s.cut_over.quiesced(),
+                restore_point: s.cut_over.restore_point(),
                 ..s.backed_up.known()
             },
             State::Swapped(s) => s.known(),
             State::Verified(s) => Known { verdict: Some(&s.verdict), ..s.swapped.known() },
-            State::RollingBack(s) => s.interrupted.known(),
-            State::RolledBack(s) => s.interrupted.known(),
-            State::NeedsOperator(s) => s.interrupted.known(),
+            State::RollingBack(s) => {
+                Known { assessment: s.assessment.as_ref(), ..s.interrupted.known() }
+            }
+            State::RolledBack(s) => {
+                Known { assessment: s.assessment.as_ref(), ..s.interrupted.known() }
+            }
+            State::NeedsOperator(s) => {
+                Known { assessment: s.assessment.as_ref(), ..s.interrupted.known() }
+            }
+        }
+    }
+}
+
+impl<'a> Known<'a> {
+    /// The plan alone.
+    fn of(hop: &'a Hop) -> Self {
+        Self {
+            hop,
+            backup: None,
+            image: None,
+            next: None,
+            copy: None,
+            programs: None,
+            quiesced: None,
+            restore_point: None,
+            assessment: None,
+            verdict: None,
         }
     }
 }
 
 impl BackedUp {
     fn known(&self) -> Known<'_> {
-        Known {
-            hop: &self.hop,
-            backup: Some(&self.backup),
-            image: self.image.as_ref(),
-            next: None,
-            programs: None,
-            quiesced: None,
-            verdict: None,
-        }
+        Known { backup: Some(&self.backup), image: self.image.as_ref(), ..Known::of(&self.hop) }
     }
 }
 
@@ -290,8 +317,10 @@ impl Swapped {
         Known {
             image: Some(&self.image),
             next: Some(&self.next),
+            copy: Some(&self.copy),
             programs: Some(&self.quiesced.programs),
             quiesced: Some(&self.quiesced),
+            restore_point: Some(&self.restore_point),
             verdict: self.verdict.as_ref(),
             ..self.backed_up.known()
         }
@@ -307,8 +336,9 @@ impl CutOver {
             | CutOver::Disarmed
             | CutOver::Quiesced(_)
             | CutOver::OldStopped(_)
-            | CutOver::OldRenamed(_)
-            | CutOver::NextRenamed(_) => self.quiesced().map(|q| &q.programs),
+            | CutOver::Pointed(..)
+            | CutOver::OldRenamed(..)
+            | CutOver::NextRenamed(..) => self.quiesced().map(|q| &q.programs),
         }
     }
 
@@ -318,8 +348,23 @@ impl CutOver {
             CutOver::Ready | CutOver::Disarmed | CutOver::Noted(_) => None,
             CutOver::Quiesced(q)
             | CutOver::OldStopped(q)
-            | CutOver::OldRenamed(q)
-            | CutOver::NextRenamed(q) => Some(q),
+            | CutOver::Pointed(q, _)
+            | CutOver::OldRenamed(q, _)
+            | CutOver::NextRenamed(q, _) => Some(q),
+        }
+    }
+
+    /// What the copy holds, from there on.
+    pub fn restore_point(&self) -> Option<&RestorePoint> {
+        match self {
+            CutOver::Ready
+            | CutOver::Disarmed
+            | CutOver::Noted(_)
+            | CutOver::Quiesced(_)
+            | CutOver::OldStopped(_) => None,
+            CutOver::Pointed(_, point)
+            | CutOver::OldRenamed(_, point)
+            | CutOver::NextRenamed(_, point) => Some(point),
         }
     }
 }

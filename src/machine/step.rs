@@ -15,6 +15,8 @@ pub enum Step {
     Pull,
     /// Create the next container, stopped, under a temporary name; prove parity.
     CreateNext,
+    /// First copy of the database, while the application serves.
+    PreCopy,
     /// Old container's restart policy to `no`.
     DisarmOld,
     /// Note which of the application's programs run, before any of them is stopped.
@@ -23,6 +25,8 @@ pub enum Step {
     Quiesce,
     /// Stop the old container with its own grace period.
     StopOld,
+    /// The copy is brought up to the last write of the old version (I6).
+    RestorePoint,
     /// The old container gives up its name.
     RenameOld,
     /// The next container takes the name.
@@ -42,6 +46,9 @@ pub enum Step {
     AssessDatabase,
     /// Back: stop the next container.
     StopNext,
+    /// Back: the restore point takes the place of the database that the failed version changed,
+    /// which is moved aside and kept (I7).
+    RestoreDatabase,
     /// Back: the next container returns to its temporary name.
     RestoreNextName,
     /// Back: the old container gets its name again.
@@ -56,19 +63,23 @@ pub enum Step {
     VerifyOld,
     /// Back: remove the next container, last, when nothing depends on it any more.
     RemoveNext,
+    /// Back: remove the copy, when nothing depends on it any more.
+    DiscardCopy,
 }
 
 impl Step {
     /// The way forward up to `Verified`, in order.
-    pub const FORWARD: [Step; 13] = [
+    pub const FORWARD: [Step; 15] = [
         Step::BackUp,
         Step::ProveBackup,
         Step::Pull,
         Step::CreateNext,
+        Step::PreCopy,
         Step::DisarmOld,
         Step::NotePrograms,
         Step::Quiesce,
         Step::StopOld,
+        Step::RestorePoint,
         Step::RenameOld,
         Step::RenameNext,
         Step::StartNext,
@@ -83,10 +94,12 @@ impl Step {
             Step::ProveBackup => "prove_backup",
             Step::Pull => "pull",
             Step::CreateNext => "create_next",
+            Step::PreCopy => "pre_copy",
             Step::DisarmOld => "disarm_old",
             Step::NotePrograms => "note_programs",
             Step::Quiesce => "quiesce",
             Step::StopOld => "stop_old",
+            Step::RestorePoint => "restore_point",
             Step::RenameOld => "rename_old",
             Step::RenameNext => "rename_next",
             Step::StartNext => "start_next",
@@ -96,6 +109,7 @@ impl Step {
             Step::DisarmNext => "disarm_next",
             Step::AssessDatabase => "assess_database",
             Step::StopNext => "stop_next",
+            Step::RestoreDatabase => "restore_database",
             Step::RestoreNextName => "restore_next_name",
             Step::RestoreOldName => "restore_old_name",
             Step::StartOld => "start_old",
@@ -103,6 +117,7 @@ impl Step {
             Step::RearmOld => "rearm_old",
             Step::VerifyOld => "verify_old",
             Step::RemoveNext => "remove_next",
+            Step::DiscardCopy => "discard_copy",
         }
     }
 
@@ -110,6 +125,7 @@ impl Step {
     pub fn compensation(self) -> Option<Step> {
         match self {
             Step::CreateNext => Some(Step::RemoveNext),
+            Step::PreCopy => Some(Step::DiscardCopy),
             Step::DisarmOld => Some(Step::RearmOld),
             Step::Quiesce => Some(Step::ResumePrograms),
             Step::StopOld => Some(Step::StartOld),
@@ -117,31 +133,35 @@ impl Step {
             Step::RenameNext => Some(Step::RestoreNextName),
             Step::StartNext => Some(Step::StopNext),
             Step::ArmNext => Some(Step::DisarmNext),
-            // A backup and an image are kept; a verification changes nothing; what follows
-            // Verified, and the way back itself, is never taken back.
+            // A backup and an image are kept; a verification changes nothing; the restore point
+            // goes with its copy; what follows Verified, and the way back itself, is never taken
+            // back.
             Step::BackUp
             | Step::ProveBackup
             | Step::Pull
             | Step::NotePrograms
+            | Step::RestorePoint
             | Step::Verify
             | Step::Tidy
             | Step::DisarmNext
             | Step::AssessDatabase
             | Step::StopNext
+            | Step::RestoreDatabase
             | Step::RestoreNextName
             | Step::RestoreOldName
             | Step::StartOld
             | Step::ResumePrograms
             | Step::RearmOld
             | Step::VerifyOld
-            | Step::RemoveNext => None,
+            | Step::RemoveNext
+            | Step::DiscardCopy => None,
         }
     }
 
     /// Whether a daemon that is told to end may leave this step in the middle: it can take
     /// minutes, and running it again costs time but nothing else.
     pub fn may_be_left(self) -> bool {
-        matches!(self, Step::BackUp | Step::Pull | Step::Verify | Step::VerifyOld)
+        matches!(self, Step::BackUp | Step::Pull | Step::PreCopy | Step::Verify | Step::VerifyOld)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::Assessment;
+use super::facts::{Assessment, Quiesced, RestorePoint};
 use super::failure::{Failure, FailureCode};
 use super::outcome::{Fact, Outcome};
 use super::rollback::{NeedsOperator, RolledBack, RollingBack};
@@ -40,6 +40,8 @@ pub enum Event {
     NeedsDecision,
     /// The operator asks to go on with the way back.
     Recover,
+    /// The operator consents to the restore point's return, whatever rows it forgets.
+    RecoverRestoring,
 }
 
 impl Event {
@@ -56,6 +58,7 @@ impl Event {
             Event::RolledBack => "rolled_back",
             Event::NeedsDecision => "needs_decision",
             Event::Recover => "recover",
+            Event::RecoverRestoring => "recover_restoring",
         }
     }
 }
@@ -97,6 +100,7 @@ pub const TRANSITIONS: &[Transition] = &[
     row(Phase::RollingBack, Event::RolledBack, Phase::RolledBack),
     row(Phase::RollingBack, Event::NeedsDecision, Phase::NeedsOperator),
     row(Phase::NeedsOperator, Event::Recover, Phase::RollingBack),
+    row(Phase::NeedsOperator, Event::RecoverRestoring, Phase::RollingBack),
 ];
 
 /// An outcome or a transition that the machine does not allow: the journal was not written by
@@ -148,13 +152,15 @@ impl Machine {
             State::BackedUp(BackedUp { image: None, .. }) => Some(Step::Pull),
             State::BackedUp(BackedUp { image: Some(_), .. }) => Some(Step::CreateNext),
             State::Pulled(pulled) => Some(match &pulled.cut_over {
+                CutOver::Ready if pulled.copy.is_none() => Step::PreCopy,
                 CutOver::Ready => Step::DisarmOld,
                 CutOver::Disarmed => Step::NotePrograms,
                 CutOver::Noted(_) => Step::Quiesce,
                 CutOver::Quiesced(_) => Step::StopOld,
-                CutOver::OldStopped(_) => Step::RenameOld,
-                CutOver::OldRenamed(_) => Step::RenameNext,
-                CutOver::NextRenamed(_) => Step::StartNext,
+                CutOver::OldStopped(_) => Step::RestorePoint,
+                CutOver::Pointed(..) => Step::RenameOld,
+                CutOver::OldRenamed(..) => Step::RenameNext,
+                CutOver::NextRenamed(..) => Step::StartNext,
             }),
             State::Swapped(swapped) => {
                 Some(if swapped.verdict.is_none() { Step::Verify } else { Step::ArmNext })
@@ -226,22 +232,26 @@ impl Machine {
     }
 
     /// Goes back again from where a person was needed: every step of the way back observes
-    /// first, so what was done stays done, and the database is assessed anew.
+    /// first, so what was done stays done, and the database is assessed anew. `event` says
+    /// whether the restore point may come back whatever rows it forgets.
     ///
     /// # Errors
-    /// [`Forbidden`] in every other state.
-    pub fn recover(self) -> Result<(Machine, Transition), Forbidden> {
+    /// [`Forbidden`] in every other state, and for an event that is none of the two.
+    pub fn recover(self, event: Event) -> Result<(Machine, Transition), Forbidden> {
+        let is_recovery = matches!(event, Event::Recover | Event::RecoverRestoring);
         match self.state {
-            State::NeedsOperator(needs) => {
+            State::NeedsOperator(needs) if is_recovery => {
                 let pending = Machine::at(needs.interrupted.clone()).step();
-                let back = RollingBack::from(needs.interrupted, pending, needs.failure);
-                let transition = row(Phase::NeedsOperator, Event::Recover, Phase::RollingBack);
+                let mut back = RollingBack::from(needs.interrupted, pending, needs.failure);
+                back.has_consent = event == Event::RecoverRestoring;
+                back.restored = needs.restored;
+                let transition = row(Phase::NeedsOperator, event, Phase::RollingBack);
                 Ok((Machine::at(State::RollingBack(Box::new(back))), transition))
             }
             state => Err(Forbidden {
                 phase: state.phase(),
                 expected: "its own steps".into(),
-                found: "recover".into(),
+                found: event.as_str().into(),
             }),
         }
     }
@@ -263,8 +273,16 @@ impl Machine {
                 Fact::Next(next),
             ) => {
                 let backed_up = BackedUp { hop, backup, proof, image: Some(image.clone()) };
-                let pulled = Pulled { backed_up, image, next, cut_over: CutOver::Ready };
+                let pulled =
+                    Pulled { backed_up, image, next, copy: None, cut_over: CutOver::Ready };
                 (State::Pulled(Box::new(pulled)), Some(Event::Pulled))
+            }
+            (State::Pulled(mut pulled), Fact::Copy(copy)) if pending == Step::PreCopy => {
+                pulled.copy = Some(copy);
+                (State::Pulled(pulled), None)
+            }
+            (State::Pulled(pulled), fact) if pulled.copy.is_none() => {
+                return Err(unfit(Phase::Pulled, pending, &fact));
             }
             (State::Pulled(mut pulled), fact) => {
                 let phase = Phase::Pulled;
@@ -273,9 +291,20 @@ impl Machine {
                         pulled.cut_over = cut_over;
                         (State::Pulled(pulled), None)
                     }
-                    Ok(Advance::Started(quiesced)) => {
-                        let Pulled { backed_up, image, next, .. } = *pulled;
-                        let swapped = Swapped { backed_up, image, next, quiesced, verdict: None };
+                    Ok(Advance::Started(quiesced, restore_point)) => {
+                        let Pulled { backed_up, image, next, copy, .. } = *pulled;
+                        let Some(copy) = copy else {
+                            return Err(unfit(phase, pending, &Fact::Done));
+                        };
+                        let swapped = Swapped {
+                            backed_up,
+                            image,
+                            next,
+                            copy,
+                            quiesced,
+                            restore_point,
+                            verdict: None,
+                        };
                         (State::Swapped(Box::new(swapped)), Some(Event::Swapped))
                     }
                     Err(fact) => return Err(unfit(phase, pending, &fact)),
@@ -301,9 +330,26 @@ impl Machine {
                     (Step::AssessDatabase, Fact::Assessment(assessment)) => {
                         (State::RollingBack(Box::new(back.assessed(assessment))), None)
                     }
-                    (pending, Fact::Done) if pending != Step::AssessDatabase => {
+                    (Step::RestoreDatabase, Fact::Restored(restored)) => {
+                        back.restored = Some(restored);
                         (State::RollingBack(back), None)
                     }
+                    (Step::VerifyOld, Fact::Verdict(verdict)) => {
+                        back.verdict = Some(verdict);
+                        (State::RollingBack(back), None)
+                    }
+                    (
+                        Step::DisarmNext
+                        | Step::StopNext
+                        | Step::RestoreNextName
+                        | Step::RestoreOldName
+                        | Step::StartOld
+                        | Step::ResumePrograms
+                        | Step::RearmOld
+                        | Step::RemoveNext
+                        | Step::DiscardCopy,
+                        Fact::Done,
+                    ) => (State::RollingBack(back), None),
                     (pending, fact) => return Err(unfit(Phase::RollingBack, pending, &fact)),
                 }
             }
@@ -343,6 +389,7 @@ impl Machine {
                         None => failure,
                     },
                     assessment: back.assessment,
+                    restored: back.restored,
                 };
                 (Machine::at(State::NeedsOperator(Box::new(needs))), Some(Event::NeedsDecision))
             }
@@ -355,17 +402,24 @@ impl Machine {
     fn came_to_the_end_of_the_way_back(self) -> Machine {
         match self.state {
             State::RollingBack(back) if back.remaining.is_empty() => {
-                let RollingBack { interrupted, failure, assessment, hold, .. } = *back;
+                let RollingBack {
+                    interrupted, failure, assessment, hold, restored, verdict, ..
+                } = *back;
                 Machine::at(match hold {
                     Some(reason) => State::NeedsOperator(Box::new(NeedsOperator {
                         interrupted,
                         failure,
                         reason,
                         assessment,
+                        restored,
                     })),
-                    None => {
-                        State::RolledBack(Box::new(RolledBack { interrupted, failure, assessment }))
-                    }
+                    None => State::RolledBack(Box::new(RolledBack {
+                        interrupted,
+                        failure,
+                        assessment,
+                        restored,
+                        verdict,
+                    })),
                 })
             }
             state => Machine { state, ..self },
@@ -379,7 +433,7 @@ impl Machine {
 
 enum Advance {
     Further(CutOver),
-    Started(super::facts::Quiesced),
+    Started(Quiesced, RestorePoint),
 }
 
 impl CutOver {
@@ -389,9 +443,16 @@ impl CutOver {
             (CutOver::Disarmed, Fact::Programs(programs)) => CutOver::Noted(programs),
             (CutOver::Noted(_), Fact::Quiesced(quiesced)) => CutOver::Quiesced(quiesced),
             (CutOver::Quiesced(quiesced), Fact::Done) => CutOver::OldStopped(quiesced),
-            (CutOver::OldStopped(quiesced), Fact::Done) => CutOver::OldRenamed(quiesced),
-            (CutOver::OldRenamed(quiesced), Fact::Done) => CutOver::NextRenamed(quiesced),
-            (CutOver::NextRenamed(quiesced), Fact::Done) => return Ok(Advance::Started(quiesced)),
+            (CutOver::OldStopped(quiesced), Fact::RestorePoint(point)) => {
+                CutOver::Pointed(quiesced, point)
+            }
+            (CutOver::Pointed(quiesced, point), Fact::Done) => CutOver::OldRenamed(quiesced, point),
+            (CutOver::OldRenamed(quiesced, point), Fact::Done) => {
+                CutOver::NextRenamed(quiesced, point)
+            }
+            (CutOver::NextRenamed(quiesced, point), Fact::Done) => {
+                return Ok(Advance::Started(quiesced, point));
+            }
             (_, fact) => return Err(Box::new(fact)),
         };
         Ok(Advance::Further(further))
