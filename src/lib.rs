@@ -6,6 +6,7 @@ pub mod config;
 pub mod database;
 pub mod engine;
 pub mod error;
+pub(crate) mod http;
 pub mod journal;
 pub mod machine;
 pub mod plan;

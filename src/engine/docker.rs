@@ -1,1 +1,0 @@
-//! The Docker implementation of [`super::Engine`].
