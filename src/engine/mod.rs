@@ -7,6 +7,7 @@
 //! decides nothing.
 
 pub mod docker;
+pub mod mounts;
 pub mod parity;
 pub mod spec;
 

@@ -3,6 +3,9 @@
 //! Environment before `.env` in the working directory before `/etc/payram/updater.env` before
 //! the default. Everything here is valid: whoever holds [`Settings`] need not check again.
 
+mod env_file;
+mod load;
+
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +13,9 @@ use std::time::Duration;
 use url::Url;
 
 use crate::secret::Secret;
+
+pub use crate::machine::facts::RollbackDatabase;
+pub use load::{ClientSettings, ConfigError};
 
 /// All settings, checked.
 #[derive(Clone, Debug)]
@@ -79,17 +85,6 @@ pub enum BackupProof {
     Toc,
     /// `off`
     Off,
-}
-
-/// What is done with a database that a failed version changed (`ROLLBACK_DATABASE`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RollbackDatabase {
-    /// Restored by itself only where no row is lost by it.
-    Lossless,
-    /// Never by itself.
-    Manual,
-    /// Always by itself.
-    Always,
 }
 
 /// What a restarted daemon does with an unfinished upgrade (`RESUME`).
