@@ -1,1 +1,45 @@
-//! The application's database: where it is, how large, its dump, what it held.
+//! The application's database: where it is, how large it is, its dump and the dump's proof,
+//! and what it held before and after a failed version had it.
+//!
+//! Called by the driver's effects and by the backup commands. Everything goes through
+//! PostgreSQL's own programs, run inside the container or on this host by a [`Runner`]; there
+//! is no client of the wire protocol here. Nothing in this module changes the application's
+//! database: the readings are read-only sessions, and what [`prove_full`] restores goes into a
+//! scratch database of its own.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `locate` | from the container's environment to a [`Database`] |
+//! | `tool` | one run of a program: output, end, deadline |
+//! | `runner` | which program, where, with which environment; a reading by `psql` |
+//! | `dump` | `pg_dump` into a file that is complete or not there |
+//! | `prove` | what the dump holds, read back by `pg_restore` |
+//! | `scratch` | the dump restored beside the application's database and counted |
+//! | `server` | where the server's directory is and how it was started |
+//! | `sidecar` | names of dumps, the JSON beside them, their checksums |
+//! | `fingerprint` | the schema and the server's own counters at one moment |
+//! | `assess` | two fingerprints compared; pure |
+//! | `retention` | which dumps go |
+
+mod assess;
+mod dump;
+mod fingerprint;
+mod locate;
+mod prove;
+mod retention;
+mod runner;
+mod scratch;
+mod server;
+mod sidecar;
+mod tool;
+
+pub use assess::assess;
+pub use dump::{DumpFile, dump};
+pub use fingerprint::fingerprint;
+pub use locate::{Access, Database, locate};
+pub use prove::prove;
+pub use retention::retention;
+pub use runner::{Runner, server_version, size};
+pub use scratch::{FullProof, prove_full};
+pub use server::{ServerFacts, server_facts};
+pub use sidecar::{Sidecar, checksum, file_name, verify_file};

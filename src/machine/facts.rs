@@ -134,12 +134,29 @@ pub struct NextContainer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fingerprint {
-    /// Hex sha256 over the definition of every table, column, index and constraint.
+    /// Hex sha256 over the definition of every table, view, sequence, function and type.
     pub schema: String,
-    /// When the server's counters were last reset, as the server says it; empty when never.
+    /// When the counters of the database and of its server were last reset, as the server says
+    /// it. Two fingerprints that differ here can't be compared by their counters.
     pub counters_since: String,
-    /// Every table of the application, by qualified name.
+    /// Sessions that could still have written something the server had not counted yet.
+    #[serde(default)]
+    pub unsettled_sessions: u64,
+    /// Every table of the application that holds rows itself, by qualified name.
     pub tables: Vec<TableCount>,
+    /// What the schema consists of, to say what differs.
+    #[serde(default)]
+    pub objects: Vec<ObjectDigest>,
+}
+
+/// One object of the schema of a [`Fingerprint`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectDigest {
+    /// `table public.payments`
+    pub name: String,
+    /// The first half of the hex sha256 of its definition.
+    pub digest: String,
 }
 
 /// One table of a [`Fingerprint`].
@@ -148,6 +165,11 @@ pub struct Fingerprint {
 pub struct TableCount {
     /// `public.payments`
     pub name: String,
+    /// The server's own number for it, which a renamed table keeps and a new one of the same
+    /// name does not have.
+    pub id: u32,
+    /// The file that holds its rows; another one after `TRUNCATE`, which the counters miss.
+    pub file: Option<u32>,
     /// Rows inserted, updated and deleted since the counters began.
     pub changes: u64,
     /// Rows by `count(*)`; none where counting would have cost too long.
@@ -231,8 +253,8 @@ pub struct Server {
     pub data_directory: String,
     /// `postgresql.conf` inside the container.
     pub config_file: String,
-    /// The user that owns the directory, as a number.
-    pub uid: u32,
+    /// Owner of the directory, `UID:GID`.
+    pub owner: String,
     /// `15`
     pub major: u32,
 }

@@ -1,0 +1,255 @@
+//! Runs PostgreSQL's programs against one database: inside its container through the engine,
+//! or as processes of this host when the database is elsewhere.
+//!
+//! Every parameter of the connection, the password above all, travels in the environment and
+//! never in an argument (I10). Called by everything else in this module; decides only where
+//! and with what a program runs.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::io::AsyncWrite;
+use tokio::process::Command;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::io::ReaderStream;
+
+use super::locate::{Access, Database};
+use super::tool::{End, Running, Tail, Tool, ToolError};
+use crate::engine::{Engine, EngineError, ExecRequest, Frame};
+use crate::error::Trouble;
+use crate::machine::failure::FailureCode;
+use crate::secret::Secret;
+
+/// Finds and runs a program; the same inside the container and on this host.
+const FIND_TOOL: &str = include_str!("find_tool.sh");
+
+/// Seconds that a connection to the server may take.
+const CONNECT_SECONDS: &str = "10";
+
+/// How long a small reading may take.
+pub(super) const READING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much longer than our own deadline a program may run inside the container: our deadline
+/// comes first and says why.
+const INSIDE_GRACE: Duration = Duration::from_secs(5);
+
+/// Bytes of an answer of `psql` that are read at most; a schema's definitions fit many times.
+const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
+
+/// Bytes that are read at once from a process of this host.
+const OUTPUT_PIECE: usize = 128 * 1024;
+
+/// Runs PostgreSQL's programs against one database.
+#[derive(Clone, Copy)]
+pub struct Runner<'a> {
+    engine: &'a dyn Engine,
+    container_id: &'a str,
+    database: &'a Database,
+}
+
+/// A program to run.
+pub(super) struct Run<'r> {
+    pub tool: Tool,
+    pub arguments: Vec<String>,
+    /// The database to connect to; none for the application's.
+    pub database: Option<&'r str>,
+    /// What the server shows as the session's application.
+    pub application: &'r str,
+    /// Whether its standard input is written.
+    pub stdin: bool,
+    pub timeout: Duration,
+}
+
+impl<'a> Runner<'a> {
+    /// A runner for the database of this container.
+    pub fn new(engine: &'a dyn Engine, container_id: &'a str, database: &'a Database) -> Self {
+        Self { engine, container_id, database }
+    }
+
+    /// The database that it is for.
+    pub(super) fn database(&self) -> &'a Database {
+        self.database
+    }
+
+    /// Starts a program.
+    pub(super) async fn start(&self, run: Run<'_>) -> Result<Running<'a>, ToolError> {
+        let deadline = Instant::now() + run.timeout;
+        let (output, stdin, end) = match self.database.access {
+            Access::InContainer => {
+                let request = ExecRequest {
+                    argv: argv(&run, (run.timeout + INSIDE_GRACE).as_secs().max(1)),
+                    env: self.environment(&run),
+                    user: None,
+                    stdin: run.stdin,
+                };
+                let started = self.engine.exec(self.container_id, request);
+                let exec = match timeout_at(deadline, started).await {
+                    Ok(started) => started?,
+                    Err(_) => {
+                        return Err(ToolError::Engine(EngineError::Unknown {
+                            doing: format!("start {} in the container", run.tool.name()),
+                            reason: format!("no answer within {} s", run.timeout.as_secs()),
+                        }));
+                    }
+                };
+                let output = exec.output.map(|frame| frame.map_err(ToolError::Engine)).boxed();
+                (output, exec.stdin, End::Exec { engine: self.engine, id: exec.id })
+            }
+            Access::OnHost => self.spawn(&run)?,
+        };
+        Ok(Running {
+            tool: run.tool,
+            output,
+            stdin,
+            end,
+            deadline,
+            limit: run.timeout,
+            errors: Tail::new(&self.database.password),
+        })
+    }
+
+    fn spawn(&self, run: &Run<'_>) -> Result<Started<'a>, ToolError> {
+        let tool = run.tool.name();
+        let broken = |reason: String| ToolError::Broken { tool, reason };
+        // No limit from inside: the shell becomes the program, and dropping it kills it.
+        let argv = argv(run, 0);
+        let mut words = argv.iter();
+        let program = words.next().map_or("sh", String::as_str);
+        let mut command = Command::new(program);
+        command
+            .args(words)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()))
+            .stdin(if run.stdin { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        // Where libpq looks for certificates.
+        if let Some(home) = std::env::var_os("HOME") {
+            command.env("HOME", home);
+        }
+        for (key, value) in self.environment(run) {
+            command.env(key, value.expose());
+        }
+        let mut child =
+            command.spawn().map_err(|error| broken(format!("start it on this host: {error}")))?;
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err(broken("its output is not connected".into()));
+        };
+        let unread = move |error: std::io::Error| ToolError::Broken {
+            tool,
+            reason: format!("read its output: {error}"),
+        };
+        let stdout = ReaderStream::with_capacity(stdout, OUTPUT_PIECE)
+            .map(move |piece| piece.map(Frame::Stdout).map_err(unread));
+        let stderr = ReaderStream::with_capacity(stderr, OUTPUT_PIECE)
+            .map(move |piece| piece.map(Frame::Stderr).map_err(unread));
+        let stdin =
+            child.stdin.take().map(|stdin| Box::new(stdin) as Box<dyn AsyncWrite + Send + Unpin>);
+        Ok((stream::select(stdout, stderr).boxed(), stdin, End::Host(Box::new(child))))
+    }
+
+    /// How libpq is told where to connect (PostgreSQL manual, section 34.15).
+    fn environment(&self, run: &Run<'_>) -> Vec<(String, Secret<String>)> {
+        let database = self.database;
+        let mut environment = vec![
+            ("LC_ALL", "C".to_owned()),
+            ("PGHOST", database.host.clone()),
+            ("PGPORT", database.port.to_string()),
+            ("PGUSER", database.user.clone()),
+            ("PGDATABASE", run.database.unwrap_or(&database.name).to_owned()),
+            ("PGCONNECT_TIMEOUT", CONNECT_SECONDS.to_owned()),
+            ("PGAPPNAME", run.application.to_owned()),
+        ];
+        if let Some(mode) = &database.sslmode {
+            environment.push(("PGSSLMODE", mode.clone()));
+        }
+        if !database.password.expose().is_empty() {
+            environment.push(("PGPASSWORD", database.password.expose().clone()));
+        }
+        environment.into_iter().map(|(key, value)| (key.into(), Secret::new(value))).collect()
+    }
+
+    /// What these statements answer, each sent on its own in one session; it stops at the
+    /// first that fails. Rows are lines, columns are parted by `|`.
+    pub(super) async fn psql(
+        &self,
+        database: Option<&str>,
+        statements: &[&str],
+        timeout: Duration,
+    ) -> Result<String, ToolError> {
+        let mut arguments: Vec<String> =
+            ["-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1"].map(String::from).into();
+        // What the database or the role sets by default may not change how a value is written,
+        // nor keep a statement waiting for a lock that nobody gives back.
+        let settings = ["set client_encoding = 'UTF8'", "set lock_timeout = '5s'"];
+        for statement in settings.iter().chain(statements) {
+            arguments.extend(["-c".to_owned(), (*statement).to_owned()]);
+        }
+        let application = "payram-updater";
+        let run = Run { tool: Tool::Psql, arguments, database, application, stdin: false, timeout };
+        let answer = self.start(run).await?.collect(LARGEST_ANSWER).await?;
+        Ok(String::from_utf8_lossy(&answer).trim_end_matches('\n').to_owned())
+    }
+
+    /// Ends the sessions of a program that was given up. Inside the container the program
+    /// itself may live on; without its session it ends.
+    pub(super) async fn end_sessions(&self, application: &str) {
+        let ask = format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity \
+             where application_name = '{application}' and pid <> pg_backend_pid()"
+        );
+        if let Err(error) = self.psql(None, &[&ask], READING_TIMEOUT).await {
+            // The caller's own failure is the answer; this is what may have been left behind.
+            tracing::warn!(%error, application, "sessions that were given up may go on");
+        }
+    }
+}
+
+type Started<'a> = (
+    futures_util::stream::BoxStream<'static, Result<Frame, ToolError>>,
+    Option<Box<dyn AsyncWrite + Send + Unpin>>,
+    End<'a>,
+);
+
+fn argv(run: &Run<'_>, limit_seconds: u64) -> Vec<String> {
+    let mut argv: Vec<String> = ["sh", "-c", FIND_TOOL, "payram-updater"].map(String::from).into();
+    argv.extend([run.tool.name().to_owned(), limit_seconds.to_string()]);
+    argv.extend(run.arguments.iter().cloned());
+    argv
+}
+
+/// A name for a session that no other session has; letters, digits and hyphens.
+pub(super) fn unique(what: &str) -> String {
+    let id = uuid::Uuid::now_v7().simple().to_string();
+    // The last digits of a v7 id are random.
+    let random: String = id.chars().skip(id.len().saturating_sub(8)).collect();
+    format!("{what}{random}")
+}
+
+/// Bytes that the database takes on its server's disk.
+pub async fn size(runner: &Runner<'_>) -> Result<u64, Trouble> {
+    let doing = format!("ask for the size of database {}", runner.database.name);
+    let answer = runner
+        .psql(None, &["select pg_database_size(current_database())"], READING_TIMEOUT)
+        .await
+        .map_err(|error| {
+            error.trouble(&doing, FailureCode::BackupFailed, FailureCode::BackupTimeout)
+        })?;
+    answer.trim().parse().map_err(|_| {
+        let message = format!("{doing}: expected a number, found {answer:?}");
+        Trouble::failed(FailureCode::BackupFailed, message)
+    })
+}
+
+/// The server's version as it says it itself, `15.18 (Debian 15.18-0+deb12u1)`.
+pub async fn server_version(runner: &Runner<'_>) -> Result<String, Trouble> {
+    runner.psql(None, &["show server_version"], READING_TIMEOUT).await.map_err(|error| {
+        error.trouble(
+            "ask for the database server's version",
+            FailureCode::BackupFailed,
+            FailureCode::BackupTimeout,
+        )
+    })
+}

@@ -1,0 +1,262 @@
+//! The whole dump, restored into a scratch database on the same server and counted
+//! (`BACKUP_PROOF=full`).
+//!
+//! Called by the driver's `prove_backup`. The scratch database has a name that nothing else
+//! has, is dropped whatever comes of it, and what an interrupted attempt left is dropped before
+//! the next. It takes the space of a second copy of the database on the server's disk while it
+//! is there. The application's own database is not touched.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::fingerprint::{counted_rows, in_tables};
+use super::prove::{self, Contents};
+use super::runner::{READING_TIMEOUT, Run, Runner, unique};
+use super::tool::{Tool, ToolError};
+use crate::error::Trouble;
+use crate::machine::facts::Proof;
+use crate::machine::failure::FailureCode;
+
+/// What the name of every scratch database begins with.
+const PREFIX: &str = "payram_updater_proof_";
+
+/// How long creating or dropping the scratch database may take.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What the server says when it is the role that falls short, not the dump.
+const NOT_ALLOWED: [&str; 3] = ["permission denied", "must be superuser", "must be owner"];
+
+/// What the server says when its disk is full.
+const NO_SPACE: &str = "No space left on device";
+
+/// What came of a full proof.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FullProof {
+    /// It was restored, and every table whose data the dump holds was there.
+    Proved {
+        /// What the dump's table of contents says.
+        proof: Proof,
+        /// Rows in the restored tables; none when the time was over before all were counted.
+        rows: Option<u64>,
+    },
+    /// The server or the role does not allow a scratch database; nothing is said of the dump.
+    NotAllowed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Restores the dump into a scratch database, compares the tables and counts their rows.
+///
+/// # Errors
+/// `BACKUP_INVALID` when it can't be restored or a table is missing, `BACKUP_TIMEOUT`,
+/// `DISK_SPACE_LOW` when the server's disk can't hold a second copy.
+pub async fn prove_full(
+    runner: &Runner<'_>,
+    path: &Path,
+    timeout: Duration,
+) -> Result<FullProof, Trouble> {
+    let deadline = Instant::now() + timeout;
+    let contents = prove::contents(runner, path, timeout).await?;
+    drop_leftovers(runner).await?;
+    let (name, statement) = match creation(runner).await? {
+        Creation::By { name, statement } => (name, statement),
+        Creation::NotAllowed(reason) => return Ok(FullProof::NotAllowed { reason }),
+    };
+    let proved = match runner.psql(None, &[&statement], CREATE_TIMEOUT).await {
+        Ok(_) => restore_and_compare(runner, &name, path, &contents, deadline).await,
+        Err(ToolError::Ended { said, .. }) => Ok(FullProof::NotAllowed { reason: said }),
+        Err(error) => Err(told(error, "create a scratch database")),
+    };
+    if let Err(trouble) = drop_database(runner, &name).await {
+        // The verdict on the dump stands; the next attempt drops what is left.
+        tracing::warn!(error = %trouble, database = %name, "a scratch database is left");
+    }
+    proved
+}
+
+fn told(error: ToolError, doing: &str) -> Trouble {
+    if matches!(&error, ToolError::Ended { said, .. } if said.contains(NO_SPACE)) {
+        return Trouble::failed(FailureCode::DiskSpaceLow, format!("{doing}: {error}"));
+    }
+    error.trouble(doing, FailureCode::BackupInvalid, FailureCode::BackupTimeout)
+}
+
+/// How the scratch database is made.
+enum Creation {
+    By { name: String, statement: String },
+    NotAllowed(String),
+}
+
+/// From `template0` with the encoding and the locale of the application's database; the server
+/// writes the statement, so that it quotes by its own rules.
+async fn creation(runner: &Runner<'_>) -> Result<Creation, Trouble> {
+    let name = unique(PREFIX);
+    let ask = "select case when pg_is_in_recovery() then 'the server is a standby' \
+           when not exists (select from pg_roles where rolname = current_user \
+             and (rolcreatedb or rolsuper)) \
+             then format('role %s may not create databases', current_user) \
+           else '' end";
+    let reason = runner
+        .psql(None, &[ask], READING_TIMEOUT)
+        .await
+        .map_err(|error| told(error, "ask whether a scratch database is allowed"))?;
+    if !reason.is_empty() {
+        return Ok(Creation::NotAllowed(reason));
+    }
+    // Columns that a server's version lacks read as null through to_jsonb.
+    let ask = format!(
+        "select format('create database %I template template0 encoding %L lc_collate %L \
+           lc_ctype %L%s', '{name}', pg_encoding_to_char(encoding), datcollate, datctype, \
+           case to_jsonb(d) ->> 'datlocprovider' \
+             when 'i' then format(' locale_provider icu icu_locale %L', \
+               coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale')) \
+             when 'b' then format(' locale_provider builtin builtin_locale %L', \
+               to_jsonb(d) ->> 'datlocale') \
+             else '' end) \
+         from pg_database d where datname = current_database()"
+    );
+    let statement = runner
+        .psql(None, &[&ask], READING_TIMEOUT)
+        .await
+        .map_err(|error| told(error, "ask how the database was created"))?;
+    Ok(Creation::By { name, statement })
+}
+
+/// Drops what interrupted attempts left. One that can't be dropped does not keep the next from
+/// being made, so it is only warned of.
+async fn drop_leftovers(runner: &Runner<'_>) -> Result<(), Trouble> {
+    let ask = format!("select datname from pg_database where datname ~ '^{PREFIX}[0-9a-f]{{8}}$'");
+    let names = runner
+        .psql(None, &[&ask], READING_TIMEOUT)
+        .await
+        .map_err(|error| told(error, "look for scratch databases of earlier attempts"))?;
+    for name in names.lines() {
+        if let Err(trouble) = drop_database(runner, name).await {
+            tracing::warn!(error = %trouble, database = %name, "an old scratch database is left");
+        }
+    }
+    Ok(())
+}
+
+/// Ends the sessions in a scratch database and drops it; fine when there is none.
+async fn drop_database(runner: &Runner<'_>, name: &str) -> Result<(), Trouble> {
+    let end = format!(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}' \
+           and pid <> pg_backend_pid()"
+    );
+    // DROP DATABASE itself waits some seconds for sessions that are about to end.
+    let drop = format!("drop database if exists {name}");
+    runner
+        .psql(None, &[&end, &drop], CREATE_TIMEOUT)
+        .await
+        .map(|_| ())
+        .map_err(|error| told(error, &format!("drop scratch database {name}")))
+}
+
+async fn restore_and_compare(
+    runner: &Runner<'_>,
+    name: &str,
+    path: &Path,
+    contents: &Contents,
+    deadline: Instant,
+) -> Result<FullProof, Trouble> {
+    let doing = format!("restore {} into a scratch database", path.display());
+    let left = |deadline: Instant| {
+        deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1))
+    };
+    let arguments = [
+        "--format=custom",
+        "--exit-on-error",
+        "--no-password",
+        "--no-owner",
+        "--no-privileges",
+        "--no-comments",
+        "--no-publications",
+        // A restored subscription would connect to its publisher.
+        "--no-subscriptions",
+        "--no-security-labels",
+        "--no-tablespaces",
+        "--dbname",
+        name,
+    ];
+    let run = Run {
+        tool: Tool::PgRestore,
+        arguments: arguments.map(String::from).into(),
+        database: Some(name),
+        application: "payram-updater-proof",
+        stdin: true,
+        timeout: left(deadline),
+    };
+    let restored = match runner.start(run).await {
+        Ok(running) => running.feed(path, &mut |_| {}).await,
+        Err(error) => Err(error),
+    };
+    match restored {
+        Ok(()) => {}
+        Err(ToolError::Ended { said, .. })
+            if NOT_ALLOWED.iter().any(|words| said.contains(words)) =>
+        {
+            return Ok(FullProof::NotAllowed { reason: said });
+        }
+        Err(error) => return Err(told(error, &doing)),
+    }
+    let tables = in_tables(runner, name).await.map_err(|error| told(error, &doing))?;
+    let differences = differences(&contents.tables, &tables);
+    if !differences.is_empty() {
+        return Err(Trouble::failed(
+            FailureCode::BackupInvalid,
+            format!("{doing}: {}", differences.join("; ")),
+        ));
+    }
+    let counted = counted_rows(runner, name, left(deadline))
+        .await
+        .map_err(|error| told(error, &format!("{doing}, count its rows")))?;
+    let rows = (counted.len() == tables.len()).then(|| counted.iter().sum());
+    Ok(FullProof::Proved { proof: contents.proof(), rows })
+}
+
+/// Where the listing of the dump (`schema table owner`) and the restored tables
+/// (`schema table`) differ.
+fn differences(listed: &[String], restored: &[String]) -> Vec<String> {
+    let is_of = |entry: &str, table: &str| {
+        entry.strip_prefix(table).is_some_and(|rest| rest.starts_with(' '))
+    };
+    let missing = listed
+        .iter()
+        .filter(|entry| !restored.iter().any(|table| is_of(entry, table)))
+        .map(|entry| {
+            format!("the dump holds rows of {entry}, the restored database has no such table")
+        });
+    let unlisted = restored
+        .iter()
+        .filter(|table| !listed.iter().any(|entry| is_of(entry, table)))
+        .map(|table| {
+            format!("the restored database has a table {table}, the dump holds no rows of it")
+        });
+    missing.chain(unlisted).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_table_on_one_side_only_is_named() {
+        let listed = names(&["public payments payram", "public odd name payram"]);
+        assert_eq!(
+            differences(&listed, &names(&["public odd name", "public payments"])),
+            Vec::<String>::new()
+        );
+        let found = differences(&listed, &names(&["public payments", "public wallets"]));
+        assert_eq!(found.len(), 2);
+        assert!(found.iter().any(|line| line.contains("odd name")));
+        assert!(found.iter().any(|line| line.contains("wallets")));
+    }
+}

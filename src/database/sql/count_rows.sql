@@ -1,0 +1,34 @@
+-- Counts the rows of every table, the small ones first, until the time is over. What a role
+-- may not see whole (privileges, row security) is not counted. The result is a session
+-- variable, because a reading writes nothing, not even a temporary table.
+do $rows$
+declare
+  deadline constant timestamptz := clock_timestamp() + interval '{{budget_ms}} milliseconds';
+  counted jsonb := '{}';
+  found record;
+  n bigint;
+begin
+  for found in
+    select c.oid, format('%I.%I', n.nspname, c.relname) as name
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      where c.relkind = 'r'
+        and n.nspname not in ('pg_catalog', 'information_schema')
+        and n.nspname !~ '^pg_(toast|temp)'
+        and has_schema_privilege(n.oid, 'usage')
+        and has_table_privilege(c.oid, 'select')
+        and not row_security_active(c.oid)
+      order by c.relpages, c.oid
+  loop
+    exit when clock_timestamp() >= deadline;
+    begin
+      execute format('select count(*) from only %s', found.name) into n;
+      counted := counted || jsonb_build_object(found.oid::text, n);
+    exception
+      when query_canceled then exit;
+      -- Locked, or dropped since: that table is not counted, the others are.
+      when others then null;
+    end;
+  end loop;
+  perform set_config('payram_updater.rows', counted::text, false);
+end
+$rows$
