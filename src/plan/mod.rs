@@ -2,6 +2,19 @@
 //!
 //! Called by `api` (plan, run) and by auto-update. Reads only: no job, no log line, no change
 //! at the engine.
+//!
+//! `make` does the looking; the deciding is pure and has a file for each subject: `versions`
+//! and `architecture`, `route`, `current`, `space`, `updates`, `playbook`.
+
+mod architecture;
+pub mod manifest;
+pub mod policy;
+pub mod route;
+mod shape;
+#[cfg(test)]
+mod testing;
+pub mod updates;
+pub mod versions;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,122 @@
+//! What the tests of `plan` share: the published files, and JSON with one field spoilt.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::config::{BackupProof, LogFormat, PgDefaults, Resume, RollbackDatabase, Settings};
+use crate::secret::Secret;
+
+/// The published policy, as of the release that this was written for.
+pub(crate) const POLICY: &str = include_str!("../../tests/fixtures/plan/upgrade-policy.json");
+
+/// The published manifest.
+pub(crate) const MANIFEST: &str = include_str!("../../tests/fixtures/plan/runtime-manifest.json");
+
+/// Small JSON of any shape but `null`, which means "left out".
+pub(crate) fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "\\PC{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec(("[a-z_]{1,8}", inner), 0..4)
+                .prop_map(|entries| Value::Object(entries.into_iter().collect())),
+        ]
+    })
+    .prop_filter("null is no wrong type", |value| !value.is_null())
+}
+
+/// Replaces the `at`-th node of the document by something of another JSON type; answers the
+/// node's path, or nothing when there was nothing to spoil.
+pub(crate) fn mutate(document: &mut Value, at: usize, junk: Value) -> Option<String> {
+    let mut paths = Vec::new();
+    collect(document, String::new(), String::new(), &mut paths);
+    let (pointer, path) = paths.swap_remove(at % paths.len());
+    let node = document.pointer_mut(&pointer).expect("a collected path exists");
+    if std::mem::discriminant(node) == std::mem::discriminant(&junk) {
+        return None;
+    }
+    *node = junk;
+    Some(path)
+}
+
+fn collect(value: &Value, pointer: String, path: String, paths: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, inner) in fields {
+                let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                collect(inner, format!("{pointer}/{name}"), below, paths);
+            }
+        }
+        Value::Array(items) => {
+            for (number, inner) in items.iter().enumerate() {
+                collect(inner, format!("{pointer}/{number}"), format!("{path}[{number}]"), paths);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+    if !path.is_empty() {
+        paths.push((pointer, path));
+    }
+}
+
+/// A policy with these releases and gates.
+pub(crate) fn policy(releases: &[&str], breakpoints: &[&str], stops: &[&str]) -> Value {
+    let gates = |versions: &[&str]| -> Vec<Value> {
+        versions
+            .iter()
+            .map(|v| json!({"version": v, "reason": format!("reason {v}"), "docs": "https://d"}))
+            .collect()
+    };
+    json!({
+        "latest": releases.first(),
+        "releases": releases,
+        "breakpoints": gates(breakpoints),
+        "stop_points": gates(stops),
+    })
+}
+
+/// Settings whose state lies in this directory.
+pub(crate) fn settings_at(state_dir: &str) -> Settings {
+    use std::time::Duration;
+
+    Settings {
+        port: 0,
+        policy_url: String::new(),
+        manifest_url: String::new(),
+        fetch_timeout: Duration::from_secs(10),
+        state_dir: state_dir.into(),
+        run_dir: state_dir.into(),
+        docker_bin: "docker".to_owned(),
+        docker_host: None,
+        backup_dir: state_dir.into(),
+        backup_retention: std::num::NonZeroU32::MIN,
+        backup_timeout: Duration::from_secs(600),
+        backup_proof: BackupProof::Toc,
+        pg: PgDefaults {
+            host: "127.0.0.1".to_owned(),
+            port: 5432,
+            database: "payram".to_owned(),
+            user: "payram".to_owned(),
+            password: Secret::default(),
+        },
+        debug_version_mode: false,
+        image_repo_override: None,
+        target_container_name: None,
+        core_base_url: None,
+        dry_run: false,
+        supervisor_exclude: Vec::new(),
+        supervisor_include: None,
+        allowed_hosts: Vec::new(),
+        rollback_database: RollbackDatabase::Lossless,
+        resume: Resume::Resume,
+        start_timeout: Duration::from_secs(900),
+        health_timeout: Duration::from_secs(60),
+        log: String::new(),
+        log_format: LogFormat::Text,
+    }
+}
