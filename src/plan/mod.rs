@@ -8,6 +8,7 @@
 
 mod architecture;
 pub mod manifest;
+pub mod playbook;
 pub mod policy;
 pub mod route;
 mod shape;
