@@ -7,15 +7,22 @@
 //! and `architecture`, `route`, `current`, `space`, `updates`, `playbook`.
 
 mod architecture;
+mod current;
+pub mod fetch;
+mod make;
 pub mod manifest;
 pub mod playbook;
 pub mod policy;
+mod preflight;
 pub mod route;
 mod shape;
+pub mod space;
 #[cfg(test)]
 mod testing;
 pub mod updates;
 pub mod versions;
+
+pub use make::make;
 
 use serde::{Deserialize, Serialize};
 

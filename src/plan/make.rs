@@ -1,0 +1,270 @@
+//! Makes a plan: fetches policy and manifest, finds the container and the version that serves,
+//! and has the pure parts of `plan` decide.
+//!
+//! Called by `api` for plan and run, and by auto-update. Reads only. What became known before
+//! a refusal stays in the plan, so that an operator sees how far it came.
+
+use serde_json::Value;
+
+use super::architecture::tag_for;
+use super::current::{Evidence, current};
+use super::manifest::Manifest;
+use super::policy::Policy;
+use super::preflight::Preflight;
+use super::route::{Question, Refusal, Route, resolve, route};
+use super::versions::{Scheme, tag_of};
+use super::{Plan, PlanState, Request, RouteHop, fetch};
+use crate::app::{container, core};
+use crate::config::Settings;
+use crate::engine::Engine;
+use crate::journal::{HopTarget, JobBody, Mode};
+use crate::machine::facts::{CoreRules, TargetImage};
+use crate::machine::failure::{Failure, FailureCode};
+
+/// The label that names an image's version (OCI image specification, annotations).
+const VERSION_LABEL: &str = "org.opencontainers.image.version";
+
+/// Plans what is asked; `job` is there exactly when the plan is ready.
+pub async fn make(settings: &Settings, engine: &dyn Engine, request: &Request) -> Plan {
+    let mut making =
+        Making { settings, engine, request, plan: blank(request), preflight: Preflight::default() };
+    let result = making.all().await;
+    let Making { mut plan, preflight, .. } = making;
+    plan.checks = preflight.checks;
+    match result {
+        Ok(job) => {
+            plan.state = PlanState::Ready;
+            plan.message = summary(&plan, job.dry_run);
+            plan.job = Some(job);
+        }
+        Err(refusal) => {
+            plan.failure_code = refusal.failure.code.to_string();
+            plan.message = refusal.failure.message;
+            plan.stopped_at = refusal.stopped_at.or(plan.stopped_at);
+        }
+    }
+    plan
+}
+
+/// A plan of which nothing is known but the request.
+fn blank(request: &Request) -> Plan {
+    Plan {
+        state: PlanState::Failed,
+        mode: request.mode,
+        requested_target: request.requested_target.clone(),
+        resolved_target: String::new(),
+        failure_code: String::new(),
+        message: String::new(),
+        image_repo: String::new(),
+        container_name: String::new(),
+        from_version: None,
+        route: Vec::new(),
+        stopped_at: None,
+        checks: Vec::new(),
+        notes: Vec::new(),
+        job: None,
+    }
+}
+
+struct Making<'a> {
+    settings: &'a Settings,
+    engine: &'a dyn Engine,
+    request: &'a Request,
+    plan: Plan,
+    preflight: Preflight,
+}
+
+/// The container that serves.
+struct Serving {
+    id: String,
+    name: String,
+    image: String,
+    inspection: Value,
+}
+
+impl Making<'_> {
+    async fn all(&mut self) -> Result<JobBody, Refusal> {
+        let policy = self.policy().await?;
+        let manifest = fetch::manifest(self.settings).await?;
+        self.plan.image_repo = self
+            .settings
+            .image_repo_override
+            .clone()
+            .unwrap_or_else(|| manifest.image_repo.clone());
+        let mut question = Question {
+            policy: policy.as_ref(),
+            mode: self.request.mode,
+            requested: &self.request.requested_target,
+            current: None,
+            force: self.request.force,
+            debug_version_mode: self.settings.debug_version_mode,
+        };
+        self.plan.resolved_target = resolve(&question)?.version;
+
+        let facts = self.preflight.engine(self.engine).await;
+        self.unless_refused()?;
+        let serving = self.serving(&manifest).await?;
+        self.preflight.container(&serving.name, &serving.inspection);
+        self.unless_refused()?;
+
+        let (version, from_rules) =
+            self.current(&serving, &manifest, policy.as_ref(), question.scheme()).await;
+        self.plan.from_version.clone_from(&version);
+        question.current = version.as_deref();
+        let mut found = route(&question)?;
+        self.plan.notes.append(&mut found.notes);
+        self.plan.stopped_at = found.stopped_at.take();
+        let hops = self.hops(&found, &serving, &manifest, policy.as_ref(), question.scheme())?;
+
+        let size = self
+            .preflight
+            .database(self.settings, self.engine, &serving.id, &serving.inspection)
+            .await;
+        if let Some(facts) = facts {
+            let targets: Vec<TargetImage> = hops.iter().map(|hop| hop.target.clone()).collect();
+            self.preflight
+                .space(self.settings, self.engine, &facts, &serving.inspection, &targets, size)
+                .await;
+        }
+        self.unless_refused()?;
+        Ok(JobBody {
+            mode: self.request.mode,
+            requested_target: self.request.requested_target.clone(),
+            resolved_target: self.plan.resolved_target.clone(),
+            source: self.request.source.clone(),
+            from_version: self.plan.from_version.clone(),
+            container_name: serving.name,
+            from_rules,
+            overlay: manifest.overlay(&self.plan.resolved_target, question.scheme()),
+            dry_run: self.settings.dry_run,
+            hops,
+        })
+    }
+
+    /// The policy; in manual mode a policy that can't be had stops nothing but `latest`.
+    async fn policy(&mut self) -> Result<Option<Policy>, Failure> {
+        let failure = match fetch::policy(self.settings).await {
+            Ok(policy) => return Ok(Some(policy)),
+            Err(failure) => failure,
+        };
+        match self.request.mode {
+            Mode::Dashboard => Err(failure),
+            Mode::Manual if self.request.requested_target.trim().eq_ignore_ascii_case("latest") => {
+                let message = format!("latest needs the policy: {}", failure.message);
+                Err(Failure::new(FailureCode::PolicyRequired, message))
+            }
+            Mode::Manual => {
+                self.plan.notes.push(format!("without the policy: {}", failure.message));
+                Ok(None)
+            }
+        }
+    }
+
+    async fn serving(&mut self, manifest: &Manifest) -> Result<Serving, Failure> {
+        let found =
+            container::find(self.engine, self.settings, manifest.container_name(None)).await?;
+        self.plan.container_name.clone_from(&found.name);
+        let inspection = self
+            .engine
+            .inspect_container(&found.id)
+            .await
+            .map_err(|error| Failure::from(&error))?
+            .ok_or_else(|| {
+                let message = format!("container {} is gone", found.name);
+                Failure::new(FailureCode::ContainerNotFound, message)
+            })?;
+        Ok(Serving { id: found.id, name: found.name, image: found.image, inspection })
+    }
+
+    /// The version that serves, and how it is asked for its health.
+    async fn current(
+        &mut self,
+        serving: &Serving,
+        manifest: &Manifest,
+        policy: Option<&Policy>,
+        scheme: Scheme<'_>,
+    ) -> (Option<String>, CoreRules) {
+        let api = CoreRules::Api { health_path: manifest.health_path.clone() };
+        let base = self.settings.core_base_url.as_ref();
+        let (answers, reported) = match core::find_core(base, &serving.inspection).await {
+            Ok(url) => match core::version(&url, &api, &serving.inspection).await {
+                Ok(version) => (true, Some(version)),
+                Err(reason) => {
+                    self.plan.notes.push(format!("the core does not say its version: {reason}"));
+                    (true, None)
+                }
+            },
+            Err(silent) => {
+                self.plan.notes.push(format!("the core does not answer: {silent}"));
+                (false, None)
+            }
+        };
+        let evidence = Evidence {
+            reported: reported.as_deref(),
+            stated: self.request.current_version.as_deref(),
+            label: serving.inspection["Config"]["Labels"][VERSION_LABEL].as_str(),
+            tag: tag_of(&serving.image),
+        };
+        let (version, note) = current(&evidence, self.request.mode, scheme);
+        self.plan.notes.extend(note);
+        let init = policy.and_then(|policy| policy.updater_api_init_version.as_deref());
+        let rules = match &version {
+            Some(version) => core::rules_for(version, init, Some(&manifest.health_path)),
+            // It greets and has no version endpoint: that is what comes before the API.
+            None if answers => CoreRules::Legacy,
+            None => api,
+        };
+        (version, rules)
+    }
+
+    fn hops(
+        &mut self,
+        found: &Route,
+        serving: &Serving,
+        manifest: &Manifest,
+        policy: Option<&Policy>,
+        scheme: Scheme<'_>,
+    ) -> Result<Vec<HopTarget>, Failure> {
+        let init = policy.and_then(|policy| policy.updater_api_init_version.as_deref());
+        let mut hops = Vec::with_capacity(found.hops.len());
+        for stop in &found.hops {
+            let (tag, note) =
+                tag_for(stop, tag_of(&serving.image), policy, scheme, self.request.mode)?;
+            self.plan.notes.extend(note);
+            self.plan.route.push(RouteHop {
+                version: stop.version.clone(),
+                image: format!("{}:{tag}", self.plan.image_repo),
+                why: stop.why.clone(),
+            });
+            self.plan.resolved_target.clone_from(&stop.version);
+            hops.push(HopTarget {
+                version: stop.version.clone(),
+                target: TargetImage { repo: self.plan.image_repo.clone(), tag },
+                rules: core::rules_for(&stop.version, init, Some(&manifest.health_path)),
+                why: stop.why.clone(),
+            });
+        }
+        Ok(hops)
+    }
+
+    fn unless_refused(&mut self) -> Result<(), Failure> {
+        self.preflight.failure.take().map_or(Ok(()), Err)
+    }
+}
+
+/// `1.9.6 to 3.3.0 in 3 hops: 1.9.7, 2.0.0, 3.3.0`
+fn summary(plan: &Plan, dry_run: bool) -> String {
+    let from = plan.from_version.as_deref().unwrap_or("an unknown version");
+    let hops: Vec<&str> = plan.route.iter().map(|hop| hop.version.as_str()).collect();
+    let mut text = format!("{from} to {}", plan.resolved_target);
+    if hops.len() > 1 {
+        text.push_str(&format!(" in {} hops: {}", hops.len(), hops.join(", ")));
+    }
+    if let Some(gate) = &plan.stopped_at {
+        text.push_str(&format!("; it ends below {}, which must be passed by hand", gate.version));
+    }
+    if dry_run {
+        text.push_str("; EXECUTION_MODE is dry-run, so a run ends with the plan");
+    }
+    text
+}
