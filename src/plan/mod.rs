@@ -27,6 +27,7 @@ pub use make::make;
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{JobBody, Mode};
+use crate::machine::failure::Failure;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,5 +138,13 @@ impl Plan {
     /// The code when it is refused.
     pub fn refusal(&self) -> Option<&str> {
         (self.state == PlanState::Failed).then_some(self.failure_code.as_str())
+    }
+
+    /// Refuses it for a reason that the plan itself could not know.
+    pub fn refuse(&mut self, failure: &Failure) {
+        self.state = PlanState::Failed;
+        self.failure_code = failure.code.to_string();
+        self.message = failure.message.clone();
+        self.job = None;
     }
 }
