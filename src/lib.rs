@@ -10,4 +10,5 @@ pub(crate) mod http;
 pub mod journal;
 pub mod machine;
 pub mod plan;
+pub mod restore_point;
 pub mod secret;

@@ -1,0 +1,61 @@
+//! Removing a copy that is not needed any more, or was never finished.
+
+use std::path::Path;
+
+use super::error::{RestorePointError, io_at};
+use super::manifest;
+use super::restore::Intent;
+use super::tree::{Shape, Tree};
+use super::{beside, intent_path, ledger_path, must_be_ours};
+
+/// Removes a copy and what lies beside it; fine when there is nothing. Never follows a symbolic
+/// link and never leaves the copy's file system.
+///
+/// # Errors
+/// [`RestorePointError::NotOurs`] for a path that no copy has; [`RestorePointError::Unexpected`]
+/// in the middle of a restore, when the copy is the only good directory there is.
+pub fn discard(copy: &Path) -> Result<(), RestorePointError> {
+    must_be_ours(copy)?;
+    match std::fs::symlink_metadata(copy) {
+        Ok(meta) if meta.is_dir() => {
+            if Intent::read(copy)?.map_or(Ok(false), |intent| intent.is_under_way())? {
+                return Err(RestorePointError::Unexpected {
+                    copy: copy.to_owned(),
+                    found: "a restore from it was begun and not ended".into(),
+                });
+            }
+            // First: half a copy must not have one.
+            manifest::remove(copy)?;
+            remove_tree(copy)?;
+        }
+        Ok(_) => return Err(RestorePointError::NotOurs { path: copy.to_owned() }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => manifest::remove(copy)?,
+        Err(error) => return Err(io_at("look at", copy)(error)),
+    }
+    let manifest = super::manifest_path(copy);
+    let intent = intent_path(copy);
+    for path in [
+        ledger_path(copy),
+        beside(copy, ".probe"),
+        beside(&manifest, ".draft"),
+        beside(&intent, ".draft"),
+        intent,
+    ] {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(io_at("remove", &path)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(copy: &Path) -> Result<(), RestorePointError> {
+    let tree = Tree::open(copy)?;
+    // Each directory after what it holds; the root, which is the first, by its own name.
+    for node in tree.walk()?.iter().skip(1).rev() {
+        tree.remove(&node.path, matches!(node.shape, Shape::Directory | Shape::Mount))?;
+    }
+    std::fs::remove_dir(copy).map_err(io_at("remove", copy))
+}
