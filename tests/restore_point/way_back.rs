@@ -1,0 +1,194 @@
+//! A restore that was cut anywhere is ended by running it again, and nothing is ever lost by it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use payram_updater::restore_point::{
+    Cancel, RestorePointError, discard, finished, first_difference, verify,
+};
+
+use crate::trees::{Edit, World, look, world, write};
+
+/// A restore point, and a failed version that wrote to the directory since.
+fn failed_version() -> World {
+    let world = world().with(&[
+        Edit::File("base/1/100", 300_000, 1),
+        Edit::File("base/1/101", 10, 2),
+        Edit::Link("log", "/var/log/postgresql"),
+    ]);
+    world.pre_copy();
+    world.finish();
+    world.with(&[Edit::Append("base/1/100", 8192), Edit::Remove("base/1/101")])
+}
+
+#[test]
+fn the_copy_takes_the_directorys_place_and_the_failed_one_is_kept() {
+    let world = failed_version();
+    let (good, bad) = (look(&world.copy()), look(&world.source()));
+    world.verify().expect("whole");
+    world.restore().expect("put back");
+    assert_eq!(look(&world.source()), good);
+    assert_eq!(look(&world.failed()), bad);
+    assert!(!world.copy().exists());
+
+    // The old version serves from it by now.
+    Edit::Append("base/1/101", 10).apply(&world.source());
+    let serving = look(&world.source());
+    world.restore().expect("it is done already");
+    assert_eq!((look(&world.source()), look(&world.failed())), (serving, bad));
+
+    discard(&world.copy()).expect("tidied");
+    let left: Vec<_> = fs::read_dir(world.source().parent().expect("a parent"))
+        .expect("a listing")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+        .filter(|name| name.contains(".payram-restore-"))
+        .collect();
+    assert_eq!(left, [""; 0]);
+}
+
+#[test]
+fn a_restore_that_was_cut_is_ended_by_running_it_again() {
+    let before_the_first_rename = |world: &World| {
+        fs::rename(world.source(), world.copy()).expect("undone");
+        fs::rename(world.failed(), world.source()).expect("undone");
+    };
+    let between_the_renames = |world: &World| {
+        fs::rename(world.source(), world.copy()).expect("undone");
+    };
+    // Docker makes the missing source of a bind mount, when a container is started too early.
+    let with_an_empty_directory = |world: &World| {
+        fs::rename(world.source(), world.copy()).expect("undone");
+        fs::create_dir(world.source()).expect("made");
+    };
+    let after_both = |_: &World| {};
+    type Cut<'a> = &'a dyn Fn(&World);
+    let cuts: [(&str, Cut<'_>); 4] = [
+        ("before the first rename", &before_the_first_rename),
+        ("between the renames", &between_the_renames),
+        ("with an empty directory made by the engine", &with_an_empty_directory),
+        ("after both", &after_both),
+    ];
+    for (when, cut) in cuts {
+        let world = failed_version();
+        let (good, bad) = (look(&world.copy()), look(&world.source()));
+        world.restore().expect("put back");
+        cut(&world);
+        world.restore().unwrap_or_else(|error| panic!("cut {when}: {error}"));
+        assert_eq!(look(&world.source()), good, "cut {when}");
+        assert_eq!(look(&world.failed()), bad, "cut {when}");
+        assert!(!world.copy().exists(), "cut {when}");
+    }
+}
+
+#[test]
+fn a_restore_that_finds_a_strangers_directory_changes_nothing() {
+    let world = failed_version();
+    world.restore().expect("put back");
+    fs::rename(world.source(), world.copy()).expect("cut between the renames");
+    fs::create_dir(world.source()).expect("made");
+    write(&world.source().join("payments"), b"somebody's");
+    let all = look(world.source().parent().expect("a parent"));
+    let error = world.restore().expect_err("unexpected");
+    assert!(matches!(error, RestorePointError::Unexpected { .. }), "{error}");
+    assert!(error.to_string().ends_with("nothing was changed"), "{error}");
+    assert_eq!(look(world.source().parent().expect("a parent")), all);
+
+    // The copy is the only good directory there is.
+    let error = discard(&world.copy()).expect_err("refused");
+    assert!(matches!(error, RestorePointError::Unexpected { .. }), "{error}");
+    assert_eq!(look(world.source().parent().expect("a parent")), all);
+}
+
+#[test]
+fn a_restore_is_refused_when_it_would_lose_something() {
+    let unfinished = world();
+    unfinished.pre_copy();
+    let error = unfinished.restore().expect_err("refused");
+    assert!(matches!(error, RestorePointError::NotFinished { .. }), "{error}");
+
+    let world = failed_version();
+    fs::create_dir(world.failed()).expect("made");
+    let error = world.restore().expect_err("refused");
+    assert!(error.to_string().contains("is there already"), "{error}");
+    fs::remove_dir(world.failed()).expect("removed");
+
+    let linked = world.source().with_file_name("elsewhere");
+    fs::rename(world.source(), &linked).expect("moved");
+    symlink(&linked, world.source()).expect("a link");
+    let error = world.restore().expect_err("refused");
+    assert!(matches!(error, RestorePointError::Unexpected { .. }), "{error}");
+    assert!(world.copy().exists() && linked.exists());
+}
+
+#[test]
+fn a_damaged_copy_is_found_by_name_before_it_is_put_back() {
+    type Damage<'a> = &'a dyn Fn(&World);
+    let damages: [(&str, Damage<'_>); 6] = [
+        ("its checksum is", &|world| {
+            Edit::Secretly("base/1/100", 99).apply(&world.copy());
+        }),
+        ("its size is", &|world| Edit::Truncate("base/1/100", 5).apply(&world.copy())),
+        ("it is missing", &|world| Edit::Remove("base/1/100").apply(&world.copy())),
+        ("its mode is", &|world| Edit::Mode("base/1/100", 0o400).apply(&world.copy())),
+        ("its modification time", &|world| Edit::Touch("base/1/100", 5).apply(&world.copy())),
+        ("it has become something else", &|world| {
+            Edit::Link("base/1/100", "101").apply(&world.copy());
+        }),
+    ];
+    for (what, damage) in damages {
+        let world = failed_version();
+        world.verify().expect("whole");
+        damage(&world);
+        let error = world.verify().expect_err(what).to_string();
+        // A directory's time may be seen first.
+        assert!(error.contains(what) || error.contains("base/1 is not"), "{error}");
+    }
+    let world = failed_version();
+    let sealed = finished(&world.copy()).expect("readable").expect("finished").manifest_sha256;
+    let check =
+        |expected: &str| verify(&world.copy(), Some(expected), &mut |_| {}, &Cancel::default());
+    check(&sealed).expect("the journal's checksum");
+    assert!(matches!(check("00"), Err(RestorePointError::Damaged { .. })));
+}
+
+#[test]
+fn a_directory_that_no_server_touched_is_told_from_one_that_was_written_to() {
+    let world = world().with(&[Edit::File("base/1/100", 9000, 1)]);
+    world.finish();
+    let difference = || first_difference(&world.source(), &world.copy()).expect("looks");
+    assert_eq!(difference(), None);
+
+    // A lock file that came and went, and a program that set owners to what they were.
+    write(&world.source().join("postmaster.pid"), b"1\n");
+    fs::remove_file(world.source().join("postmaster.pid")).expect("removed");
+    let file = world.source().join("base/1/100");
+    let mode = fs::metadata(&file).expect("a mode").permissions();
+    fs::set_permissions(&file, mode).expect("set");
+    assert_eq!(difference(), None);
+
+    Edit::Secretly("base/1/100", 9).apply(&world.source());
+    assert_eq!(difference().as_deref(), Some("base/1/100: its content differs"));
+    Edit::Append("base/1/100", 1).apply(&world.source());
+    assert_eq!(difference().as_deref(), Some("base/1/100: its size is 9001, expected 9000"));
+    Edit::Remove("base/1/100").apply(&world.source());
+    assert_eq!(difference().as_deref(), Some("base/1/100: it is missing"));
+}
+
+#[test]
+fn only_a_copy_is_ever_discarded_and_twice_is_fine() {
+    let world = failed_version();
+    let error = discard(&world.source()).expect_err("refused");
+    assert!(matches!(error, RestorePointError::NotOurs { .. }), "{error}");
+    let treasure = world.source().with_file_name("treasure");
+    fs::create_dir(&treasure).expect("made");
+    write(&treasure.join("wallet"), b"keys");
+    // Links to what is not ours, in the copy and in the copy's place.
+    symlink(&treasure, world.copy().join("base/link")).expect("a link");
+    discard(&world.copy()).expect("removed");
+    discard(&world.copy()).expect("nothing there");
+    symlink(&treasure, world.copy()).expect("a link");
+    let error = discard(&world.copy()).expect_err("refused");
+    assert!(matches!(error, RestorePointError::NotOurs { .. }), "{error}");
+    assert_eq!(fs::read(treasure.join("wallet")).expect("there"), b"keys");
+    assert!(world.source().join("base/1/100").exists());
+}
