@@ -1,9 +1,23 @@
-//! The upgrade engine of a self-hosted PayRam.
+//! The upgrade engine of a self-hosted PayRam: an upgrade ends `Verified`, or the shop is
+//! exactly where it was before; a crash at any instant changes neither.
+//!
+//! # The map
+//!
+//! [`plan`] turns it into a job or refuses it;
+//! [`driver`] runs the job: *intent → effect → outcome → transition*. What comes next is
+//! decided by [`machine`], which is pure; each of the four is in the [`journal`] before the next
+//! begins. The driver's effects work through [`engine`] (containers), [`database`] (dumps,
+//! evidence), [`restore_point`] (the database's directory) and [`app`] (the core and its
+//! programs). 
+//!
+//! Arrows point one way: `api → inspect → driver → (plan, engine, database, restore_point, app,
+//! journal) → machine`. `machine` imports nothing of ours; nobody imports `api`.
 
 pub mod app;
 pub mod clock;
 pub mod config;
 pub mod database;
+pub mod driver;
 pub mod engine;
 pub mod error;
 pub(crate) mod http;

@@ -144,6 +144,38 @@ impl Journal {
         })
     }
 
+    /// A job that rests goes on: a person asked for its way back. It is the active one again.
+    ///
+    /// # Errors
+    /// [`JournalError::AlreadyActive`] when another is active (I8).
+    pub fn reopen(
+        &self,
+        job: &JobId,
+        hop: usize,
+        transition: Transition,
+        events: &[NewEvent],
+    ) -> Result<(), JournalError> {
+        let reopened = self.write("reopen a job", |transaction| {
+            let active: Option<String> = transaction
+                .query_row("SELECT id FROM jobs WHERE active = 1", [], |row| row.get(0))
+                .optional()?;
+            if let Some(active) = active {
+                return Ok(Err(JobId::from_text(active)));
+            }
+            transaction
+                .execute("UPDATE jobs SET active = 1 WHERE id = ?1", params![job.as_str()])?;
+            let mut tail = Tail::of(transaction, Timestamp::now())?;
+            let name = Some(transition.event.as_str());
+            let body = json(&transition);
+            tail.append(RowKind::Transition, Some(job), Some(hop), name, None, &body)?;
+            let line = format!("{} -> {}", transition.from, transition.to);
+            tail.append(RowKind::Log, Some(job), Some(hop), None, None, &line)?;
+            tail.events(job, Some(hop), events)?;
+            Ok(Ok(()))
+        })?;
+        reopened.map_err(|job| JournalError::AlreadyActive { job })
+    }
+
     /// The job comes to rest outside of any step: its next hop could not even be planned.
     pub fn end(
         &self,

@@ -1,0 +1,58 @@
+//! The effects of the way back. Each looks first and is done when the world is as it was.
+
+use super::containers::{Which, no_restart};
+use super::{Effects, done};
+use crate::app::supervisor;
+use crate::error::Trouble;
+use crate::machine::{Fact, Known};
+
+impl Effects<'_> {
+    pub(super) async fn disarm_next(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.set_policy(self.next(known)?, &no_restart()).await?;
+        done()
+    }
+
+    pub(super) async fn stop_next(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.stop(self.next(known)?).await?;
+        done()
+    }
+
+    pub(super) async fn restore_next_name(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        if let Some(next) = known.next {
+            let which = Which { id: &next.id, role: "new" };
+            self.set_name(which, &next.temporary_name).await?;
+        }
+        done()
+    }
+
+    pub(super) async fn restore_old_name(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.set_name(self.old(known), &known.hop.old.name).await?;
+        done()
+    }
+
+    pub(super) async fn start_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.start(self.old(known), self.next(known)?).await?;
+        done()
+    }
+
+    /// Starts exactly the programs that ran. A container that was stopped and started again
+    /// has started them itself; then there is nothing left to do.
+    pub(super) async fn resume_programs(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        if let Some(programs) = known.programs.filter(|programs| !programs.running.is_empty()) {
+            supervisor::start(self.engine, &known.hop.old.id, &programs.running).await?;
+        }
+        done()
+    }
+
+    pub(super) async fn rearm_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.set_policy(self.old(known), &known.hop.old.restart_policy).await?;
+        done()
+    }
+
+    /// By label, not only by id: the step that created it may have been interrupted before it
+    /// could tell the id.
+    pub(super) async fn remove_next(&self, _known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.remove_labelled().await?;
+        done()
+    }
+}

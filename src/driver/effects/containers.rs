@@ -1,0 +1,177 @@
+//! What is done to the two containers as objects: policy, name, start, stop, remove.
+//!
+//! Every verb observes by id first and answers at once when the world is as it should be, so
+//! that it can be run again after a crash at any instant.
+
+use serde_json::{Value, json};
+
+use super::{Effects, fail};
+use crate::driver::narrate::short;
+use crate::engine::EngineError;
+use crate::error::Trouble;
+use crate::machine::failure::FailureCode;
+
+/// Which of the two containers a verb is about; for messages.
+#[derive(Clone, Copy)]
+pub(super) struct Which<'a> {
+    pub id: &'a str,
+    pub role: &'static str,
+}
+
+impl std::fmt::Display for Which<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} container {}", self.role, short(self.id))
+    }
+}
+
+/// The policy under which nothing starts by itself.
+pub(super) fn no_restart() -> Value {
+    json!({"Name": "no", "MaximumRetryCount": 0})
+}
+
+/// Whether two raw policies mean the same: an empty name is `no`, and the retry count counts
+/// only for `on-failure`.
+fn is_same_policy(a: &Value, b: &Value) -> bool {
+    let read = |policy: &Value| {
+        let name =
+            policy["Name"].as_str().filter(|name| !name.is_empty()).unwrap_or("no").to_owned();
+        let retries = policy["MaximumRetryCount"].as_i64().unwrap_or(0);
+        let retries = if name == "on-failure" { retries } else { 0 };
+        (name, retries)
+    };
+    read(a) == read(b)
+}
+
+pub(in crate::driver) fn is_running(container: &Value) -> bool {
+    let state = &container["State"];
+    ["Running", "Restarting", "Paused"].iter().any(|key| state[*key].as_bool() == Some(true))
+}
+
+/// Whether a container was ever started; the engine writes year 1 for never.
+pub(in crate::driver) fn was_started(container: &Value) -> bool {
+    container["State"]["StartedAt"].as_str().is_some_and(|at| !at.starts_with("0001-"))
+}
+
+pub(super) fn name_of(container: &Value) -> &str {
+    container["Name"].as_str().unwrap_or_default().trim_start_matches('/')
+}
+
+impl Effects<'_> {
+    /// Sets a restart policy and sees that it is set.
+    pub(super) async fn set_policy(&self, which: Which<'_>, policy: &Value) -> Result<(), Trouble> {
+        let container = self.inspect_present(which.id, which.role).await?;
+        if is_same_policy(&container["HostConfig"]["RestartPolicy"], policy) {
+            return Ok(());
+        }
+        self.engine.set_restart_policy(which.id, policy).await?;
+        let container = self.inspect_present(which.id, which.role).await?;
+        let found = &container["HostConfig"]["RestartPolicy"];
+        if is_same_policy(found, policy) {
+            return Ok(());
+        }
+        fail(
+            FailureCode::DockerError,
+            format!("{which}: restart policy set to {policy}, found {found}"),
+        )
+    }
+
+    /// Gives a container a name and sees that it has it.
+    pub(super) async fn set_name(&self, which: Which<'_>, name: &str) -> Result<(), Trouble> {
+        let container = self.inspect_present(which.id, which.role).await?;
+        if name_of(&container) == name {
+            return Ok(());
+        }
+        self.engine.rename(which.id, name).await?;
+        let container = self.inspect_present(which.id, which.role).await?;
+        match name_of(&container) {
+            found if found == name => Ok(()),
+            found => {
+                fail(FailureCode::DockerError, format!("{which}: renamed to {name}, found {found}"))
+            }
+        }
+    }
+
+    /// Stops a container with its own grace and sees that it is stopped.
+    pub(super) async fn stop(&self, which: Which<'_>) -> Result<(), Trouble> {
+        let container = self.inspect_present(which.id, which.role).await?;
+        if !is_running(&container) {
+            return Ok(());
+        }
+        self.engine.stop(which.id, None).await?;
+        let container = self.inspect_present(which.id, which.role).await?;
+        if is_running(&container) {
+            return fail(
+                FailureCode::DockerError,
+                format!("{which}: it was stopped and still is {}", container["State"]["Status"]),
+            );
+        }
+        let code = container["State"]["ExitCode"].as_i64().unwrap_or_default();
+        if code == 137 {
+            self.say(&format!("{which} did not stop in its grace period and was killed")).await;
+        }
+        Ok(())
+    }
+
+    /// Starts a container that does not run, after seeing that `other`, which mounts the same
+    /// database directory, does not run (I2).
+    pub(super) async fn start(&self, which: Which<'_>, other: Which<'_>) -> Result<(), Trouble> {
+        if let Some(container) = self.inspect(other.id).await?
+            && is_running(&container)
+        {
+            return fail(
+                FailureCode::DockerError,
+                format!(
+                    "{which} is not started: the {other} runs, and the two would share one database directory"
+                ),
+            );
+        }
+        let container = self.inspect_present(which.id, which.role).await?;
+        if is_running(&container) {
+            return Ok(());
+        }
+        match self.engine.start(which.id).await {
+            Ok(()) => Ok(()),
+            Err(EngineError::Refused { message, status, .. })
+                if message.contains("port is already allocated")
+                    || message.contains("address already in use") =>
+            {
+                fail(
+                    FailureCode::PortConflict,
+                    format!("start {which}: the engine answered {status}: {message}"),
+                )
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a stopped container; fine when it is gone.
+    pub(super) async fn remove(&self, which: Which<'_>) -> Result<(), Trouble> {
+        let Some(container) = self.inspect(which.id).await? else { return Ok(()) };
+        if is_running(&container) {
+            return fail(FailureCode::DockerError, format!("{which} is not removed: it runs"));
+        }
+        match self.engine.remove(which.id).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.status() == Some(404) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_are_compared_by_what_they_mean() {
+        assert!(is_same_policy(&json!({"Name": ""}), &no_restart()));
+        assert!(is_same_policy(
+            &json!({"Name": "always", "MaximumRetryCount": 3}),
+            &json!({"Name": "always"})
+        ));
+        assert!(!is_same_policy(
+            &json!({"Name": "on-failure", "MaximumRetryCount": 3}),
+            &json!({"Name": "on-failure", "MaximumRetryCount": 4})
+        ));
+    }
+}

@@ -1,0 +1,269 @@
+//! The database's directory: copied while the application serves, brought up to the last write
+//! while it is down, put back by two renames (design section 2).
+//!
+//! Where this host can't reach the directory, or the database is elsewhere, the restore point
+//! is a dump that is taken after the application's last write.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Effects, done, fail};
+use crate::database::{self, Access, Runner, ServerFacts};
+use crate::driver::Progress;
+use crate::engine::mounts;
+use crate::error::Trouble;
+use crate::machine::facts::{Copy, RestorePoint, Restored, Server};
+use crate::machine::failure::{Failure, FailureCode};
+use crate::machine::{Fact, Known};
+use crate::restore_point::{self, Cancel, PassReport, RestorePointError};
+
+/// A first pass that took longer is followed by another while the application still serves.
+const LONG_PASS: Duration = Duration::from_secs(3);
+
+impl Effects<'_> {
+    pub(super) async fn pre_copy(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let target = self.database(known)?;
+        let dump = |reason: String| {
+            let name = format!("{}-{}.dump", self.at.job.id, self.at.hop);
+            let path = self.settings.state_dir.join("restore").join(name);
+            Ok(Fact::Copy(Copy::Dump { path: path.to_string_lossy().into_owned(), reason }))
+        };
+        if target.access == Access::OnHost {
+            return dump(format!("the database is at {}, outside of the container", target.host));
+        }
+        let runner = Runner::new(self.engine, &known.hop.old.id, &target);
+        let old = &known.hop.old.id;
+        let facts = database::server_facts(&runner, self.engine, old).await?;
+        let container = self.inspect_present(&known.hop.old.id, "old").await?;
+        let Some(source) = mounts::host_path(&container, Path::new(&facts.data_directory)) else {
+            return fail(
+                FailureCode::DatabaseNotPersistent,
+                format!(
+                    "the database's directory {} lies on no mount of {}: it would go with the container",
+                    facts.data_directory, known.hop.old.name
+                ),
+            );
+        };
+        if !source.join("PG_VERSION").is_file() {
+            return dump(format!("{} can't be reached from this host", source.display()));
+        }
+        let copy = self.copy_path(&source);
+        let progress = self.progress.clone();
+        let (from, to) = (source.clone(), copy.clone());
+        let report = self
+            .blocking(move |cancel| {
+                let total = restore_point::survey(&from)?.bytes;
+                let mut told = |done_bytes| {
+                    progress.send_replace(Progress { done_bytes, total_bytes: total });
+                };
+                let first = restore_point::pre_copy(&from, &to, &mut told, cancel)?;
+                if first.took < LONG_PASS {
+                    return Ok(first);
+                }
+                // The server wrote on meanwhile: what a second pass takes is not downtime.
+                let second = restore_point::pre_copy(&from, &to, &mut told, cancel)?;
+                Ok(PassReport { bytes_copied: first.bytes_copied + second.bytes_copied, ..second })
+            })
+            .await?;
+        Ok(Fact::Copy(Copy::Directory {
+            source: source.to_string_lossy().into_owned(),
+            copy: copy.to_string_lossy().into_owned(),
+            files: report.files,
+            bytes: report.bytes_copied,
+            server: server(facts),
+        }))
+    }
+
+    /// Beside the directory, so that it comes back by a rename.
+    fn copy_path(&self, source: &Path) -> PathBuf {
+        let name = source.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let id = self.at.job.id.short();
+        source.with_file_name(format!(".{name}.payram-restore-{id}-{}", self.at.hop))
+    }
+
+    pub(super) async fn restore_point(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let began = tokio::time::Instant::now();
+        let (bytes, sha256) = match self.copy_of(known)? {
+            Copy::Directory { source, copy, .. } => {
+                let progress = self.progress.clone();
+                let (source, copy) = (PathBuf::from(source), PathBuf::from(copy));
+                let report = self
+                    .blocking(move |cancel| {
+                        restore_point::finish(
+                            &source,
+                            &copy,
+                            &mut |done_bytes| {
+                                progress.send_replace(Progress { done_bytes, total_bytes: 0 });
+                            },
+                            cancel,
+                        )
+                    })
+                    .await?;
+                for note in &report.notes {
+                    self.say(&format!("restore point: {note}")).await;
+                }
+                (report.bytes_copied, report.manifest_sha256)
+            }
+            Copy::Dump { path, .. } => {
+                let target = self.database(known)?;
+                let path = PathBuf::from(path);
+                match target.access {
+                    Access::OnHost => {
+                        let file = self.dump_restore_point(known, &path).await?;
+                        (file.size_bytes, file.sha256)
+                    }
+                    // The server ended with its container: it was taken at `quiesce`.
+                    Access::InContainer => database::checksum(&path).await?,
+                }
+            }
+        };
+        let millis = began.elapsed().as_millis() as u64;
+        Ok(Fact::RestorePoint(RestorePoint { sha256, bytes, millis }))
+    }
+
+    /// A dump of the silent database.
+    pub(super) async fn dump_restore_point(
+        &self,
+        known: &Known<'_>,
+        path: &Path,
+    ) -> Result<database::DumpFile, Trouble> {
+        let target = self.database(known)?;
+        let runner = Runner::new(self.engine, &known.hop.old.id, &target);
+        let progress = self.progress;
+        let mut told = |done_bytes| {
+            progress.send_replace(Progress { done_bytes, total_bytes: 0 });
+        };
+        match database::dump(&runner, path, self.settings.backup_timeout, &mut told).await {
+            Err(Trouble::Failed(failure)) => {
+                fail(FailureCode::BackupFailedAfterQuiesce, failure.message)
+            }
+            other => other,
+        }
+    }
+
+    /// The copy takes the place of the directory that the failed version changed, which is kept.
+    pub(super) async fn restore_database(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        // Nothing may have the directory open, whatever the steps before it found.
+        for which in [self.old(known), self.next(known)?] {
+            if let Some(container) = self.inspect(which.id).await?
+                && super::containers::is_running(&container)
+            {
+                return fail(
+                    FailureCode::RestorePointFailed,
+                    format!("the database is not put back: the {which} runs"),
+                );
+            }
+        }
+        match self.copy_of(known)? {
+            Copy::Directory { source, copy, .. } => {
+                let failed = format!("{source}.failed-{}-{}", self.at.job.id.short(), self.at.hop);
+                let (from, to, aside) =
+                    (PathBuf::from(source), PathBuf::from(copy), PathBuf::from(&failed));
+                let expected = known.restore_point.map(|point| point.sha256.clone());
+                let progress = self.progress.clone();
+                self.blocking(move |cancel| {
+                    // A restore that was begun has moved the copy away already.
+                    if to.is_dir() {
+                        let mut told = |done_bytes| {
+                            progress.send_replace(Progress { done_bytes, total_bytes: 0 });
+                        };
+                        restore_point::verify(&to, expected.as_deref(), &mut told, cancel)?;
+                    }
+                    restore_point::restore(&from, &to, &aside)
+                })
+                .await?;
+                Ok(Fact::Restored(Restored { failed, exported: None }))
+            }
+            Copy::Dump { path, reason } => fail(
+                FailureCode::RestorePointFailed,
+                format!(
+                    "{reason}, so its restore point is the dump {path}: put it back with pg_restore, then recover"
+                ),
+            ),
+        }
+    }
+
+    pub(super) async fn discard_copy(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.discard(known).await?;
+        done()
+    }
+
+    /// Removes the copy; fine when there is none.
+    pub(super) async fn discard(&self, known: &Known<'_>) -> Result<(), Trouble> {
+        let copy = match known.copy {
+            Some(Copy::Directory { copy, .. }) => PathBuf::from(copy),
+            Some(Copy::Dump { path, .. }) => {
+                return match tokio::fs::remove_file(path).await {
+                    Ok(()) => Ok(()),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                    Err(error) => {
+                        fail(FailureCode::RestorePointFailed, format!("remove {path}: {error}"))
+                    }
+                };
+            }
+            // `pre_copy` was begun and did not end: what it left lies where it would have told.
+            None => match self.directory_of_old(known).await? {
+                Some(source) => self.copy_path(&source),
+                None => return Ok(()),
+            },
+        };
+        self.blocking(move |_| restore_point::discard(&copy)).await
+    }
+
+    /// The database's directory, when the old container still runs and can be asked.
+    async fn directory_of_old(&self, known: &Known<'_>) -> Result<Option<PathBuf>, Trouble> {
+        let target = self.database(known)?;
+        if target.access == Access::OnHost {
+            return Ok(None);
+        }
+        let container = self.inspect_present(&known.hop.old.id, "old").await?;
+        let runner = Runner::new(self.engine, &known.hop.old.id, &target);
+        let old = &known.hop.old.id;
+        let Ok(facts) = database::server_facts(&runner, self.engine, old).await else {
+            return Ok(None);
+        };
+        Ok(mounts::host_path(&container, Path::new(&facts.data_directory)))
+    }
+
+    fn copy_of<'k>(&self, known: &Known<'k>) -> Result<&'k Copy, Trouble> {
+        known.copy.ok_or_else(|| {
+            Trouble::failed(FailureCode::RestorePointFailed, "the database was never copied")
+        })
+    }
+
+    /// Runs file work where it may block; leaving the step leaves it too.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Cancel) -> Result<T, RestorePointError> + Send + 'static,
+    ) -> Result<T, Trouble> {
+        let cancel = Cancel::default();
+        // Dropped with this future: what still runs sees it and ends.
+        let guard = cancel.cancel_on_drop();
+        let result = tokio::task::spawn_blocking(move || work(&cancel)).await;
+        drop(guard);
+        match result {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(Trouble::Failed(failure(&error))),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+}
+
+fn server(facts: ServerFacts) -> Server {
+    Server {
+        program: facts.program,
+        data_directory: facts.data_directory,
+        config_file: facts.config_file,
+        owner: facts.owner,
+        major: facts.major,
+    }
+}
+
+fn failure(error: &RestorePointError) -> Failure {
+    let code = if error.is_disk_full() {
+        FailureCode::DiskSpaceLow
+    } else {
+        FailureCode::RestorePointFailed
+    };
+    Failure::new(code, error.to_string())
+}

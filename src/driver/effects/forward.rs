@@ -1,0 +1,358 @@
+//! The effects of the way forward.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::containers::{Which, is_running, no_restart, was_started};
+use super::{Effects, HOP_LABEL, done, fail};
+use crate::app::supervisor;
+use crate::clock::Timestamp;
+use crate::config::BackupProof;
+use crate::database::{self, Access, FullProof, Runner};
+use crate::driver::Progress;
+use crate::driver::narrate::short;
+use crate::driver::prepare::SavedSpec;
+use crate::engine::spec::SpecInputs;
+use crate::engine::{parity, spec};
+use crate::error::Trouble;
+use crate::machine::facts::{Backup, Copy, NextContainer, Programs, Proof, PulledImage, Quiesced};
+use crate::machine::failure::{Failure, FailureCode};
+use crate::machine::{Fact, Known};
+
+/// How long rows may be counted while the application is silent.
+pub(super) const FINGERPRINT_BUDGET: Duration = Duration::from_secs(5);
+
+/// How long `pg_restore --list` may take.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(300);
+
+impl Effects<'_> {
+    /// The old container, for verbs and messages.
+    pub(super) fn old<'k>(&self, known: &Known<'k>) -> Which<'k> {
+        Which { id: &known.hop.old.id, role: "old" }
+    }
+
+    /// The next container, which must have been created.
+    pub(super) fn next<'k>(&self, known: &Known<'k>) -> Result<Which<'k>, Trouble> {
+        match known.next {
+            Some(next) => Ok(Which { id: &next.id, role: "new" }),
+            None => fail(FailureCode::Unknown, "the new container was never created"),
+        }
+    }
+
+    pub(super) async fn back_up(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let hop = known.hop;
+        let from = hop.from.as_deref().unwrap_or("unknown");
+        let name = database::file_name(self.at.began, from, &hop.version);
+        let path = self.settings.backup_dir.join(name);
+        let target = self.database(known)?;
+        let backup = |size_bytes, sha256| Backup {
+            path: path.to_string_lossy().into_owned(),
+            size_bytes,
+            sha256,
+            database_host: target.host.clone(),
+            database_port: target.port,
+            database_name: target.name.clone(),
+        };
+        if let Some(found) = database::Sidecar::beside(&path) {
+            let there = backup(found.size_bytes, found.sha256);
+            if database::verify_file(&path, &there).await.is_ok() {
+                self.say(&format!("the backup is there already: {}", there.path)).await;
+                return Ok(Fact::Backup(there));
+            }
+        }
+        let runner = Runner::new(self.engine, &hop.old.id, &target);
+        let size = database::size(&runner).await?;
+        self.say(&format!("dumping database {} ({size} bytes on disk)", target.name)).await;
+        let progress = self.progress;
+        let file =
+            database::dump(&runner, &path, self.settings.backup_timeout, &mut |done_bytes| {
+                progress.send_replace(Progress { done_bytes, total_bytes: 0 });
+            })
+            .await?;
+        let made = backup(file.size_bytes, file.sha256);
+        self.write_sidecar(known, &runner, &path, &made, None).await?;
+        Ok(Fact::Backup(made))
+    }
+
+    async fn write_sidecar(
+        &self,
+        known: &Known<'_>,
+        runner: &Runner<'_>,
+        path: &Path,
+        backup: &Backup,
+        proof: Option<Proof>,
+    ) -> Result<(), Trouble> {
+        let sidecar = database::Sidecar::of(
+            backup,
+            known.hop.from.clone(),
+            Some(known.hop.version.clone()),
+            Some(self.at.job.id.to_string()),
+            database::server_version(runner).await.ok(),
+            proof,
+        );
+        sidecar.write_beside(path)?;
+        Ok(())
+    }
+
+    pub(super) async fn prove_backup(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let Some(backup) = known.backup else {
+            return fail(FailureCode::BackupInvalid, "there is no backup to prove");
+        };
+        let path = PathBuf::from(&backup.path);
+        database::verify_file(&path, backup).await?;
+        let target = self.database(known)?;
+        let runner = Runner::new(self.engine, &known.hop.old.id, &target);
+        let proof = match self.settings.backup_proof {
+            BackupProof::Full => {
+                match database::prove_full(&runner, &path, self.settings.backup_timeout).await? {
+                    FullProof::Proved { proof, rows } => {
+                        let rows = rows.map_or("not counted".to_owned(), |rows| rows.to_string());
+                        self.say(&format!("the backup was restored and compared; rows: {rows}"))
+                            .await;
+                        proof
+                    }
+                    FullProof::NotAllowed { reason } => {
+                        self.say(&format!("the backup is only read back: {reason}")).await;
+                        database::prove(&runner, &path, PROOF_TIMEOUT).await?
+                    }
+                }
+            }
+            BackupProof::Toc => database::prove(&runner, &path, PROOF_TIMEOUT).await?,
+            BackupProof::Off => Proof { toc_entries: 0, tables: 0 },
+        };
+        self.write_sidecar(known, &runner, &path, backup, Some(proof.clone())).await?;
+        Ok(Fact::Proof(proof))
+    }
+
+    pub(super) async fn pull(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let target = &known.hop.target;
+        let reference = format!("{}:{}", target.repo, target.tag);
+        let sender = self.progress;
+        let pulled = self
+            .engine
+            .pull(&target.repo, &target.tag, &mut |pull| {
+                sender.send_replace(Progress {
+                    done_bytes: pull.received_bytes,
+                    total_bytes: pull.total_bytes,
+                });
+            })
+            .await;
+        match pulled {
+            Ok(()) => {}
+            Err(error) if error.is_unknown() => return Err(error.into()),
+            Err(error @ crate::engine::EngineError::Unreachable { .. }) => return Err(error.into()),
+            Err(error) => return fail(FailureCode::DockerPullFailed, error.to_string()),
+        }
+        let Some(image) = self.engine.inspect_image(&reference).await? else {
+            return fail(
+                FailureCode::DockerPullFailed,
+                format!("{reference} was pulled and is not on this host"),
+            );
+        };
+        let Some(id) = image["Id"].as_str() else {
+            return fail(FailureCode::DockerPullFailed, format!("{reference} has no image id"));
+        };
+        let digest = image["RepoDigests"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .filter_map(|digest| digest.split_once('@'))
+            .find(|(repo, _)| *repo == target.repo)
+            .map(|(_, digest)| digest.to_owned());
+        Ok(Fact::Image(PulledImage { id: id.to_owned(), digest }))
+    }
+
+    pub(super) async fn create_next(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let hop = known.hop;
+        let Some(image) = known.image else {
+            return fail(FailureCode::DockerRunBuildFailed, "the new image was never pulled");
+        };
+        self.remove_labelled().await?;
+        let saved = SavedSpec::read(&hop.old.spec_file)?;
+        let Some(new_image) = self.engine.inspect_image(&image.id).await? else {
+            return fail(
+                FailureCode::DockerRunBuildFailed,
+                format!("the pulled image {} is not on this host any more", image.id),
+            );
+        };
+        let reference = format!("{}:{}", hop.target.repo, hop.target.tag);
+        let labels = [(HOP_LABEL.to_owned(), self.hop_label())];
+        let facts = self.engine.facts().await?;
+        let inputs = SpecInputs {
+            old: &saved.container,
+            old_image: &saved.image,
+            new_image: &new_image,
+            image_reference: &reference,
+            overlay: &self.at.job.body.overlay,
+            labels: &labels,
+            api_version: &facts.api_version,
+        };
+        let next = spec::next(&inputs)
+            .map_err(|error| Failure::new(FailureCode::DockerRunBuildFailed, error.to_string()))?;
+        for note in &next.notes {
+            self.say(&format!("specification: {note}")).await;
+        }
+        let temporary_name = format!("{}-next-{}", hop.old.name, self.at.job.id.short());
+        let created = self.engine.create_container(&temporary_name, &next.create_body).await;
+        let id = created.map_err(|error| match Trouble::from(error) {
+            Trouble::Failed(failure) => {
+                Trouble::Failed(Failure::new(FailureCode::DockerRunBuildFailed, failure.message))
+            }
+            unknown @ Trouble::Unknown(_) => unknown,
+        })?;
+        for (network, endpoint) in &next.further_networks {
+            self.engine.connect_network(network, &id, endpoint).await?;
+        }
+        let container = self.inspect_present(&id, "new").await?;
+        if container["Image"].as_str() != Some(image.id.as_str()) {
+            return fail(
+                FailureCode::SpecParityFailed,
+                format!(
+                    "the new container runs image {}, pulled was {}",
+                    container["Image"], image.id
+                ),
+            );
+        }
+        let differences = parity::differences(&container, &inputs);
+        if !differences.is_empty() {
+            let fields: Vec<String> = differences.iter().map(ToString::to_string).collect();
+            return fail(
+                FailureCode::SpecParityFailed,
+                format!(
+                    "the new container would differ from {} in {}",
+                    hop.old.name,
+                    fields.join("; ")
+                ),
+            );
+        }
+        Ok(Fact::Next(NextContainer { id, temporary_name }))
+    }
+
+    /// Removes what an earlier attempt created; none of it was ever started.
+    pub(super) async fn remove_labelled(&self) -> Result<(), Trouble> {
+        let label = format!("{HOP_LABEL}={}", self.hop_label());
+        for container in self.engine.containers(Some(&label)).await? {
+            self.remove(Which { id: &container.id, role: "new" }).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn disarm_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.set_policy(self.old(known), &no_restart()).await?;
+        done()
+    }
+
+    pub(super) async fn note_programs(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let container = self.inspect_present(&known.hop.old.id, "old").await?;
+        let running = match supervisor::programs(self.engine, &known.hop.old.id).await? {
+            Some(programs) => supervisor::select(
+                &programs,
+                &self.settings.supervisor_exclude,
+                self.settings.supervisor_include.as_deref(),
+            ),
+            None => Vec::new(),
+        };
+        let answers = self.answers(&container).await;
+        let last_answer_ms = answers.then(|| Timestamp::now().millis());
+        Ok(Fact::Programs(Programs { running, last_answer_ms }))
+    }
+
+    pub(super) async fn quiesce(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let Some(programs) = known.programs.cloned() else {
+            return fail(FailureCode::SupervisorctlFailed, "the programs were never noted");
+        };
+        let container = self.inspect_present(&known.hop.old.id, "old").await?;
+        if !is_running(&container) {
+            // It ended by itself between two steps; what it held can't be asked any more.
+            let last_answer_ms = programs.last_answer_ms;
+            return Ok(Fact::Quiesced(Quiesced { programs, fingerprint: None, last_answer_ms }));
+        }
+        let answers = self.answers(&container).await;
+        let last_answer_ms =
+            if answers { Some(Timestamp::now().millis()) } else { programs.last_answer_ms };
+        if !programs.running.is_empty() {
+            supervisor::stop(self.engine, &known.hop.old.id, &programs.running).await?;
+        }
+        let target = self.database(known)?;
+        let runner = Runner::new(self.engine, &known.hop.old.id, &target);
+        let fingerprint = match database::fingerprint(&runner, FINGERPRINT_BUDGET).await {
+            Ok(fingerprint) => Some(fingerprint),
+            Err(failure) => {
+                self.say(&format!("the database was not fingerprinted: {failure}")).await;
+                None
+            }
+        };
+        if let Some(Copy::Dump { path, .. }) = known.copy
+            && target.access == Access::InContainer
+        {
+            // Its server ends with the container: now is the last moment (I6).
+            self.dump_restore_point(known, Path::new(path)).await?;
+        }
+        Ok(Fact::Quiesced(Quiesced { programs, fingerprint, last_answer_ms }))
+    }
+
+    pub(super) async fn stop_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.stop(self.old(known)).await?;
+        done()
+    }
+
+    pub(super) async fn rename_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let name = format!("{}-previous-{}", known.hop.old.name, self.at.job.id.short());
+        self.set_name(self.old(known), &name).await?;
+        done()
+    }
+
+    pub(super) async fn rename_next(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.set_name(self.next(known)?, &known.hop.old.name).await?;
+        done()
+    }
+
+    /// Once started it is not started again: if it ended since, that is for `verify` to judge.
+    pub(super) async fn start_next(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let next = self.next(known)?;
+        let container = self.inspect_present(next.id, next.role).await?;
+        if was_started(&container) {
+            return done();
+        }
+        self.start(next, self.old(known)).await?;
+        done()
+    }
+
+    pub(super) async fn arm_next(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.set_policy(self.next(known)?, &known.hop.old.restart_policy).await?;
+        done()
+    }
+
+    /// The old container goes only now (I1), and only while the new one runs.
+    pub(super) async fn tidy(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let next = self.next(known)?;
+        let old = self.old(known);
+        if self.inspect(old.id).await?.is_some() {
+            let container = self.inspect_present(next.id, next.role).await?;
+            if !is_running(&container) {
+                return fail(
+                    FailureCode::DockerError,
+                    format!(
+                        "the {old} is kept: the {next} does not run, it is {}",
+                        container["State"]["Status"]
+                    ),
+                );
+            }
+            self.remove(old).await?;
+            self.say(&format!("removed the {}", old)).await;
+        }
+        self.discard(known).await?;
+        let protected: Vec<PathBuf> =
+            known.backup.iter().map(|backup| PathBuf::from(&backup.path)).collect();
+        let keep = self.settings.backup_retention.get() as usize;
+        let pruned = database::retention(&self.settings.backup_dir, keep, &protected)?;
+        for path in pruned {
+            self.say(&format!("pruned backup {}", path.display())).await;
+        }
+        self.say(&format!("{} serves as {}", short(next.id), known.hop.old.name)).await;
+        done()
+    }
+}

@@ -1,0 +1,229 @@
+//! The gate that a version passes before it is believed: running and not restarting, healthy
+//! and of the expected version, several answers in a row.
+//!
+//! Two clocks: from the start to the first answer, migrations included
+//! (`START_TIMEOUT_SECONDS`), and from there to healthy (`HEALTH_TIMEOUT_SECONDS`). An exit is
+//! seen at once, because the container's restart policy is `no` until it has passed.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+use url::Url;
+
+use super::containers::Which;
+use super::redact::Redactor;
+use super::{Effects, fail};
+use crate::app::core::{self, Health};
+use crate::app::supervisor;
+use crate::clock::Timestamp;
+use crate::driver::narrate::short;
+use crate::driver::prepare::SavedSpec;
+use crate::error::Trouble;
+use crate::machine::facts::{CoreRules, Verdict};
+use crate::machine::failure::{Failure, FailureCode};
+use crate::machine::{Fact, Known};
+
+/// Good answers in a row that are wanted.
+const ANSWERS_WANTED: u32 = 6;
+
+/// Between two looks before the first answer: what is added to the measured downtime at most.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Between two answers that count; with [`ANSWERS_WANTED`] the version is watched for 6 s, so
+/// that one which dies after its first good answers is not believed.
+const ANSWER_EVERY: Duration = Duration::from_millis(1200);
+
+/// Between two looks at the supervisor while nothing answers.
+const SUPERVISOR_EVERY: Duration = Duration::from_secs(2);
+
+/// Lines of a failed container's log that go into the journal.
+const LOG_LINES: usize = 30;
+
+/// What is expected of a version.
+struct Expected<'a> {
+    version: Option<&'a str>,
+    rules: &'a CoreRules,
+}
+
+impl Effects<'_> {
+    pub(super) async fn verify(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let next = self.next(known)?;
+        let expected = Expected { version: Some(&known.hop.version), rules: &known.hop.rules };
+        let verdict = self.pass_gate(next, &expected).await;
+        if let Err(Trouble::Failed(_)) = &verdict {
+            self.journal_last_lines(next, known).await;
+        }
+        verdict.map(Fact::Verdict)
+    }
+
+    /// The old version passes the same gate, or it is not rolled back to.
+    pub(super) async fn verify_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let expected =
+            Expected { version: known.hop.from.as_deref(), rules: &known.hop.from_rules };
+        self.pass_gate(self.old(known), &expected).await.map(Fact::Verdict)
+    }
+
+    /// Whether the application behind this container answers now.
+    pub(super) async fn answers(&self, container: &Value) -> bool {
+        core::find_core(self.settings.core_base_url.as_ref(), container).await.is_ok()
+    }
+
+    async fn pass_gate(
+        &self,
+        which: Which<'_>,
+        expected: &Expected<'_>,
+    ) -> Result<Verdict, Trouble> {
+        let container = self.running(which, None).await?;
+        let restarts = container["RestartCount"].as_i64().unwrap_or_default();
+        let (url, first_answer_ms) = self.first_answer(which, restarts).await?;
+        self.say(&format!("the {which} answers at {url}")).await;
+        let deadline = Instant::now() + self.settings.health_timeout;
+        let mut answers = 0;
+        loop {
+            let container = self.running(which, Some(restarts)).await?;
+            let (found, code) = match self.judge(&url, &container, expected).await {
+                Ok(version) => {
+                    answers += 1;
+                    if answers >= ANSWERS_WANTED {
+                        return Ok(Verdict { version, answers, first_answer_ms });
+                    }
+                    (String::new(), FailureCode::HealthcheckFailed)
+                }
+                Err(bad) => {
+                    answers = 0;
+                    bad
+                }
+            };
+            if answers == 0 && Instant::now() >= deadline {
+                return fail(
+                    code,
+                    format!(
+                        "the {which} answers at {url} and was not healthy within {} s: {found}",
+                        self.settings.health_timeout.as_secs()
+                    ),
+                );
+            }
+            if answers == 0 && code == FailureCode::VersionMismatch {
+                // A version does not change while it runs.
+                return fail(code, format!("the {which} at {url}: {found}"));
+            }
+            tokio::time::sleep(ANSWER_EVERY).await;
+        }
+    }
+
+    /// Where and when the application first answers.
+    async fn first_answer(&self, which: Which<'_>, restarts: i64) -> Result<(Url, i64), Trouble> {
+        let deadline = Instant::now() + self.settings.start_timeout;
+        let mut look_at_supervisor = Instant::now() + SUPERVISOR_EVERY;
+        loop {
+            let container = self.running(which, Some(restarts)).await?;
+            let silent =
+                match core::find_core(self.settings.core_base_url.as_ref(), &container).await {
+                    Ok(url) => return Ok((url, Timestamp::now().millis())),
+                    Err(silent) => silent,
+                };
+            if Instant::now() >= look_at_supervisor {
+                self.no_program_gave_up(which).await?;
+                look_at_supervisor = Instant::now() + SUPERVISOR_EVERY;
+            }
+            if Instant::now() >= deadline {
+                return fail(
+                    FailureCode::MigrationTimeout,
+                    format!(
+                        "the {which} did not answer within {} s of its start: {silent}",
+                        self.settings.start_timeout.as_secs()
+                    ),
+                );
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// A program that its supervisor gave up on will not answer any more, however long one
+    /// waits.
+    async fn no_program_gave_up(&self, which: Which<'_>) -> Result<(), Trouble> {
+        let Ok(Some(programs)) = supervisor::programs(self.engine, which.id).await else {
+            return Ok(());
+        };
+        let fatal: Vec<&str> = programs
+            .iter()
+            .filter(|program| program.state == "FATAL")
+            .map(|program| program.name.as_str())
+            .collect();
+        if fatal.is_empty() {
+            return Ok(());
+        }
+        fail(
+            FailureCode::HealthcheckFailed,
+            format!("in the {which} the supervisor gave up on {}", fatal.join(", ")),
+        )
+    }
+
+    /// The version when it is healthy and the expected one, otherwise what was found.
+    async fn judge(
+        &self,
+        url: &Url,
+        container: &Value,
+        expected: &Expected<'_>,
+    ) -> Result<String, (String, FailureCode)> {
+        match core::health(url, expected.rules).await {
+            Health::Healthy => {}
+            Health::Unhealthy { found } => return Err((found, FailureCode::HealthcheckFailed)),
+            Health::Silent { reason } => return Err((reason, FailureCode::HealthcheckFailed)),
+        }
+        let version = core::version(url, expected.rules, container)
+            .await
+            .map_err(|reason| (reason.to_string(), FailureCode::HealthcheckFailed))?;
+        match expected.version {
+            Some(wanted) if !core::is_same_version(wanted, &version) => Err((
+                format!("expected version {wanted}, it reports {version}"),
+                FailureCode::VersionMismatch,
+            )),
+            Some(_) | None => Ok(version),
+        }
+    }
+
+    /// The inspection of a container that runs and was not restarted.
+    async fn running(&self, which: Which<'_>, restarts: Option<i64>) -> Result<Value, Trouble> {
+        let container = self.inspect_present(which.id, which.role).await?;
+        let state = &container["State"];
+        let found = container["RestartCount"].as_i64().unwrap_or_default();
+        if state["Running"].as_bool() == Some(true)
+            && state["Restarting"].as_bool() != Some(true)
+            && restarts.is_none_or(|restarts| restarts == found)
+        {
+            return Ok(container);
+        }
+        fail(
+            FailureCode::HealthcheckFailed,
+            format!(
+                "the {which} is {} (exit code {}, restarts {found}); expected running",
+                state["Status"].as_str().unwrap_or("in an unknown state"),
+                state["ExitCode"]
+            ),
+        )
+    }
+
+    /// The failed container's last words, without the secrets it was given, so that they are
+    /// there when the container is gone.
+    async fn journal_last_lines(&self, which: Which<'_>, known: &Known<'_>) {
+        let environment = SavedSpec::read(&known.hop.old.spec_file).map(|spec| spec.environment());
+        let Ok(environment) = environment else { return };
+        let redactor = Redactor::of(&environment);
+        match self.engine.logs(which.id, LOG_LINES).await {
+            Ok(text) => {
+                for line in text.lines() {
+                    self.say(&format!("{} | {}", short(which.id), redactor.clean(line))).await;
+                }
+            }
+            Err(error) => self.say(&format!("the {which}'s log can't be read: {error}")).await,
+        }
+    }
+}
+
+impl From<Failure> for (String, FailureCode) {
+    fn from(failure: Failure) -> Self {
+        (failure.message, failure.code)
+    }
+}

@@ -1,0 +1,89 @@
+//! One writer for one state directory, whoever runs it: the daemon, or a command beside it.
+//!
+//! An advisory lock (`flock`) on `STATE_DIR/lock`; the kernel gives it back when its holder
+//! ends, however it ends, so it can't be left behind by a crash or a reboot. The file names
+//! its holder for the message that a second one gets.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The lock, held while it lives.
+pub struct StateLock {
+    _file: File,
+}
+
+/// Why the lock is not ours.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody else has it.
+    #[error("another payram-updater ({holder}) works on {}; stop it, or use its commands", directory.display())]
+    Held {
+        /// The state directory.
+        directory: PathBuf,
+        /// What it wrote about itself: `pid 1234`.
+        holder: String,
+    },
+    /// The file can't be made or locked.
+    #[error("lock {}: {source}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl StateLock {
+    /// Takes the lock of this state directory, creating the directory (0700) when missing.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] when another process has it.
+    pub fn take(directory: &Path) -> Result<Self, LockError> {
+        let path = directory.join("lock");
+        let io = |source| LockError::Io { path: path.clone(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {
+                file.set_len(0).map_err(io)?;
+                file.rewind().map_err(io)?;
+                writeln!(file, "pid {}", std::process::id()).map_err(io)?;
+                Ok(Self { _file: file })
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                let holder = match holder.trim() {
+                    "" => "unknown".to_owned(),
+                    named => named.to_owned(),
+                };
+                Err(LockError::Held { directory: directory.to_owned(), holder })
+            }
+            Err(TryLockError::Error(source)) => Err(io(source)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_refused_and_told_who_has_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let first = StateLock::take(directory.path()).expect("free");
+        let refused = StateLock::take(directory.path()).err().expect("held").to_string();
+        assert!(refused.contains(&format!("(pid {})", std::process::id())), "{refused}");
+        drop(first);
+        StateLock::take(directory.path()).expect("free again");
+    }
+}

@@ -1,0 +1,523 @@
+//! Runs jobs: *intent → effect → outcome → transition*, until the machine rests.
+//!
+//! The daemon owns one [`Driver`] under the state lock. `api` submits plans to it and reads
+//! the journal beside it; the driver is the only one that writes. What to do is the machine's
+//! decision, how to do it is in `effects`, what to tell a person about it in `narrate`.
+
+mod effects;
+mod lock;
+mod narrate;
+mod prepare;
+mod recovery;
+mod view;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::core;
+use crate::config::{Resume, Settings};
+use crate::engine::{Engine, EngineError};
+use crate::journal::{
+    Ending, JobBody, JobId, JobRecord, Journal, JournalError, Reader, Settlement,
+};
+use crate::machine::failure::{Failure, FailureCode};
+use crate::machine::{Event, Fact, Forbidden, Machine, Outcome, Phase, Step};
+
+pub use lock::{LockError, StateLock};
+pub use narrate::{activity, closing_message, downtime_seconds};
+pub use recovery::{Consent, Decision, Remedy, Seen, World, decide, look};
+pub use view::JobView;
+
+use effects::Effects;
+pub(crate) use effects::HOP_LABEL;
+
+/// How long a step that may be left is given to end by itself when the daemon is told to end.
+const GRACE_OF_LONG_STEPS: Duration = Duration::from_secs(5);
+
+/// Between attempts at a step whose outcome is unknown; grows with each.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+
+/// Before the journal is tried again after it could not be read or written.
+const JOURNAL_RETRY_PAUSE: Duration = Duration::from_secs(10);
+
+/// How far the step in hand is; shown while it runs, kept nowhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// Bytes done.
+    pub done_bytes: u64,
+    /// Bytes in all, as far as known; 0 when unknown.
+    pub total_bytes: u64,
+}
+
+impl Progress {
+    /// Of 100, when the whole is known.
+    pub fn percent(&self) -> Option<u8> {
+        (self.total_bytes > 0)
+            .then(|| ((self.done_bytes.min(self.total_bytes)) * 100 / self.total_bytes) as u8)
+    }
+}
+
+/// Why a recovery could not even be decided.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The machine.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+}
+
+/// The one that runs jobs.
+pub struct Driver {
+    settings: Arc<Settings>,
+    engine: Arc<dyn Engine>,
+    journal: Arc<Journal>,
+    reader: Reader,
+    progress: Arc<watch::Sender<Progress>>,
+    wake: Notify,
+    stop: CancellationToken,
+    calling_off: Mutex<Option<(JobId, CancellationToken)>>,
+    /// Whether an unfinished upgrade that was found at the start may go on (`RESUME`).
+    released: watch::Sender<bool>,
+    /// The job that was under way before this program began.
+    found: Option<JobId>,
+    _lock: StateLock,
+}
+
+impl Driver {
+    /// A driver over this journal; the lock proves that nobody else writes to it.
+    ///
+    /// # Errors
+    /// When the journal can't be opened.
+    pub fn new(
+        settings: Arc<Settings>,
+        engine: Arc<dyn Engine>,
+        lock: StateLock,
+        stop: CancellationToken,
+    ) -> Result<Self, JournalError> {
+        let path = settings.journal_path();
+        let journal = Arc::new(Journal::open(&path)?);
+        let reader = Reader::open(&path)?;
+        let progress = Arc::new(watch::Sender::new(Progress::default()));
+        let found = reader.active_job()?.map(|job| job.id);
+        let released = settings.resume != Resume::Manual || found.is_none();
+        Ok(Self {
+            settings,
+            engine,
+            journal,
+            reader,
+            progress,
+            wake: Notify::new(),
+            stop,
+            calling_off: Mutex::new(None),
+            released: watch::Sender::new(released),
+            found,
+            _lock: lock,
+        })
+    }
+
+    /// Accepts a job; it begins at once. A dry run is journaled and at rest already.
+    ///
+    /// # Errors
+    /// [`JournalError::AlreadyActive`] when one is active (I8).
+    pub fn submit(&self, body: &JobBody) -> Result<JobId, JournalError> {
+        let ending = body.dry_run.then(|| Ending {
+            failure_code: None,
+            message: format!(
+                "dry run: stopped after the plan to {}, nothing was changed",
+                body.resolved_target
+            ),
+        });
+        let events = [narrate::upgrade_started(body)];
+        let job = self.journal.begin(body, &events, ending.as_ref())?;
+        tracing::info!(job = %job, target = body.resolved_target, "job accepted");
+        self.wake.notify_one();
+        Ok(job)
+    }
+
+    /// Decides what is to be done about the last job and, unless it is only asked, does it: a
+    /// way back that is taken again becomes the active job and runs like any other.
+    ///
+    /// # Errors
+    /// When the journal or the engine can't be asked.
+    pub async fn recover(&self, consent: Consent, is_dry: bool) -> Result<Decision, RecoverError> {
+        let job = self.reader.last_executed_job()?;
+        let Some(job) = job else {
+            let world = World { old: Seen::Gone, next: Seen::Gone, serves: false };
+            return Ok(decide(None, world, consent));
+        };
+        let engine = self.engine.as_ref();
+        let serves = self.serves(&job).await;
+        let world = look(engine, &job, serves).await?;
+        let decision = decide(Some(&job), world, consent);
+        if is_dry {
+            return Ok(decision);
+        }
+        let known = job.hop().map(|hop| hop.machine.state().known());
+        match decision.remedy {
+            Remedy::Nothing => {}
+            Remedy::GoOn | Remedy::Tidy => {
+                self.released.send_replace(true);
+                self.wake.notify_one();
+            }
+            Remedy::TakeWayBack(event) => self.take_way_back(&job, event).await?,
+            Remedy::StartOld => {
+                if let Some(known) = known {
+                    engine.start(&known.hop.old.id).await?;
+                }
+            }
+            Remedy::StartNext => {
+                if let Some(next) = known.and_then(|known| known.next) {
+                    engine.start(&next.id).await?;
+                }
+            }
+        }
+        Ok(decision)
+    }
+
+    /// Whether the application behind one of the last hop's containers answers.
+    async fn serves(&self, job: &JobRecord) -> bool {
+        let Some(known) = job.hop().map(|hop| hop.machine.state().known()) else { return false };
+        let ids = [Some(known.hop.old.id.as_str()), known.next.map(|next| next.id.as_str())];
+        for id in ids.into_iter().flatten() {
+            if let Ok(Some(container)) = self.engine.inspect_container(id).await
+                && effects::is_running(&container)
+                && core::find_core(self.settings.core_base_url.as_ref(), &container).await.is_ok()
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn take_way_back(&self, job: &JobRecord, event: Event) -> Result<(), RecoverError> {
+        let Some(hop) = job.hop() else { return Ok(()) };
+        let (_, transition) = hop.machine.clone().recover(event)?;
+        let (journal, id, number) = (Arc::clone(&self.journal), job.id.clone(), job.hops.len());
+        let events = [narrate::recovery_started(job, event)];
+        durable(move || journal.reopen(&id, number, transition, &events)).await?;
+        self.released.send_replace(true);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Calls off a job that is under way and not yet verified; it goes back as after a failure.
+    /// Answers whether there was such a job.
+    pub fn call_off(&self, job: &JobId) -> bool {
+        let calling_off = self.calling_off.lock().unwrap_or_else(PoisonError::into_inner);
+        match calling_off.as_ref() {
+            Some((running, token)) if running == job => {
+                token.cancel();
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// The progress of the step in hand.
+    pub fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
+    /// Resumes what is unfinished, then runs jobs as they come, until told to stop. Ends
+    /// between two steps, with everything journaled.
+    pub async fn run(&self) {
+        while !self.stop.is_cancelled() {
+            let pause = match self.work().await {
+                Ok(()) => None,
+                Err(error) => {
+                    // Without a journal nothing may be done (I3): wait until it is back.
+                    tracing::error!(%error, "the journal can't be used; nothing is done until it can");
+                    Some(JOURNAL_RETRY_PAUSE)
+                }
+            };
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+            }
+        }
+    }
+
+    async fn work(&self) -> Result<(), JournalError> {
+        while let Some(job) = self.reader.active_job()? {
+            if !*self.released.borrow() {
+                tracing::warn!(job = %job.id, "an unfinished upgrade waits for recover (RESUME=manual)");
+                return Ok(());
+            }
+            let token = CancellationToken::new();
+            if self.settings.resume == Resume::Rollback && self.is_found(&job) {
+                token.cancel();
+            }
+            self.set_calling_off(Some((job.id.clone(), token.clone())));
+            let ran = self.drive(&job, &token).await;
+            self.set_calling_off(None);
+            if !ran? {
+                return Ok(());
+            }
+        }
+        self.tidy_the_last().await
+    }
+
+    /// Whether this job was under way before this program began.
+    fn is_found(&self, job: &JobRecord) -> bool {
+        self.found.as_ref() == Some(&job.id)
+    }
+
+    fn set_calling_off(&self, to: Option<(JobId, CancellationToken)>) {
+        *self.calling_off.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    }
+
+    /// Runs the hop that is due; answers whether to go on.
+    async fn drive(&self, job: &JobRecord, off: &CancellationToken) -> Result<bool, JournalError> {
+        let is_next_due = job.hop().is_none_or(|hop| hop.machine.phase() == Phase::Verified);
+        if is_next_due {
+            return self.begin_hop(job).await;
+        }
+        let Some(hop) = job.hop() else { return Ok(true) };
+        let at = At { job, hop: job.hops.len(), began: hop.began };
+        let mut machine = hop.machine.clone();
+        if let Some(step) = hop.pending {
+            self.say(&at, &format!("found unfinished after a restart: {step}")).await?;
+            machine = self.settle(&at, machine, step, Outcome::Interrupted).await?;
+        }
+        self.run_machine(&at, machine, off).await
+    }
+
+    /// The loop. Answers whether to go on: not when told to stop.
+    async fn run_machine(
+        &self,
+        at: &At<'_>,
+        mut machine: Machine,
+        off: &CancellationToken,
+    ) -> Result<bool, JournalError> {
+        let mut pause = RETRY_PAUSE;
+        while let Some(step) = machine.step() {
+            if self.stop.is_cancelled() {
+                return Ok(false);
+            }
+            let journal = Arc::clone(&self.journal);
+            let (job, hop) = (at.job.id.clone(), at.hop);
+            durable(move || journal.intent(&job, hop, step)).await?;
+            let outcome = self.attempt(at, &machine, step, off).await;
+            let is_done = matches!(outcome, Outcome::Done { .. });
+            let is_unknown = matches!(outcome, Outcome::Unknown { .. });
+            machine = self.settle(at, machine, step, outcome).await?;
+            if step == Step::Tidy && !is_done {
+                break;
+            }
+            if is_unknown && machine.step() == Some(step) {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => pause *= 2,
+                    () = self.stop.cancelled() => {}
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tidying that did not come to its end is tried again at every start.
+    async fn tidy_the_last(&self) -> Result<(), JournalError> {
+        let Some(job) = self.reader.last_executed_job()? else { return Ok(()) };
+        let Some(hop) = job.hop() else { return Ok(()) };
+        if hop.machine.step() != Some(Step::Tidy) {
+            return Ok(());
+        }
+        let at = At { job: &job, hop: job.hops.len(), began: hop.began };
+        let mut machine = hop.machine.clone();
+        if hop.pending.is_some() {
+            machine = self.settle(&at, machine, Step::Tidy, Outcome::Interrupted).await?;
+        }
+        self.run_machine(&at, machine, &CancellationToken::new()).await.map(drop)
+    }
+
+    /// One attempt at a step's effect. A panic in it is an unknown outcome, not a dead daemon.
+    async fn attempt(
+        &self,
+        at: &At<'_>,
+        machine: &Machine,
+        step: Step,
+        off: &CancellationToken,
+    ) -> Outcome {
+        self.progress.send_replace(Progress::default());
+        if off.is_cancelled() && may_be_called_off(machine.phase()) {
+            return called_off(step);
+        }
+        tracing::info!(job = %at.job.id, hop = at.hop, %step, "step begins");
+        let effects = Effects {
+            settings: &self.settings,
+            engine: self.engine.as_ref(),
+            journal: &self.journal,
+            progress: &self.progress,
+            at,
+        };
+        let effect = AssertUnwindSafe(effects.run(step, machine.state())).catch_unwind();
+        let leave = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(GRACE_OF_LONG_STEPS).await;
+        };
+        let outcome = tokio::select! {
+            outcome = effect => outcome.unwrap_or_else(|_| Outcome::Unknown {
+                failure: Failure::new(
+                    FailureCode::Unknown,
+                    format!("{step}: the updater met a fault of its own; see its log"),
+                ),
+            }),
+            () = leave, if step.may_be_left() => Outcome::Left,
+            () = off.cancelled(), if step.may_be_left() && may_be_called_off(machine.phase()) => {
+                called_off(step)
+            }
+        };
+        self.progress.send_replace(Progress::default());
+        outcome
+    }
+
+    /// Journals an outcome with everything that follows from it, in one transaction.
+    async fn settle(
+        &self,
+        at: &At<'_>,
+        machine: Machine,
+        step: Step,
+        outcome: Outcome,
+    ) -> Result<Machine, JournalError> {
+        let (outcome, machine, transitions) = match machine.clone().apply(outcome.clone()) {
+            Ok((after, transitions)) => (outcome, after, transitions),
+            Err(forbidden) => {
+                // An effect that answers with another step's fact is a fault of ours.
+                let failure = Failure::new(FailureCode::Unknown, format!("{step}: {forbidden}"));
+                let outcome = Outcome::Failed { failure };
+                match machine.clone().apply(outcome.clone()) {
+                    Ok((after, transitions)) => (outcome, after, transitions),
+                    Err(_) => return Ok(machine),
+                }
+            }
+        };
+        let rests_now = transitions.iter().any(|t| t.to.is_at_rest());
+        let has_more = at.hop < at.job.body.hops.len();
+        let ends = rests_now && !(machine.phase() == Phase::Verified && has_more);
+        let then = Settlement {
+            log: narrate::log_lines(step, &outcome, &transitions),
+            events: narrate::events(at.job, step, &outcome, &machine, ends),
+            ending: ends.then(|| narrate::ending(&machine)),
+            transitions,
+        };
+        for line in &then.log {
+            tracing::info!(job = %at.job.id, hop = at.hop, %step, "{line}");
+        }
+        let (journal, job, hop) = (Arc::clone(&self.journal), at.job.id.clone(), at.hop);
+        durable(move || journal.settle(&job, hop, step, &outcome, &then)).await?;
+        Ok(machine)
+    }
+
+    /// The next hop of the route: looks at the world as it is now and journals the hop. When
+    /// that can't be done nothing was changed, and the job ends here.
+    async fn begin_hop(&self, job: &JobRecord) -> Result<bool, JournalError> {
+        let number = job.hops.len() + 1;
+        let Some(target) = job.body.hops.get(number - 1) else {
+            let failure = Failure::new(FailureCode::Unknown, "the job's route has no further hop");
+            self.end_unbegun(job, &failure).await?;
+            return Ok(true);
+        };
+        let from_rules = match number {
+            1 => None,
+            _ => job.body.hops.get(number - 2).map(|hop| hop.rules.clone()),
+        };
+        let prepared =
+            prepare::hop(&self.settings, self.engine.as_ref(), job, number, target, from_rules)
+                .await;
+        match prepared {
+            Ok(hop) => {
+                let (journal, id) = (Arc::clone(&self.journal), job.id.clone());
+                let line = format!(
+                    "hop {number} of {}: {} to {} ({})",
+                    job.body.hops.len(),
+                    hop.from.as_deref().unwrap_or("an unknown version"),
+                    hop.version,
+                    target.why
+                );
+                durable(move || {
+                    journal.hop(&id, number, &hop, &[])?;
+                    journal.log(&id, Some(number), &line)
+                })
+                .await?;
+                Ok(true)
+            }
+            Err(failure) => {
+                self.end_unbegun(job, &failure).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn end_unbegun(&self, job: &JobRecord, failure: &Failure) -> Result<(), JournalError> {
+        let ending = Ending { failure_code: Some(failure.code), message: failure.message.clone() };
+        let events = [narrate::upgrade_ended(job, &ending, None)];
+        tracing::warn!(job = %job.id, code = %failure.code, "{failure}");
+        let (journal, id) = (Arc::clone(&self.journal), job.id.clone());
+        durable(move || journal.end(&id, &ending, &events)).await
+    }
+
+    async fn say(&self, at: &At<'_>, line: &str) -> Result<(), JournalError> {
+        tracing::info!(job = %at.job.id, hop = at.hop, "{line}");
+        let (journal, job, hop) = (Arc::clone(&self.journal), at.job.id.clone(), at.hop);
+        let line = line.to_owned();
+        durable(move || journal.log(&job, Some(hop), &line)).await
+    }
+}
+
+/// Which hop of which job is run.
+struct At<'a> {
+    job: &'a JobRecord,
+    hop: usize,
+    began: crate::clock::Timestamp,
+}
+
+fn may_be_called_off(phase: Phase) -> bool {
+    matches!(phase, Phase::Planned | Phase::BackedUp | Phase::Pulled | Phase::Swapped)
+}
+
+fn called_off(step: Step) -> Outcome {
+    let failure =
+        Failure::new(FailureCode::Cancelled, format!("called off by the operator at {step}"));
+    Outcome::Cancelled { failure }
+}
+
+/// Why no upgrade may begin after this one: a person must decide about it first.
+pub fn refusal_after(last: &JobRecord) -> Option<Failure> {
+    let is_left = last.phase() == Phase::NeedsOperator && !last.is_active();
+    is_left.then(|| {
+        Failure::new(
+            FailureCode::RecoveryRequired,
+            format!(
+                "the upgrade to {} stopped and needs a decision first: payram-updater recover",
+                last.body.resolved_target
+            ),
+        )
+    })
+}
+
+/// Runs a journal write where it may block.
+async fn durable<T: Send + 'static>(
+    write: impl FnOnce() -> Result<T, JournalError> + Send + 'static,
+) -> Result<T, JournalError> {
+    match tokio::task::spawn_blocking(write).await {
+        Ok(result) => result,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+impl From<Fact> for Outcome {
+    fn from(fact: Fact) -> Self {
+        Outcome::Done { fact }
+    }
+}

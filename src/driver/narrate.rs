@@ -1,0 +1,309 @@
+//! What a person reads of it: log lines, events of the history, the closing sentence. Pure;
+//! called by the driver for what it is about to journal, and by renderings of a job.
+
+use std::collections::BTreeMap;
+
+use crate::journal::{Ending, JobBody, JobRecord, NewEvent};
+use crate::machine::failure::FailureCode;
+use crate::machine::{Event, Fact, Machine, Outcome, Phase, State, Step, Transition};
+
+/// What is being done, for a job that is under way.
+pub fn activity(step: Step) -> &'static str {
+    match step {
+        Step::BackUp => "Backing up the database; the application serves",
+        Step::ProveBackup => "Proving that the backup can be read back",
+        Step::Pull => "Pulling the new image; the application serves",
+        Step::CreateNext => "Creating the new container beside the old one",
+        Step::PreCopy => "Copying the database's directory; the application serves",
+        Step::DisarmOld => "Holding back the old container's restart policy",
+        Step::NotePrograms => "Noting which programs run",
+        Step::Quiesce => "Stopping the application's programs",
+        Step::StopOld => "Stopping the old container",
+        Step::RestorePoint => "Bringing the copy of the database up to its last write",
+        Step::RenameOld => "Renaming the old container",
+        Step::RenameNext => "Giving the new container its name",
+        Step::StartNext => "Starting the new container",
+        Step::Verify => "Waiting until the new version is healthy",
+        Step::ArmNext => "Setting the new container's restart policy",
+        Step::Tidy => "Tidying up",
+        Step::DisarmNext => "Going back: holding back the new container's restart policy",
+        Step::AssessDatabase => "Going back: finding out what the new version did to the database",
+        Step::StopNext => "Going back: stopping the new container",
+        Step::RestoreDatabase => "Going back: putting the database back as it was",
+        Step::RestoreNextName => "Going back: taking the name from the new container",
+        Step::RestoreOldName => "Going back: giving the old container its name",
+        Step::StartOld => "Going back: starting the old container",
+        Step::ResumePrograms => "Going back: starting the application's programs",
+        Step::RearmOld => "Going back: setting the old container's restart policy",
+        Step::VerifyOld => "Going back: waiting until the old version is healthy",
+        Step::RemoveNext => "Going back: removing the new container",
+        Step::DiscardCopy => "Going back: removing the copy of the database",
+    }
+}
+
+/// The lines that an outcome leaves in the log.
+pub(super) fn log_lines(step: Step, outcome: &Outcome, transitions: &[Transition]) -> Vec<String> {
+    let mut lines = vec![match outcome {
+        Outcome::Done { fact } => format!("{step}: {}", found(fact)),
+        Outcome::Failed { failure } => format!("{step}: failed: {} {failure}", failure.code),
+        Outcome::Unknown { failure } => {
+            format!("{step}: no certain outcome, looking again: {failure}")
+        }
+        Outcome::Interrupted => {
+            format!("{step}: the updater ended in the middle of it, looking again")
+        }
+        Outcome::Left => format!("{step}: left for the next start, the updater was asked to end"),
+        Outcome::Cancelled { failure } => format!("{step}: {failure}"),
+    }];
+    for transition in transitions {
+        lines.push(format!("{} -> {}", transition.from, transition.to));
+    }
+    lines
+}
+
+fn found(fact: &Fact) -> String {
+    use crate::machine::facts::{Assessment, Copy};
+    match fact {
+        Fact::Backup(backup) => {
+            format!("{} ({} bytes, sha256 {})", backup.path, backup.size_bytes, backup.sha256)
+        }
+        Fact::Proof(proof) => {
+            format!("readable, {} entries, data of {} tables", proof.toc_entries, proof.tables)
+        }
+        Fact::Image(image) => match &image.digest {
+            Some(digest) => format!("{} ({digest})", image.id),
+            None => image.id.clone(),
+        },
+        Fact::Next(next) => {
+            format!("container {} as {}, like the old one", short(&next.id), next.temporary_name)
+        }
+        Fact::Programs(programs) if programs.running.is_empty() => "none to stop".to_owned(),
+        Fact::Programs(programs) => format!("running: {}", programs.running.join(", ")),
+        Fact::Quiesced(quiesced) => match &quiesced.fingerprint {
+            Some(fingerprint) => {
+                format!("silent; {} tables fingerprinted", fingerprint.tables.len())
+            }
+            None => "silent; the database could not be fingerprinted".to_owned(),
+        },
+        Fact::Copy(Copy::Directory { source, files, bytes, .. }) => {
+            format!("{source}: {files} files, {bytes} bytes copied while the application serves")
+        }
+        Fact::Copy(Copy::Dump { reason, .. }) => {
+            format!("no directory to copy ({reason}): a dump is taken after the last write")
+        }
+        Fact::RestorePoint(point) => format!(
+            "exact: {} bytes copied in {} ms of downtime, sha256 {}",
+            point.bytes, point.millis, point.sha256
+        ),
+        Fact::Restored(restored) => {
+            format!("the database is as it was; the failed version's is kept: {}", restored.failed)
+        }
+        Fact::Verdict(verdict) => {
+            format!(
+                "healthy, version {}, {} good answers in a row",
+                verdict.version, verdict.answers
+            )
+        }
+        Fact::Assessment(Assessment::Unchanged) => {
+            "schema and rows are as they were at the cut-over".to_owned()
+        }
+        Fact::Assessment(Assessment::SchemaChanged { what }) => {
+            format!("the schema was changed, no row was: {what}")
+        }
+        Fact::Assessment(Assessment::RowsChanged { tables }) => {
+            format!("rows were changed: {}", tables.join("; "))
+        }
+        Fact::Assessment(Assessment::Unreadable { reason }) => format!("can't be told: {reason}"),
+        Fact::Done => "done".to_owned(),
+    }
+}
+
+/// How a job that has come to rest ended.
+pub(super) fn ending(machine: &Machine) -> Ending {
+    let failure_code = match machine.state() {
+        State::RolledBack(back) => Some(back.failure.code),
+        State::NeedsOperator(needs) => Some(match needs.reason.code {
+            // A hold is about the data and says more than the failure that led to it.
+            FailureCode::MigrationFailed => FailureCode::MigrationFailed,
+            _ => needs.failure.code,
+        }),
+        State::Planned(_)
+        | State::BackedUp(_)
+        | State::Pulled(_)
+        | State::Swapped(_)
+        | State::Verified(_)
+        | State::RollingBack(_) => None,
+    };
+    Ending { failure_code, message: closing_message(machine) }
+}
+
+/// The closing sentence of a hop that rests.
+pub fn closing_message(machine: &Machine) -> String {
+    let hop = machine.state().known().hop;
+    let old = hop.from.as_deref().unwrap_or("the old version");
+    match machine.state() {
+        State::Verified(verified) => {
+            format!("upgraded to {}: verified, {} serves", hop.version, verified.verdict.version)
+        }
+        State::RolledBack(back) => {
+            let never_stopped =
+                machine.state().known().programs.is_none() && !was_quiesced(&back.interrupted);
+            let how = if never_stopped { "was never stopped" } else { "serves again" };
+            format!("upgrade to {} failed: {}; {old} {how}", hop.version, back.failure)
+        }
+        State::NeedsOperator(needs) => {
+            let kept = format!("{} and its database are kept as they are", hop.old.name);
+            format!(
+                "upgrade to {} failed: {}; it stopped because {}; {kept}",
+                hop.version, needs.failure, needs.reason
+            )
+        }
+        State::Planned(_)
+        | State::BackedUp(_)
+        | State::Pulled(_)
+        | State::Swapped(_)
+        | State::RollingBack(_) => format!("upgrade to {} is under way", hop.version),
+    }
+}
+
+fn was_quiesced(interrupted: &State) -> bool {
+    matches!(interrupted.phase(), Phase::Swapped) || interrupted.known().programs.is_some()
+}
+
+/// The downtime of a hop in seconds, when both its ends are known.
+pub fn downtime_seconds(machine: &Machine) -> Option<f64> {
+    let known = machine.state().known();
+    let began = known.quiesced?.last_answer_ms?;
+    let ended = match machine.state() {
+        State::RolledBack(back) => back.verdict.as_ref()?.first_answer_ms,
+        State::Planned(_)
+        | State::BackedUp(_)
+        | State::Pulled(_)
+        | State::Swapped(_)
+        | State::Verified(_)
+        | State::RollingBack(_)
+        | State::NeedsOperator(_) => known.verdict?.first_answer_ms,
+    };
+    Some(((ended - began).max(0) as f64) / 1000.0)
+}
+
+/// The event that opens a job in the history.
+pub(super) fn upgrade_started(body: &JobBody) -> NewEvent {
+    NewEvent {
+        kind: "upgrade",
+        status: "started",
+        message: format!("upgrade to {} started", body.resolved_target),
+        data: upgrade_data(body),
+    }
+}
+
+/// The event that opens a recovery in the history.
+pub(super) fn recovery_started(job: &JobRecord, event: Event) -> NewEvent {
+    let mut data = upgrade_data(&job.body);
+    data.insert("jobId".into(), job.id.to_string());
+    data.insert("restoreDatabase".into(), (event == Event::RecoverRestoring).to_string());
+    let message = format!("the way back from {} is taken again", job.body.resolved_target);
+    NewEvent { kind: "recovery", status: "started", message, data }
+}
+
+/// The event that closes a job in the history.
+pub(super) fn upgrade_ended(
+    job: &JobRecord,
+    ending: &Ending,
+    machine: Option<&Machine>,
+) -> NewEvent {
+    let status = match (&ending.failure_code, machine.map(Machine::phase)) {
+        (None, _) => "succeeded",
+        (Some(_), Some(Phase::RolledBack)) => "rolled_back",
+        (Some(_), _) => "failed",
+    };
+    let mut data = upgrade_data(&job.body);
+    data.insert("jobId".into(), job.id.to_string());
+    if let Some(code) = ending.failure_code {
+        data.insert("failureCode".into(), code.to_string());
+    }
+    if let Some(machine) = machine {
+        let known = machine.state().known();
+        if let Some(digest) = known.image.and_then(|image| image.digest.as_ref()) {
+            data.insert("digest".into(), digest.clone());
+        }
+        if let Some(seconds) = downtime_seconds(machine) {
+            data.insert("downtimeSeconds".into(), format!("{seconds:.1}"));
+        }
+    }
+    NewEvent { kind: "upgrade", status, message: ending.message.clone(), data }
+}
+
+fn upgrade_data(body: &JobBody) -> BTreeMap<String, String> {
+    [
+        ("mode", body.mode.as_str().to_owned()),
+        ("requestedTarget", body.requested_target.clone()),
+        ("resolvedTarget", body.resolved_target.clone()),
+        ("executionMode", if body.dry_run { "dry-run" } else { "execute" }.to_owned()),
+        ("dryRun", body.dry_run.to_string()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
+}
+
+/// The events of the history that an outcome makes.
+pub(super) fn events(
+    job: &JobRecord,
+    step: Step,
+    outcome: &Outcome,
+    machine: &Machine,
+    ends: bool,
+) -> Vec<NewEvent> {
+    let mut events = Vec::new();
+    events.extend(backup_event(job, step, outcome, machine));
+    if ends {
+        events.push(upgrade_ended(job, &ending(machine), Some(machine)));
+    }
+    events
+}
+
+fn backup_event(
+    job: &JobRecord,
+    step: Step,
+    outcome: &Outcome,
+    machine: &Machine,
+) -> Option<NewEvent> {
+    let (status, message, failure) = match (step, outcome) {
+        (Step::BackUp, Outcome::Done { fact: Fact::Backup(backup) }) => {
+            ("succeeded", format!("backup written to {}", backup.path), None)
+        }
+        (Step::ProveBackup, Outcome::Done { fact: fact @ Fact::Proof(_) }) => {
+            ("validated", format!("backup is {}", found(fact)), None)
+        }
+        (Step::BackUp | Step::ProveBackup, Outcome::Failed { failure }) => {
+            ("failed", failure.message.clone(), Some(failure.code))
+        }
+        _ => return None,
+    };
+    let known = machine.state().known();
+    let mut data = BTreeMap::from([
+        ("jobId".to_owned(), job.id.to_string()),
+        ("targetVersion".to_owned(), known.hop.version.clone()),
+        ("container".to_owned(), known.hop.old.name.clone()),
+    ]);
+    if let Some(from) = &known.hop.from {
+        data.insert("fromVersion".into(), from.clone());
+    }
+    if let Some(backup) = known.backup {
+        data.insert("backupPath".into(), backup.path.clone());
+        data.insert("sizeBytes".into(), backup.size_bytes.to_string());
+        data.insert("dbHost".into(), backup.database_host.clone());
+        data.insert("dbPort".into(), backup.database_port.to_string());
+        data.insert("dbName".into(), backup.database_name.clone());
+    }
+    if let Some(code) = failure {
+        data.insert("failureCode".into(), code.to_string());
+    }
+    Some(NewEvent { kind: "backup", status, message, data })
+}
+
+/// The first twelve digits of a container's id, as engines print it.
+pub(super) fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}

@@ -1,0 +1,160 @@
+//! From a hop of the route to a [`Hop`]: looks at the container as it is now, and puts its
+//! whole inspection on disk before anything is changed (I5).
+
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config::Settings;
+use crate::engine::Engine;
+use crate::journal::{HopTarget, JobRecord};
+use crate::machine::Hop;
+use crate::machine::facts::{CoreRules, OldContainer};
+use crate::machine::failure::{Failure, FailureCode};
+
+/// What is kept of the old container: enough to make it again by hand. Holds secrets; lies in
+/// a file of mode 0600.
+#[derive(Serialize, Deserialize)]
+pub(super) struct SavedSpec {
+    /// The raw inspection of the container.
+    pub container: Value,
+    /// The raw inspection of its image.
+    pub image: Value,
+}
+
+impl SavedSpec {
+    /// Reads what was saved for this hop.
+    pub fn read(path: &str) -> Result<Self, Failure> {
+        let text = std::fs::read(path).map_err(|error| io_failure("read", path, &error))?;
+        serde_json::from_slice(&text).map_err(|error| {
+            Failure::new(
+                FailureCode::RuntimeInspectionFailed,
+                format!(
+                    "the old container's saved specification {path} is not understood: {error}"
+                ),
+            )
+        })
+    }
+
+    /// The container's environment, `KEY=value` each; holds secrets.
+    pub fn environment(&self) -> Vec<String> {
+        strings(&self.container["Config"]["Env"])
+    }
+}
+
+/// The texts of a JSON array.
+pub(super) fn strings(array: &Value) -> Vec<String> {
+    array
+        .as_array()
+        .map(|items| items.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+        .unwrap_or_default()
+}
+
+/// Makes the hop.
+///
+/// # Errors
+/// When the container is missing or not running, or its specification can't be saved.
+pub(super) async fn hop(
+    settings: &Settings,
+    engine: &dyn Engine,
+    job: &JobRecord,
+    number: usize,
+    target: &HopTarget,
+    from_rules: Option<CoreRules>,
+) -> Result<Hop, Failure> {
+    let name = &job.body.container_name;
+    let container = engine
+        .inspect_container(name)
+        .await
+        .map_err(|error| Failure::from(&error))?
+        .ok_or_else(|| {
+            Failure::new(FailureCode::ContainerNotFound, format!("there is no container {name}"))
+        })?;
+    if container["State"]["Running"].as_bool() != Some(true) {
+        return Err(Failure::new(
+            FailureCode::RuntimeInspectionFailed,
+            format!(
+                "container {name} is {}, an upgrade starts from a running one",
+                container["State"]["Status"].as_str().unwrap_or("in an unknown state")
+            ),
+        ));
+    }
+    let text = |value: &Value, what: &str| {
+        value.as_str().map(str::to_owned).ok_or_else(|| {
+            Failure::new(
+                FailureCode::RuntimeInspectionFailed,
+                format!("the inspection of container {name} has no {what}"),
+            )
+        })
+    };
+    let image_id = text(&container["Image"], "Image")?;
+    let image = engine
+        .inspect_image(&image_id)
+        .await
+        .map_err(|error| Failure::from(&error))?
+        .ok_or_else(|| {
+            Failure::new(
+                FailureCode::RuntimeInspectionFailed,
+                format!("the image {image_id} of container {name} is not on this host any more"),
+            )
+        })?;
+    let id = text(&container["Id"], "Id")?;
+    let restart_policy = container["HostConfig"]["RestartPolicy"].clone();
+    let spec_file = settings.state_dir.join("specs").join(format!("{}-{number}.json", job.id));
+    save(&spec_file, &SavedSpec { container, image })?;
+    let previous = number.checked_sub(2).and_then(|index| job.body.hops.get(index));
+    Ok(Hop {
+        old: OldContainer {
+            id,
+            name: name.clone(),
+            image_id,
+            restart_policy,
+            spec_file: spec_file.to_string_lossy().into_owned(),
+        },
+        from: match previous {
+            Some(hop) => Some(hop.version.clone()),
+            None => job.body.from_version.clone(),
+        },
+        from_rules: from_rules.unwrap_or_else(|| job.body.from_rules.clone()),
+        version: target.version.clone(),
+        target: target.target.clone(),
+        rules: target.rules.clone(),
+        rollback_database: settings.rollback_database,
+    })
+}
+
+/// Written under another name, synced, renamed: the file is whole or not there.
+fn save(path: &Path, spec: &SavedSpec) -> Result<(), Failure> {
+    let text = path.to_string_lossy();
+    let failed = |error: &std::io::Error| io_failure("write", &text, error);
+    let json = serde_json::to_vec_pretty(spec).map_err(|error| {
+        Failure::new(FailureCode::RuntimeInspectionFailed, format!("write {text}: {error}"))
+    })?;
+    let directory = path.parent().map(Path::to_owned).unwrap_or_else(|| PathBuf::from("."));
+    let partial = path.with_extension("partial");
+    let write = || -> std::io::Result<()> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&partial)?;
+        file.write_all(&json)?;
+        file.sync_all()?;
+        std::fs::rename(&partial, path)?;
+        std::fs::File::open(&directory)?.sync_all()
+    };
+    write().map_err(|error| failed(&error))
+}
+
+fn io_failure(doing: &str, path: &str, error: &std::io::Error) -> Failure {
+    let code = match error.kind() {
+        std::io::ErrorKind::StorageFull => FailureCode::DiskSpaceLow,
+        _ => FailureCode::RuntimeInspectionFailed,
+    };
+    Failure::new(code, format!("{doing} {path}: {error}"))
+}

@@ -1,0 +1,127 @@
+//! A job as the API, the commands and `inspect` show it: computed from what the journal folds
+//! to whenever it is asked. Pure.
+
+use serde::Serialize;
+
+use super::Progress;
+use super::narrate::{activity, closing_message, downtime_seconds};
+use crate::journal::JobRecord;
+use crate::machine::JobState;
+
+/// A job as `GET /upgrade/status` shows it.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobView {
+    /// Its id.
+    pub job_id: String,
+    /// Who decided.
+    pub mode: String,
+    /// As asked.
+    pub requested_target: String,
+    /// The version to end at.
+    pub resolved_target: String,
+    /// The state of contract section 1.
+    pub state: String,
+    /// How it failed; empty when it did not.
+    pub failure_code: String,
+    /// A sentence.
+    pub message: String,
+    /// The dump, once there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_path: Option<String>,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339.
+    pub updated_at: String,
+    /// The machine's state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<&'static str>,
+    /// The step in hand, of a job that is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<&'static str>,
+    /// What that step does, as a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activity: Option<&'static str>,
+    /// Of the step in hand, 0 to 100, when known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<u8>,
+    /// Bytes done of the step in hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub done_bytes: Option<u64>,
+    /// Bytes in all, as far as known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+    /// The version that served when it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_version: Option<String>,
+    /// The versions of the route, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hops: Vec<String>,
+    /// Of all hops together, from outside: last good answer before to first good answer after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub downtime_seconds: Option<f64>,
+    /// Whether the application answers now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serving: Option<bool>,
+    /// For programs: whether the job is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active: Option<bool>,
+}
+
+impl JobView {
+    /// When there was never a job.
+    pub fn idle() -> Self {
+        Self { state: JobState::Idle.as_str().to_owned(), ..Self::default() }
+    }
+
+    /// Of a job; `progress` of the step in hand.
+    pub fn of(job: &JobRecord, progress: Progress) -> Self {
+        let hop = job.hop();
+        let known = hop.map(|hop| hop.machine.state().known());
+        let is_active = job.is_active();
+        let step = hop.filter(|_| is_active).and_then(|hop| hop.machine.step());
+        let has_bytes = step.is_some() && progress.done_bytes > 0;
+        let downtime: Vec<f64> =
+            job.hops.iter().filter_map(|hop| downtime_seconds(&hop.machine)).collect();
+        Self {
+            job_id: job.id.to_string(),
+            mode: job.body.mode.as_str().to_owned(),
+            requested_target: job.body.requested_target.clone(),
+            resolved_target: job.body.resolved_target.clone(),
+            state: job.state().as_str().to_owned(),
+            failure_code: failure_code(job),
+            message: message(job),
+            backup_path: known.and_then(|known| known.backup).map(|backup| backup.path.clone()),
+            created_at: job.created.rfc3339(),
+            updated_at: job.updated.rfc3339(),
+            phase: Some(job.phase().as_str()),
+            step: step.map(|step| step.as_str()),
+            activity: step.map(activity),
+            progress: if has_bytes { progress.percent() } else { None },
+            done_bytes: has_bytes.then_some(progress.done_bytes),
+            total_bytes: (has_bytes && progress.total_bytes > 0).then_some(progress.total_bytes),
+            from_version: job.body.from_version.clone(),
+            hops: job.body.hops.iter().map(|hop| hop.version.clone()).collect(),
+            downtime_seconds: (!downtime.is_empty()).then(|| downtime.iter().sum()),
+            serving: None,
+            active: Some(is_active),
+        }
+    }
+}
+
+/// The code of a job that ended badly; empty otherwise.
+fn failure_code(job: &JobRecord) -> String {
+    let code = job.ending.as_ref().and_then(|ending| ending.failure_code);
+    code.map(|code| code.to_string()).unwrap_or_default()
+}
+
+fn message(job: &JobRecord) -> String {
+    match (&job.ending, job.hop()) {
+        (Some(ending), _) => ending.message.clone(),
+        (None, Some(hop)) => match hop.machine.step() {
+            Some(step) => activity(step).to_owned(),
+            None => closing_message(&hop.machine),
+        },
+        (None, None) => format!("upgrade to {} is about to begin", job.body.resolved_target),
+    }
+}

@@ -1,0 +1,177 @@
+//! Gathers what is to be seen. Every look is bounded in time and none fails the report: what
+//! can't be seen is said to be unseen.
+
+use serde_json::Value;
+
+use crate::app::container;
+use crate::app::core::{self, Health};
+use crate::config::Settings;
+use crate::database;
+use crate::engine::Engine;
+use crate::journal::{JobRecord, Reader};
+use crate::machine::facts::CoreRules;
+use crate::machine::failure::Failure;
+use crate::plan::{fetch, manifest::Manifest, policy::Policy};
+
+/// The label of an image that names its version.
+const VERSION_LABEL: &str = "org.opencontainers.image.version";
+
+/// What was seen.
+pub(super) struct Seen {
+    /// The newest job that changed something, or why the journal can't be read.
+    pub job: Result<Option<JobRecord>, String>,
+    /// Whether the hash chain holds; none when there is no journal.
+    pub chain: Option<Result<u64, String>>,
+    /// The engine's version, or why it can't be reached.
+    pub engine: Result<String, String>,
+    /// The container.
+    pub container: Result<Container, Failure>,
+    /// The policy.
+    pub policy: Result<Policy, Failure>,
+    /// The manifest.
+    pub manifest: Result<Manifest, Failure>,
+    /// What the core said of its health; none when there was no container to ask.
+    pub health: Option<Health>,
+    /// The version that runs, or why it is not known; none when there was no container.
+    pub version: Option<Result<String, String>>,
+    /// Containers that earlier upgrades left.
+    pub leftovers: Vec<String>,
+    /// The newest backup's path, and whether it still matches its sidecar.
+    pub backup: Option<(String, Result<(), String>)>,
+}
+
+/// The container that PayRam runs in.
+pub(super) struct Container {
+    pub name: String,
+    pub status: String,
+    pub is_running: bool,
+}
+
+/// Looks.
+pub(super) async fn look(
+    settings: &Settings,
+    engine: &dyn Engine,
+    reader: Option<&Reader>,
+) -> Seen {
+    let (policy, manifest) = tokio::join!(fetch::policy(settings), fetch::manifest(settings));
+    let job = match reader {
+        Some(reader) => reader.last_executed_job().map_err(|error| error.to_string()),
+        None => Ok(None),
+    };
+    let chain = reader.map(|reader| match reader.verify() {
+        Ok(Ok(verified)) => Ok(verified.rows),
+        Ok(Err(broken)) => Err(format!("row {}: {}", broken.seq, broken.reason)),
+        Err(error) => Err(error.to_string()),
+    });
+    let facts = engine.facts().await;
+    let manifest_name =
+        manifest.as_ref().ok().and_then(|m| m.container_name(None)).map(str::to_owned);
+    let mut seen = Seen {
+        backup: backup_of(&job).await,
+        job,
+        chain,
+        engine: facts.map(|facts| facts.version).map_err(|error| error.to_string()),
+        container: Err(Failure::new(
+            crate::machine::failure::FailureCode::DockerDaemonDown,
+            "the container engine can't be asked",
+        )),
+        policy,
+        manifest,
+        health: None,
+        version: None,
+        leftovers: Vec::new(),
+    };
+    if seen.engine.is_err() {
+        return seen;
+    }
+    seen.leftovers = leftovers(engine, &seen.job).await;
+    match container::find(engine, settings, manifest_name.as_deref()).await {
+        Ok(found) => look_at_container(settings, engine, &mut seen, &found.id, found.name).await,
+        Err(failure) => seen.container = Err(failure),
+    }
+    seen
+}
+
+async fn look_at_container(
+    settings: &Settings,
+    engine: &dyn Engine,
+    seen: &mut Seen,
+    id: &str,
+    name: String,
+) {
+    let inspected = match engine.inspect_container(id).await {
+        Ok(Some(inspected)) => inspected,
+        Ok(None) => return,
+        Err(error) => {
+            seen.container = Err(Failure::from(&error));
+            return;
+        }
+    };
+    let is_running = inspected["State"]["Running"].as_bool() == Some(true);
+    let status = inspected["State"]["Status"].as_str().unwrap_or("unknown").to_owned();
+    seen.container = Ok(Container { name, status, is_running });
+    if !is_running {
+        return;
+    }
+    let rules = rules(seen, &inspected);
+    match core::find_core(settings.core_base_url.as_ref(), &inspected).await {
+        Ok(url) => {
+            seen.health = Some(core::health(&url, &rules).await);
+            let version = core::version(&url, &rules, &inspected).await;
+            seen.version = Some(version.map_err(|error| error.to_string()));
+        }
+        Err(silent) => {
+            seen.health = Some(Health::Silent { reason: silent.to_string() });
+            seen.version = Some(Err(silent.to_string()));
+        }
+    }
+}
+
+/// How the running version is asked: by the label's version and the policy's first API version.
+fn rules(seen: &Seen, inspected: &Value) -> CoreRules {
+    let label = inspected["Config"]["Labels"][VERSION_LABEL].as_str().unwrap_or_default();
+    let since = seen.policy.as_ref().ok().and_then(|p| p.updater_api_init_version.clone());
+    let path = seen.manifest.as_ref().ok().map(|m| m.health_path.clone());
+    core::rules_for(label, since.as_deref(), path.as_deref())
+}
+
+/// Containers with this product's label that are not the one that serves. While a job is under
+/// way, or waits for a person, they belong to it.
+async fn leftovers(engine: &dyn Engine, job: &Result<Option<JobRecord>, String>) -> Vec<String> {
+    let is_settled = match job {
+        Ok(Some(job)) => job.phase().is_final(),
+        Ok(None) => true,
+        Err(_) => false,
+    };
+    if !is_settled {
+        return Vec::new();
+    }
+    let Ok(labelled) = engine.containers(Some(crate::driver::HOP_LABEL)).await else {
+        return Vec::new();
+    };
+    labelled
+        .into_iter()
+        .filter(|container| container.state != "running" && container.name.contains("-next-"))
+        .map(|container| container.name)
+        .collect()
+}
+
+async fn backup_of(
+    job: &Result<Option<JobRecord>, String>,
+) -> Option<(String, Result<(), String>)> {
+    let job = job.as_ref().ok()?.as_ref()?;
+    let backup = job.hop()?.machine.state().known().backup.cloned()?;
+    // The whole file is not read again here; `backup list` and `restore` do that.
+    let size = tokio::fs::metadata(&backup.path).await.map(|found| found.len());
+    let verdict = match size {
+        Ok(size) if size == backup.size_bytes => Ok(()),
+        Ok(size) => Err(format!("expected {} bytes, found {size}", backup.size_bytes)),
+        Err(error) => Err(error.to_string()),
+    };
+    let sidecar = database::Sidecar::beside(std::path::Path::new(&backup.path));
+    let verdict = match (verdict, sidecar) {
+        (Ok(()), None) => Err("its description beside it is missing".to_owned()),
+        (verdict, _) => verdict,
+    };
+    Some((backup.path, verdict))
+}

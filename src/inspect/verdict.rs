@@ -1,0 +1,299 @@
+//! From what was seen to the verdict: the rules of contract section 6. Pure.
+
+use std::collections::BTreeMap;
+
+use super::playbook_of_job;
+use super::report::{
+    Action, CheckResult, CheckStatus, Issue, OverallState, Recommendation, Report, Severity,
+};
+use super::seen::Seen;
+use crate::app::core::Health;
+use crate::config::Settings;
+use crate::driver::{JobView, Progress};
+use crate::journal::JobRecord;
+use crate::machine::Phase;
+use crate::machine::failure::FailureCode;
+use crate::plan::updates::{UpdateInfo, update_info};
+use crate::plan::versions::Scheme;
+
+/// Collects the report.
+#[derive(Default)]
+struct Verdict {
+    issues: Vec<Issue>,
+    recommendations: Vec<(Action, String)>,
+    checks: BTreeMap<String, CheckResult>,
+}
+
+impl Verdict {
+    fn check(&mut self, name: &str, status: CheckStatus, message: impl Into<String>) {
+        self.checks.insert(name.to_owned(), CheckResult { status, message: message.into() });
+    }
+
+    /// A check that found something.
+    fn found(&mut self, name: &str, severity: Severity, description: impl Into<String>) {
+        let description = description.into();
+        let status = match severity {
+            Severity::Info => CheckStatus::Ok,
+            Severity::Warning => CheckStatus::Warning,
+            Severity::Critical => CheckStatus::Failed,
+        };
+        self.check(name, status, description.clone());
+        self.issues.push(Issue { component: name.to_owned(), description, severity });
+    }
+
+    /// In the order in which they are to be done; the first of a kind stands.
+    fn recommend(&mut self, action: Action, description: impl Into<String>) {
+        if !self.recommendations.iter().any(|(known, _)| *known == action) {
+            self.recommendations.push((action, description.into()));
+        }
+    }
+}
+
+/// Judges.
+pub(super) fn judge(settings: &Settings, seen: &Seen) -> Report {
+    let mut verdict = Verdict::default();
+    let job = seen.job.as_ref().ok().and_then(Option::as_ref);
+    judge_journal(&mut verdict, seen);
+    judge_engine(&mut verdict, seen);
+    judge_last_job(&mut verdict, seen);
+    judge_container(&mut verdict, seen);
+    judge_sources(&mut verdict, seen);
+    judge_health(&mut verdict, seen);
+    judge_version(&mut verdict, settings, seen, job);
+    judge_rest(&mut verdict, seen);
+    let update_info = judge_updates(&mut verdict, settings, seen);
+    verdict.issues.sort_by_key(|issue| std::cmp::Reverse(issue.severity));
+    let worst = verdict.issues.first().map(|issue| issue.severity);
+    if verdict.recommendations.is_empty() {
+        verdict.recommend(Action::None, "nothing to do");
+    }
+    Report {
+        overall_state: match worst {
+            Some(Severity::Critical) => OverallState::Broken,
+            Some(Severity::Warning) => OverallState::Degraded,
+            Some(Severity::Info) | None => OverallState::Ok,
+        },
+        issues: verdict.issues,
+        recommendations: verdict
+            .recommendations
+            .into_iter()
+            .zip(1..)
+            .map(|((action, description), priority)| Recommendation {
+                action,
+                description,
+                priority,
+            })
+            .collect(),
+        last_job: job.map(|job| JobView::of(job, Progress::default())),
+        recovery_playbook: job.and_then(|job| {
+            let code = job.ending.as_ref()?.failure_code?;
+            Some(playbook_of_job(settings, job, code))
+        }),
+        update_info,
+        checks: verdict.checks,
+    }
+}
+
+fn judge_journal(verdict: &mut Verdict, seen: &Seen) {
+    match &seen.chain {
+        None => verdict.check("journal", CheckStatus::Unknown, "there is no journal yet"),
+        Some(Ok(rows)) => {
+            verdict.check("journal", CheckStatus::Ok, format!("{rows} rows, the chain holds"));
+        }
+        Some(Err(reason)) => {
+            verdict.found("journal", Severity::Warning, format!("the journal: {reason}"));
+            verdict.recommend(
+                Action::ContactSupport,
+                "the journal was changed by something else; keep a copy of it and ask",
+            );
+        }
+    }
+}
+
+fn judge_engine(verdict: &mut Verdict, seen: &Seen) {
+    match &seen.engine {
+        Ok(version) => verdict.check("dockerDaemon", CheckStatus::Ok, format!("version {version}")),
+        Err(reason) => {
+            verdict.found("dockerDaemon", Severity::Critical, reason.clone());
+            verdict.recommend(
+                Action::Retry,
+                "start the container engine (systemctl start docker), then inspect again",
+            );
+        }
+    }
+}
+
+fn judge_last_job(verdict: &mut Verdict, seen: &Seen) {
+    let job = match &seen.job {
+        Ok(Some(job)) => job,
+        Ok(None) => {
+            verdict.check("lastJob", CheckStatus::Ok, "no upgrade was run yet");
+            return;
+        }
+        Err(reason) => {
+            verdict.found("lastJob", Severity::Warning, format!("can't be read: {reason}"));
+            return;
+        }
+    };
+    let target = &job.body.resolved_target;
+    if job.is_active() {
+        let phase = job.phase();
+        verdict.found(
+            "lastJob",
+            Severity::Warning,
+            format!("an upgrade to {target} is under way or unfinished: {phase}"),
+        );
+        verdict.recommend(Action::Wait, "wait for it (payram-updater logs -f)");
+        return;
+    }
+    let ending = job.ending.as_ref();
+    let message = ending.map(|ending| ending.message.clone()).unwrap_or_default();
+    let code = ending.and_then(|ending| ending.failure_code);
+    match (code, job.phase()) {
+        (None, _) => verdict.check("lastJob", CheckStatus::Ok, message),
+        (Some(code), Phase::RolledBack | Phase::Planned) => {
+            // The old version was verified again, or nothing was ever touched.
+            verdict.found("lastJob", Severity::Info, format!("{code}: {message}"));
+            verdict.recommend(Action::Retry, "mend the cause, then run the upgrade again");
+        }
+        (Some(code), _) => {
+            verdict.found("lastJob", Severity::Critical, format!("{code}: {message}"));
+            verdict.recommend(Action::Recover, "payram-updater recover");
+            if code == FailureCode::MigrationFailed {
+                verdict.recommend(
+                    Action::RestoreDb,
+                    "what the failed version wrote is lost by it: read the log first",
+                );
+            }
+        }
+    }
+}
+
+fn judge_container(verdict: &mut Verdict, seen: &Seen) {
+    if seen.engine.is_err() {
+        verdict.check("container", CheckStatus::Unknown, "the container engine can't be asked");
+        return;
+    }
+    match &seen.container {
+        Ok(container) if container.is_running => {
+            verdict.check("container", CheckStatus::Ok, format!("{} runs", container.name));
+        }
+        Ok(container) => {
+            let found = format!("{} is {}", container.name, container.status);
+            verdict.found("container", Severity::Warning, found);
+            verdict.recommend(Action::Recover, "payram-updater recover");
+        }
+        Err(failure) if failure.code == FailureCode::ContainerNotFound => {
+            verdict.found("container", Severity::Warning, failure.message.clone());
+            verdict.recommend(Action::Recover, "payram-updater recover");
+        }
+        Err(failure) => {
+            verdict.found("container_name", Severity::Critical, failure.message.clone());
+            verdict.recommend(
+                Action::Reinstall,
+                "start PayRam, or name its container in TARGET_CONTAINER_NAME",
+            );
+        }
+    }
+}
+
+fn judge_sources(verdict: &mut Verdict, seen: &Seen) {
+    let policy = seen.policy.as_ref().map(|_| ());
+    let manifest = seen.manifest.as_ref().map(|_| ());
+    for (name, result) in [("policy", policy), ("manifest", manifest)] {
+        match result {
+            Ok(()) => verdict.check(name, CheckStatus::Ok, "read"),
+            Err(failure) => verdict.found(name, Severity::Warning, failure.message.clone()),
+        }
+    }
+}
+
+fn judge_health(verdict: &mut Verdict, seen: &Seen) {
+    match &seen.health {
+        None => verdict.check("health", CheckStatus::Unknown, "no running container to ask"),
+        Some(Health::Healthy) => verdict.check("health", CheckStatus::Ok, "healthy"),
+        Some(Health::Unhealthy { found }) => {
+            verdict.found("health", Severity::Warning, found.clone());
+        }
+        Some(Health::Silent { reason }) => {
+            verdict.found("health", Severity::Warning, reason.clone());
+        }
+    }
+}
+
+/// The running version against the last one that was verified.
+fn judge_version(verdict: &mut Verdict, settings: &Settings, seen: &Seen, job: Option<&JobRecord>) {
+    let running = match &seen.version {
+        None => return verdict.check("version", CheckStatus::Unknown, "no running container"),
+        Some(Err(reason)) => return verdict.found("version", Severity::Warning, reason.clone()),
+        Some(Ok(running)) => running,
+    };
+    let good = job.and_then(last_good);
+    let releases =
+        seen.policy.as_ref().map(|policy| policy.releases.as_slice()).unwrap_or_default();
+    let scheme = Scheme::select(settings.debug_version_mode, releases);
+    let order =
+        good.as_deref().and_then(|good| Some(scheme.rank(running)?.cmp(&scheme.rank(good)?)));
+    match (good, order) {
+        (Some(good), Some(std::cmp::Ordering::Less)) => {
+            let found = format!("{running} runs, {good} was verified last: it was downgraded");
+            verdict.found("version", Severity::Critical, found);
+            verdict.recommend(
+                Action::ContactSupport,
+                "an older version on a newer database can damage it",
+            );
+        }
+        (Some(good), Some(std::cmp::Ordering::Greater)) => {
+            let found = format!("{running} runs, {good} was verified last");
+            if matches!(seen.health, Some(Health::Healthy)) {
+                verdict.found("version", Severity::Info, found);
+                verdict.recommend(Action::Sync, "payram-updater sync");
+            } else {
+                verdict.found("version", Severity::Warning, found);
+            }
+        }
+        (_, _) => verdict.check("version", CheckStatus::Ok, running.clone()),
+    }
+}
+
+/// The version that the last job left in place for certain.
+fn last_good(job: &JobRecord) -> Option<String> {
+    let hop = job.hop()?;
+    let plan = hop.machine.state().known().hop;
+    match hop.machine.phase() {
+        Phase::Verified => Some(plan.version.clone()),
+        Phase::RolledBack => plan.from.clone(),
+        Phase::Planned
+        | Phase::BackedUp
+        | Phase::Pulled
+        | Phase::Swapped
+        | Phase::RollingBack
+        | Phase::NeedsOperator => None,
+    }
+}
+
+fn judge_rest(verdict: &mut Verdict, seen: &Seen) {
+    match &seen.backup {
+        None => verdict.check("backup", CheckStatus::Unknown, "no backup was made by an upgrade"),
+        Some((path, Ok(()))) => verdict.check("backup", CheckStatus::Ok, path.clone()),
+        Some((path, Err(reason))) => {
+            verdict.check("backup", CheckStatus::Warning, format!("{path}: {reason}"));
+        }
+    }
+    if seen.leftovers.is_empty() {
+        verdict.check("leftovers", CheckStatus::Ok, "none");
+    } else {
+        let found = format!("containers of earlier upgrades: {}", seen.leftovers.join(", "));
+        verdict.found("leftovers", Severity::Info, found);
+    }
+}
+
+fn judge_updates(verdict: &mut Verdict, settings: &Settings, seen: &Seen) -> Option<UpdateInfo> {
+    let (Ok(policy), Some(Ok(version))) = (&seen.policy, &seen.version) else {
+        verdict.check("updateCheck", CheckStatus::Unknown, "policy or version is not known");
+        return None;
+    };
+    let info = update_info(policy, version, settings.debug_version_mode);
+    verdict.check("updateCheck", CheckStatus::Ok, info.message.clone());
+    Some(info)
+}
