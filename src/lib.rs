@@ -3,16 +3,17 @@
 //!
 //! # The map
 //!
-//! [`plan`] turns it into a job or refuses it;
+//! A request comes in by [`api`] (HTTP). [`plan`] turns it into a job or refuses it;
 //! [`driver`] runs the job: *intent → effect → outcome → transition*. What comes next is
 //! decided by [`machine`], which is pure; each of the four is in the [`journal`] before the next
 //! begins. The driver's effects work through [`engine`] (containers), [`database`] (dumps,
 //! evidence), [`restore_point`] (the database's directory) and [`app`] (the core and its
-//! programs). 
+//! programs). [`inspect`] looks at all of it and says what to do.
 //!
 //! Arrows point one way: `api → inspect → driver → (plan, engine, database, restore_point, app,
 //! journal) → machine`. `machine` imports nothing of ours; nobody imports `api`.
 
+pub mod api;
 pub mod app;
 pub mod clock;
 pub mod config;
@@ -21,6 +22,7 @@ pub mod driver;
 pub mod engine;
 pub mod error;
 pub(crate) mod http;
+pub mod inspect;
 pub mod journal;
 pub mod machine;
 pub mod plan;
