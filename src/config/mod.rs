@@ -2,9 +2,14 @@
 //!
 //! Environment before `.env` in the working directory before `/etc/payram/updater.env` before
 //! the default. Everything here is valid: whoever holds [`Settings`] need not check again.
+//!
+//! `serve` reads [`Settings`]; the commands that only talk to the daemon read
+//! [`ClientSettings`], which an ordinary user can.
 
 mod env_file;
 mod load;
+mod sources;
+mod values;
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -15,7 +20,7 @@ use url::Url;
 use crate::secret::Secret;
 
 pub use crate::machine::facts::RollbackDatabase;
-pub use load::{ClientSettings, ConfigError};
+pub use sources::{ConfigError, Origin, Problem, SourceFile, Sources};
 
 /// All settings, checked.
 #[derive(Clone, Debug)]
@@ -130,6 +135,20 @@ impl Settings {
 
     /// The Unix socket for the commands.
     pub fn socket_path(&self) -> PathBuf {
-        self.run_dir.join("updater.sock")
+        self.run_dir.join(load::SOCKET_NAME)
     }
+}
+
+/// What a command needs to reach the daemon and its journal.
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    /// The Unix socket for the commands, below `RUN_DIR`.
+    pub socket_path: PathBuf,
+    /// `UPDATER_PORT`
+    pub port: u16,
+    /// `STATE_DIR`
+    pub state_dir: PathBuf,
+    /// Files of settings that exist and could not be read, each with why: what they say is not
+    /// in here, which may be why the daemon is not found.
+    pub unread: Vec<String>,
 }

@@ -1,0 +1,160 @@
+//! What each kind of value may look like: text in, a checked value or nothing out.
+//!
+//! Called by [`super::load`], which also holds the sentence that says what is allowed.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use url::Url;
+
+/// A week: longer than anything that is waited for, short enough to be added to any clock.
+const LONGEST_SECONDS: u64 = 7 * 24 * 3600;
+
+/// Linux's limit for the path of a Unix socket is 108 bytes, its end included (unix(7)).
+const SOCKET_PATH_LIMIT_BYTES: usize = 107;
+
+/// A TCP port.
+pub(super) fn port(text: &str) -> Option<u16> {
+    text.trim().parse().ok().filter(|port| *port > 0)
+}
+
+/// A number of things of which there must be at least one.
+pub(super) fn count(text: &str) -> Option<NonZeroU32> {
+    text.trim().parse().ok()
+}
+
+/// A duration in whole seconds.
+pub(super) fn seconds(text: &str) -> Option<Duration> {
+    let seconds = text.trim().parse().ok()?;
+    (1..=LONGEST_SECONDS).contains(&seconds).then(|| Duration::from_secs(seconds))
+}
+
+/// Yes or no.
+pub(super) fn boolean(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" => Some(true),
+        "false" | "0" | "no" => Some(false),
+        _ => None,
+    }
+}
+
+/// One of these words, in any case.
+pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Option<T> {
+    let text = text.trim();
+    words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, value)| *value)
+}
+
+/// Text on one line.
+pub(super) fn line(text: &str) -> Option<String> {
+    let text = text.trim();
+    (!text.is_empty() && !text.contains(char::is_control)).then(|| text.to_owned())
+}
+
+/// Any text that a process can be given.
+pub(super) fn any_text(text: &str) -> Option<String> {
+    (!text.contains('\0')).then(|| text.to_owned())
+}
+
+/// An absolute path.
+pub(super) fn absolute_path(text: &str) -> Option<PathBuf> {
+    path(text).filter(|path| path.is_absolute())
+}
+
+/// A path, absolute or not.
+pub(super) fn path(text: &str) -> Option<PathBuf> {
+    line(text).map(PathBuf::from)
+}
+
+/// A directory that is short enough to hold the commands' socket.
+pub(super) fn socket_directory(text: &str) -> Option<PathBuf> {
+    absolute_path(text).filter(|directory| {
+        let socket = directory.join(super::load::SOCKET_NAME);
+        socket.as_os_str().len() <= SOCKET_PATH_LIMIT_BYTES
+    })
+}
+
+/// An `http(s)://` URL or a path.
+pub(super) fn url_or_path(text: &str) -> Option<String> {
+    let text = line(text)?;
+    if text.contains("://") {
+        http_url(&text).map(|_| text)
+    } else {
+        (!Path::new(&text).as_os_str().is_empty()).then_some(text)
+    }
+}
+
+/// The URL that paths are appended to: a host, perhaps a port and a path.
+pub(super) fn base_url(text: &str) -> Option<Url> {
+    http_url(text.trim()).filter(|url| {
+        url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none()
+    })
+}
+
+fn http_url(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
+}
+
+/// Where a container engine listens.
+pub(super) fn engine_endpoint(text: &str) -> Option<String> {
+    let text = line(text)?;
+    let is_endpoint = match text.split_once("://") {
+        Some(("unix", path)) => path.starts_with('/'),
+        Some(("tcp" | "http", host)) => !host.is_empty(),
+        Some(_) | None => false,
+    };
+    is_endpoint.then_some(text)
+}
+
+/// An image repository without tag and digest.
+pub(super) fn image_repository(text: &str) -> Option<String> {
+    let text = text.trim();
+    let is_name = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    };
+    let mut parts: Vec<&str> = text.split('/').collect();
+    // Only what stands before a slash may be a host, and have a port.
+    if parts.len() > 1
+        && let Some(first) = parts.first_mut()
+        && let Some((host, port_text)) = first.rsplit_once(':')
+    {
+        port(port_text)?;
+        *first = host;
+    }
+    parts.into_iter().all(is_name).then(|| text.to_owned())
+}
+
+/// A container's name, as the Engine API allows it.
+pub(super) fn container_name(text: &str) -> Option<String> {
+    let text = text.trim();
+    (text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)))
+    .then(|| text.to_owned())
+}
+
+/// Words between commas, at least one.
+pub(super) fn list(text: &str) -> Option<Vec<String>> {
+    let words: Vec<String> =
+        text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    let is_clean = |word: &String| !word.contains(|c: char| c.is_control() || c.is_whitespace());
+    (!words.is_empty() && words.iter().all(is_clean)).then_some(words)
+}
+
+/// Names or addresses of hosts between commas, in lower case.
+pub(super) fn hosts(text: &str) -> Option<Vec<String>> {
+    let hosts = list(&text.to_ascii_lowercase())?;
+    let is_host = |host: &String| host.parse::<IpAddr>().is_ok() || url::Host::parse(host).is_ok();
+    hosts.iter().all(is_host).then_some(hosts)
+}
+
+/// A filter of log lines.
+pub(super) fn log_filter(text: &str) -> Option<String> {
+    let text = line(text)?;
+    tracing_subscriber::EnvFilter::try_new(&text).is_ok().then_some(text)
+}
