@@ -1,134 +1,234 @@
-//! Which container PayRam runs in (contract section 4).
+//! Which container is PayRam's (contract section 4).
 //!
-//! A name that was configured, by the setting or by the manifest, must exist:
-//! `CONTAINER_NOT_FOUND`. With none, the running container whose image is PayRam's and whose
-//! tag is the highest version; none is `PAYRAM_CONTAINER_NOT_FOUND`, two of the same version
-//! can't be told apart: `CONTAINER_NAME_UNRESOLVED`.
-
-use std::cmp::Ordering;
+//! Called by `plan`, `inspect` and the API's access control. Reads only.
 
 use semver::Version;
 
-use super::core;
+use super::version;
 use crate::config::Settings;
 use crate::engine::{ContainerSummary, Engine};
 use crate::machine::failure::{Failure, FailureCode};
 
-/// The image when `IMAGE_REPO_OVERRIDE` names no other.
+/// The image repository that is looked for unless `IMAGE_REPO_OVERRIDE` names another.
 const DEFAULT_REPO: &str = "payramapp/payram";
 
-/// A container that was found.
+/// Label of the containers that an upgrade creates.
+const HOP_LABEL: &str = "io.payram.updater.hop";
+
+/// The container that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Its name, without the slash.
+    /// Its name, without a leading slash.
     pub name: String,
     /// Its full id.
     pub id: String,
-    /// Its image as it was named at creation.
+    /// The image as it was named at creation, `payramapp/payram:1.9.6`.
     pub image: String,
 }
 
-/// Finds it. `manifest_name`: the manifest's `container_name`.
+/// Finds the container: by `TARGET_CONTAINER_NAME`, else by the manifest's name, else the
+/// running one whose image has the highest version.
+///
+/// A container that an upgrade created and did not start yet is never found. A container that
+/// is named is found whether it runs or not; whoever needs it running says so.
 ///
 /// # Errors
-/// The codes above, and `DOCKER_DAEMON_DOWN` or `DOCKER_ERROR` when the engine can't be asked.
+/// `CONTAINER_NOT_FOUND`: one is named, and there is none of that name; it is not looked for
+/// by image then, since that might find another. `PAYRAM_CONTAINER_NOT_FOUND`: none is named,
+/// and none runs whose image's tag is a version. `CONTAINER_NAME_UNRESOLVED`: none is named,
+/// and several run the highest version. And the engine's own errors.
 pub async fn find(
     engine: &dyn Engine,
     settings: &Settings,
     manifest_name: Option<&str>,
 ) -> Result<Found, Failure> {
-    let setting =
-        settings.target_container_name.as_deref().map(|name| (name, "TARGET_CONTAINER_NAME"));
-    let manifest = manifest_name.map(|name| (name, "the manifest's container_name"));
-    let containers = engine.containers(None).await.map_err(|error| Failure::from(&error))?;
-    if let Some((name, whence)) = setting.or(manifest) {
-        return named(&containers, name, whence);
-    }
-    let repo = settings.image_repo_override.as_deref().unwrap_or(DEFAULT_REPO);
-    by_image(&containers, repo)
-}
-
-fn named(containers: &[ContainerSummary], name: &str, whence: &str) -> Result<Found, Failure> {
-    match containers.iter().find(|container| container.name == name || container.id == name) {
-        Some(container) => Ok(found(container)),
-        None => Err(Failure::new(
-            FailureCode::ContainerNotFound,
-            format!("there is no container {name}, which {whence} names"),
-        )),
+    let mut containers = engine.containers(None).await.map_err(|error| Failure::from(&error))?;
+    containers.retain(|container| !is_unstarted_hop(container));
+    let manifest_name = manifest_name.map(str::trim).filter(|name| !name.is_empty());
+    let named = match (settings.target_container_name.as_deref(), manifest_name) {
+        (Some(name), _) => Some((name, "TARGET_CONTAINER_NAME")),
+        (None, Some(name)) => Some((name, "the manifest's container_name")),
+        (None, None) => None,
+    };
+    match named {
+        Some((name, source)) => by_name(containers, name, source),
+        None => {
+            let repo = settings.image_repo_override.as_deref().unwrap_or(DEFAULT_REPO);
+            by_image(containers, repo)
+        }
     }
 }
 
-fn by_image(containers: &[ContainerSummary], repo: &str) -> Result<Found, Failure> {
-    let mut candidates: Vec<(Version, &ContainerSummary)> = containers
-        .iter()
-        .filter(|container| container.state == "running")
-        .filter_map(|container| {
-            let (image_repo, tag) = container.image.rsplit_once(':')?;
-            let version = core::lenient_version(tag)?;
-            (image_repo == repo).then_some((version, container))
-        })
-        .collect();
-    candidates.sort_by(|(a, _), (b, _)| b.cmp(a));
-    match candidates.as_slice() {
-        [] => Err(Failure::new(
-            FailureCode::PayramContainerNotFound,
-            format!(
-                "no running container has an image {repo}:VERSION; TARGET_CONTAINER_NAME names one"
-            ),
-        )),
-        [(first, a), (second, b), ..] if first.cmp(second) == Ordering::Equal => Err(Failure::new(
+fn is_unstarted_hop(container: &ContainerSummary) -> bool {
+    container.state == "created" && container.labels.iter().any(|(key, _)| key == HOP_LABEL)
+}
+
+fn by_name(containers: Vec<ContainerSummary>, name: &str, source: &str) -> Result<Found, Failure> {
+    let name = name.trim_start_matches('/');
+    containers.into_iter().find(|container| container.name == name).map(Found::from).ok_or_else(
+        || {
+            Failure::new(
+                FailureCode::ContainerNotFound,
+                format!("there is no container {name}, which {source} names"),
+            )
+        },
+    )
+}
+
+fn by_image(containers: Vec<ContainerSummary>, repo: &str) -> Result<Found, Failure> {
+    let mut highest: Vec<(Version, ContainerSummary)> = Vec::new();
+    let mut passed_over = Vec::new();
+    for container in containers.into_iter().filter(|container| container.state == "running") {
+        let Some(tag) = tag_of(&container.image, repo) else { continue };
+        let Some(version) = version::parse(tag) else {
+            passed_over.push(format!("{} ({})", container.name, container.image));
+            continue;
+        };
+        match highest.first().map(|(top, _)| version.cmp(top)) {
+            Some(std::cmp::Ordering::Less) => {}
+            Some(std::cmp::Ordering::Equal) => highest.push((version, container)),
+            Some(std::cmp::Ordering::Greater) | None => highest = vec![(version, container)],
+        }
+    }
+    if highest.len() > 1 {
+        let names: Vec<&str> = highest.iter().map(|(_, each)| each.name.as_str()).collect();
+        return Err(Failure::new(
             FailureCode::ContainerNameUnresolved,
             format!(
-                "{} and {} both run {repo}:{first}; TARGET_CONTAINER_NAME names the one",
-                a.name, b.name
+                "{} containers run the same highest version of {repo}: {}; set \
+                 TARGET_CONTAINER_NAME to the one that is meant",
+                names.len(),
+                names.join(", ")
             ),
-        )),
-        [(_, container), ..] => Ok(found(container)),
+        ));
     }
+    highest.pop().map(|(_, container)| Found::from(container)).ok_or_else(|| {
+        let mut message = format!("no running container has an image {repo}:VERSION");
+        if !passed_over.is_empty() {
+            message.push_str(&format!(
+                "; the tag is no version of {}; set TARGET_CONTAINER_NAME to the one that is meant",
+                passed_over.join(", ")
+            ));
+        }
+        Failure::new(FailureCode::PayramContainerNotFound, message)
+    })
 }
 
-fn found(container: &ContainerSummary) -> Found {
-    Found { name: container.name.clone(), id: container.id.clone(), image: container.image.clone() }
+/// The tag when the image is of this repository; `docker.io/` goes without saying.
+fn tag_of<'a>(image: &'a str, repo: &str) -> Option<&'a str> {
+    let image = image.strip_prefix("docker.io/").unwrap_or(image);
+    let repo = repo.strip_prefix("docker.io/").unwrap_or(repo);
+    let tag = image.strip_prefix(repo)?.strip_prefix(':')?;
+    Some(tag.split_once('@').map_or(tag, |(tag, _digest)| tag))
+}
+
+impl From<ContainerSummary> for Found {
+    fn from(container: ContainerSummary) -> Self {
+        Self { name: container.name, id: container.id, image: container.image }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::fake::FakeEngine;
+    use crate::config::Sources;
 
-    fn container(name: &str, image: &str, state: &str) -> ContainerSummary {
-        ContainerSummary {
-            id: format!("id-{name}"),
-            name: name.into(),
-            image: image.into(),
-            state: state.into(),
+    fn settings(extra: &[(&str, &str)]) -> Settings {
+        let environment = |key: &str| {
+            let required = [("POLICY_URL", "p"), ("RUNTIME_MANIFEST_URL", "m")];
+            let mut all = required.iter().chain(extra);
+            all.find(|(name, _)| *name == key).map(|(_, value)| (*value).into())
+        };
+        let sources = Sources { environment: &environment, files: Vec::new() };
+        Settings::from_sources(&sources).expect("valid settings").0
+    }
+
+    /// Name, image, state.
+    fn world(containers: &[(&str, &str, &str)]) -> FakeEngine {
+        let containers = containers.iter().map(|(name, image, state)| ContainerSummary {
+            id: format!("id-of-{name}"),
+            name: (*name).into(),
+            image: (*image).into(),
+            state: (*state).into(),
             labels: Vec::new(),
+        });
+        FakeEngine { containers: containers.collect(), ..FakeEngine::default() }
+    }
+
+    async fn found(world: &FakeEngine, extra: &[(&str, &str)], manifest: Option<&str>) -> String {
+        match find(world, &settings(extra), manifest).await {
+            Ok(found) => found.name,
+            Err(failure) => failure.code.to_string(),
         }
     }
 
-    #[test]
-    fn the_highest_running_version_is_it_and_latest_is_skipped() {
-        let all = [
-            container("a", "payramapp/payram:1.9.6", "running"),
-            container("b", "payramapp/payram:1.10.0", "running"),
-            container("c", "payramapp/payram:2.0.0", "exited"),
-            container("d", "payramapp/payram:latest", "running"),
-            container("e", "other/payram:9.0.0", "running"),
-        ];
-        assert_eq!(by_image(&all, DEFAULT_REPO).expect("found").name, "b");
+    #[tokio::test]
+    async fn a_configured_name_wins_over_the_manifests_and_that_over_the_image() {
+        let world = world(&[
+            ("a", "x/a:1.0.0", "exited"),
+            ("b", "x/b:1.0.0", "running"),
+            ("c", "payramapp/payram:1.9.6", "running"),
+        ]);
+        assert_eq!(found(&world, &[("TARGET_CONTAINER_NAME", "a")], Some("b")).await, "a");
+        assert_eq!(found(&world, &[], Some("b")).await, "b");
+        assert_eq!(found(&world, &[], Some(" ")).await, "c");
     }
 
-    #[test]
-    fn none_and_two_alike_are_refused_by_name() {
-        let code =
-            |all: &[ContainerSummary]| by_image(all, DEFAULT_REPO).expect_err("refused").code;
-        assert_eq!(code(&[]), FailureCode::PayramContainerNotFound);
-        let two = [
-            container("a", "payramapp/payram:1.9.6", "running"),
-            container("b", "payramapp/payram:v1.9.6", "running"),
-        ];
-        assert_eq!(code(&two), FailureCode::ContainerNameUnresolved);
-        let missing = named(&two, "payram", "TARGET_CONTAINER_NAME").expect_err("refused");
-        assert_eq!(missing.code, FailureCode::ContainerNotFound);
-        assert!(missing.message.contains("TARGET_CONTAINER_NAME"), "{missing}");
+    #[tokio::test]
+    async fn a_named_container_that_is_missing_is_not_replaced_by_another() {
+        let world = world(&[("c", "payramapp/payram:1.9.6", "running")]);
+        let missing = [("TARGET_CONTAINER_NAME", "shop")];
+        let failure = find(&world, &settings(&missing), Some("c")).await.expect_err("missing");
+        assert_eq!(failure.code, FailureCode::ContainerNotFound);
+        assert_eq!(
+            failure.message,
+            "there is no container shop, which TARGET_CONTAINER_NAME names"
+        );
+        assert_eq!(found(&world, &[], Some("shop")).await, "CONTAINER_NOT_FOUND");
+    }
+
+    #[tokio::test]
+    async fn the_running_container_with_the_highest_version_is_found() {
+        let world = world(&[
+            ("new", "docker.io/payramapp/payram:v1.10.0-arm64", "running"),
+            ("old", "payramapp/payram:1.9.6@sha256:abc", "running"),
+            ("newest", "payramapp/payram:2.0.0", "exited"),
+            ("latest", "payramapp/payram:latest", "running"),
+            ("other", "payramapp/payram-tools:9.0.0", "running"),
+            ("mirror", "127.0.0.1:5000/payramapp/payram:3.0.0", "running"),
+        ]);
+        assert_eq!(found(&world, &[], None).await, "new");
+        let mirror = [("IMAGE_REPO_OVERRIDE", "127.0.0.1:5000/payramapp/payram")];
+        assert_eq!(found(&world, &mirror, None).await, "mirror");
+    }
+
+    #[tokio::test]
+    async fn two_containers_of_one_version_are_not_guessed_between() {
+        let world = world(&[
+            ("one", "payramapp/payram:1.9.6", "running"),
+            ("two", "payramapp/payram:1.9.6-arm64", "running"),
+        ]);
+        let failure = find(&world, &settings(&[]), None).await.expect_err("two");
+        assert_eq!(failure.code, FailureCode::ContainerNameUnresolved);
+        assert!(failure.message.contains("one, two; set TARGET_CONTAINER_NAME"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_tag_that_is_no_version_is_passed_over_and_named() {
+        let world = world(&[("p", "payramapp/payram:latest", "running")]);
+        let failure = find(&world, &settings(&[]), None).await.expect_err("no version");
+        assert_eq!(failure.code, FailureCode::PayramContainerNotFound);
+        assert!(failure.message.contains("p (payramapp/payram:latest)"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn what_an_upgrade_created_and_did_not_start_is_never_found() {
+        let mut world = world(&[("payram", "payramapp/payram:1.9.7", "created")]);
+        world.containers[0].labels = vec![(HOP_LABEL.into(), "job-1/1".into())];
+        assert_eq!(found(&world, &[], Some("payram")).await, "CONTAINER_NOT_FOUND");
+        // After a good upgrade the label stays on the container that serves.
+        world.containers[0].state = "exited".into();
+        assert_eq!(found(&world, &[], Some("payram")).await, "payram");
     }
 }

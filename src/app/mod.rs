@@ -7,3 +7,7 @@
 pub mod container;
 pub mod core;
 pub mod supervisor;
+mod version;
+
+#[cfg(test)]
+mod fake;

@@ -1,155 +1,208 @@
-//! The programs that run inside the container under supervisord
-//! (<https://supervisord.org/running.html#supervisorctl-actions>).
+//! The programs that supervisord runs inside the container (contract section 4).
+//!
+//! Called by the driver to silence the application and to let it speak again, and by its gate.
+//! Every verb looks first and believes only what `supervisorctl status` says afterwards, so it
+//! can be run again after a crash at any instant (I4).
+
+mod command;
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use crate::engine::{Engine, EngineError, ExecRequest, Frame};
+use self::command::supervisorctl;
+use crate::engine::Engine;
 use crate::error::Trouble;
 use crate::machine::failure::FailureCode;
 
-/// For one call of `supervisorctl`.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// What every caller gets.
+const PATIENCE: Patience =
+    Patience { command: Duration::from_secs(30), settle: Duration::from_secs(60) };
 
-/// Until programs are in the state that was asked for.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Between two looks.
+/// Between two looks while programs settle.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// `supervisorctl status` ends with it when a program does not run.
-const SOME_DO_NOT_RUN: i64 = 3;
+/// The states that supervisord knows (its manual, "Process States").
+const STATES: [&str; 8] =
+    ["STOPPED", "STARTING", "RUNNING", "BACKOFF", "STOPPING", "EXITED", "FATAL", "UNKNOWN"];
 
-/// The shell's codes for a command that is not there or can't be run.
-const NOT_THERE: [i64; 2] = [126, 127];
+/// How long is waited; given from outside so that tests need not.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// For one command to end.
+    command: Duration,
+    /// For programs to stop or to run.
+    settle: Duration,
+}
 
-/// A program of the supervisor.
+/// A program under supervisord.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// `core`, or `group:core`.
+    /// `core`, or `group:core` where it is one of a group.
     pub name: String,
     /// `RUNNING`, `STOPPED`, `FATAL`, …
     pub state: String,
 }
 
-/// The programs; `None` when the container has no supervisor.
-pub async fn programs(engine: &dyn Engine, id: &str) -> Result<Option<Vec<Program>>, Trouble> {
-    let answer = match call(engine, id, &["status"]).await {
-        Ok(answer) => answer,
-        Err(EngineError::Refused { message, .. })
-            if message.contains("executable file not found") =>
-        {
-            return Ok(None);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let no_supervisor =
-        answer.output.contains("refused connection") || answer.output.contains("no such file");
-    match answer.code {
-        code if NOT_THERE.contains(&code) => Ok(None),
-        0 | SOME_DO_NOT_RUN => Ok(Some(parse(&answer.output))),
-        _ if no_supervisor => Ok(None),
-        code => Err(Trouble::failed(
-            FailureCode::SupervisorctlFailed,
-            format!("supervisorctl status ended with {code}: {}", answer.output.trim()),
-        )),
+impl Program {
+    fn is_at_rest(&self) -> bool {
+        matches!(self.state.as_str(), "STOPPED" | "EXITED" | "FATAL")
+    }
+
+    fn is_moving(&self) -> bool {
+        matches!(self.state.as_str(), "STARTING" | "STOPPING" | "BACKOFF")
     }
 }
 
-fn parse(output: &str) -> Vec<Program> {
-    output
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            let (name, state) = (words.next()?, words.next()?);
-            let is_state = state.len() > 2 && state.bytes().all(|b| b.is_ascii_uppercase());
-            is_state.then(|| Program { name: name.to_owned(), state: state.to_owned() })
-        })
-        .collect()
+/// All programs of a running container; `None` when nothing supervises there: there is no
+/// `supervisorctl`, or nothing at the place where it looks for its daemon.
+///
+/// A socket that is there and refuses is another matter: a daemon made it, and programs of its
+/// may write and can't be stopped. That is a failure.
+///
+/// # Errors
+/// `SUPERVISORCTL_FAILED` when it can't tell, or what the engine met.
+pub async fn programs(engine: &dyn Engine, id: &str) -> Result<Option<Vec<Program>>, Trouble> {
+    status(engine, id, PATIENCE).await
 }
 
-/// Those that run and are to be stopped, by full name, group or own name.
+async fn status(
+    engine: &dyn Engine,
+    id: &str,
+    patience: Patience,
+) -> Result<Option<Vec<Program>>, Trouble> {
+    let finished = supervisorctl(engine, id, &["status".to_owned()], patience.command).await?;
+    if finished.is_not_installed() || is_without_daemon(&finished.said) {
+        return Ok(None);
+    }
+    // 3: some program does not run (LSB). Anything else that is not 0 is no answer.
+    let programs = parse(&finished.said);
+    if matches!(finished.exit_code, 0 | 3) && !is_refused(&finished.said) {
+        return Ok(Some(programs));
+    }
+    Err(Trouble::failed(
+        FailureCode::SupervisorctlFailed,
+        format!("ask the supervisor for its programs: {finished}"),
+    ))
+}
+
+/// The programs that an upgrade stops: of those that run, all but `exclude`, or only `include`
+/// when there is one. A word means a program by its name, its whole name or its group,
+/// whatever the case.
 pub fn select(programs: &[Program], exclude: &[String], include: Option<&[String]>) -> Vec<String> {
-    let is_named = |program: &Program, names: &[String]| {
-        let (group, own) = program.name.split_once(':').unwrap_or((&program.name, &program.name));
-        names.iter().any(|name| {
-            [program.name.as_str(), group, own].iter().any(|n| n.eq_ignore_ascii_case(name))
-        })
-    };
     programs
         .iter()
-        .filter(|program| ["RUNNING", "STARTING", "BACKOFF"].contains(&program.state.as_str()))
+        .filter(|program| matches!(program.state.as_str(), "RUNNING" | "STARTING"))
         .filter(|program| match include {
-            Some(include) => is_named(program, include),
-            None => !is_named(program, exclude),
+            Some(include) => is_meant(&program.name, include),
+            None => !is_meant(&program.name, exclude),
         })
         .map(|program| program.name.clone())
         .collect()
 }
 
-/// Stops programs and sees that they have stopped.
+/// Stops programs and sees that they rest; fine when they do already.
+///
+/// # Errors
+/// `SUPERVISORCTL_FAILED` with the program, what was expected and what was found.
 pub async fn stop(engine: &dyn Engine, id: &str, names: &[String]) -> Result<(), Trouble> {
-    let stopped = ["STOPPED", "EXITED", "FATAL"];
-    bring(engine, id, "stop", names, &stopped).await
+    settle(engine, id, names, Aim::Stop, PATIENCE).await
 }
 
-/// Starts programs and sees that they run.
+/// Starts programs and sees that they run; fine when they do already.
+///
+/// # Errors
+/// `SUPERVISORCTL_FAILED` with the program, what was expected and what was found.
 pub async fn start(engine: &dyn Engine, id: &str, names: &[String]) -> Result<(), Trouble> {
-    bring(engine, id, "start", names, &["RUNNING"]).await
+    settle(engine, id, names, Aim::Start, PATIENCE).await
 }
 
-/// Asks for those that are not in one of the states yet, then looks until all are. A supervisor
-/// that has just started reports nothing for a moment.
-async fn bring(
+/// What is wanted of programs.
+#[derive(Clone, Copy)]
+enum Aim {
+    Stop,
+    Start,
+}
+
+impl Aim {
+    fn verb(self) -> &'static str {
+        match self {
+            Aim::Stop => "stop",
+            Aim::Start => "start",
+        }
+    }
+
+    fn expected(self) -> &'static str {
+        match self {
+            Aim::Stop => "stopped",
+            Aim::Start => "RUNNING",
+        }
+    }
+
+    fn is_reached(self, program: &Program) -> bool {
+        match self {
+            Aim::Stop => program.is_at_rest(),
+            Aim::Start => program.state == "RUNNING",
+        }
+    }
+
+    /// Whether the program is on its way there by itself.
+    fn is_under_way(self, program: &Program) -> bool {
+        match self {
+            Aim::Stop => program.state == "STOPPING",
+            Aim::Start => program.state == "STARTING",
+        }
+    }
+}
+
+/// Looks until every program is where it should be, and asks once for those that are not. A
+/// supervisor that has only just started, as after a container's start, may not answer yet or
+/// not know its programs: that is waited for.
+async fn settle(
     engine: &dyn Engine,
     id: &str,
-    verb: &str,
     names: &[String],
-    wanted: &[&str],
+    aim: Aim,
+    patience: Patience,
 ) -> Result<(), Trouble> {
-    let deadline = Instant::now() + SETTLE_TIMEOUT;
-    let mut asked = false;
-    let mut said = String::new();
+    let deadline = Instant::now() + patience.settle;
+    let mut asked = None;
     loop {
-        let programs = programs(engine, id).await?;
-        let missing: Vec<(&String, Option<&str>)> = names
+        let looked = look(engine, id, names, aim, patience).await?;
+        let unsettled = match &looked {
+            Ok(programs) if programs.is_empty() => return Ok(()),
+            Ok(programs) => programs.as_slice(),
+            Err(_not_yet) => &[],
+        };
+        let idle: Vec<String> = unsettled
             .iter()
-            .map(|name| {
-                let found = programs.iter().flatten().find(|program| program.name == *name);
-                (name, found.map(|program| program.state.as_str()))
-            })
-            .filter(|(_, state)| !state.is_some_and(|state| wanted.contains(&state)))
+            .filter(|program| !aim.is_under_way(program))
+            .map(|program| program.name.clone())
             .collect();
-        if missing.is_empty() {
-            return Ok(());
+        if asked.is_none() && !idle.is_empty() {
+            asked = Some(ask(engine, id, aim, idle, patience).await?);
+            continue;
         }
-        let is_up = programs.is_some();
-        if is_up && !asked {
-            let mut arguments = vec![verb];
-            let settling = ["STARTING", "STOPPING"];
-            arguments.extend(missing.iter().filter_map(|(name, state)| {
-                (!state.is_some_and(|state| settling.contains(&state))).then_some(name.as_str())
-            }));
-            if arguments.len() > 1 {
-                said = call(engine, id, &arguments).await?.output.trim().to_owned();
-                asked = true;
-                continue;
-            }
-        }
-        if Instant::now() >= deadline {
-            let found: Vec<String> = missing
-                .iter()
-                .map(|(name, state)| format!("{name} is {}", state.unwrap_or("unknown")))
-                .collect();
+        let is_hopeless = asked.as_ref().is_some_and(|asked| asked.is_hopeless_for(unsettled));
+        if is_hopeless || Instant::now() >= deadline {
+            let found = match looked {
+                Ok(programs) => {
+                    let states: Vec<String> = programs
+                        .iter()
+                        .map(|each| format!("{} is {}", each.name, each.state))
+                        .collect();
+                    states.join(", ")
+                }
+                Err(why) => why,
+            };
+            let said = asked.map(|asked| asked.said).unwrap_or_default();
             return Err(Trouble::failed(
                 FailureCode::SupervisorctlFailed,
                 format!(
-                    "supervisorctl {verb}: expected {} within {} s, found {}; it said: {said}",
-                    wanted.join(" or "),
-                    SETTLE_TIMEOUT.as_secs(),
-                    found.join(", ")
+                    "{} programs under the supervisor: expected {} to be {}, found that {found}{said}",
+                    aim.verb(),
+                    names.join(", "),
+                    aim.expected(),
                 ),
             ));
         }
@@ -157,74 +210,112 @@ async fn bring(
     }
 }
 
-/// What a call printed, both streams, and how it ended.
-struct Answer {
-    output: String,
-    code: i64,
+/// What came of asking for a change.
+struct Asked {
+    /// Whether it was refused, as far as is known.
+    is_refused: bool,
+    /// What to add to an error.
+    said: String,
 }
 
-async fn call(engine: &dyn Engine, id: &str, arguments: &[&str]) -> Result<Answer, EngineError> {
-    let argv = std::iter::once("supervisorctl").chain(arguments.iter().copied());
-    let argv: Vec<String> = argv.map(str::to_owned).collect();
-    let doing = format!("exec {} in container {}", argv.join(" "), id.get(..12).unwrap_or(id));
-    let request = ExecRequest { argv, env: Vec::new(), user: None, stdin: false };
-    let called = tokio::time::timeout(CALL_TIMEOUT, async {
-        let mut exec = engine.exec(id, request).await?;
-        let mut output = Vec::new();
-        while let Some(frame) = exec.output.next().await {
-            match frame? {
-                Frame::Stdout(bytes) | Frame::Stderr(bytes) => output.extend_from_slice(&bytes),
-            }
-        }
-        let output = String::from_utf8_lossy(&output).into_owned();
-        match engine.exec_exit_code(&exec.id).await? {
-            Some(code) => Ok(Answer { output, code }),
-            None => Err(EngineError::Unknown {
-                doing: doing.clone(),
-                reason: "its output ended and it has no exit code".into(),
-            }),
-        }
-    });
-    match called.await {
-        Ok(answer) => answer,
-        Err(_) => Err(EngineError::Unknown {
-            doing,
-            reason: format!("timed out after {} s", CALL_TIMEOUT.as_secs()),
-        }),
+impl Asked {
+    /// Whether these programs will not come to where they should be by waiting.
+    fn is_hopeless_for(&self, unsettled: &[Program]) -> bool {
+        unsettled.iter().any(|program| program.state == "FATAL")
+            || (self.is_refused
+                && !unsettled.is_empty()
+                && !unsettled.iter().any(Program::is_moving))
     }
+}
+
+async fn ask(
+    engine: &dyn Engine,
+    id: &str,
+    aim: Aim,
+    names: Vec<String>,
+    patience: Patience,
+) -> Result<Asked, Trouble> {
+    let mut argv = vec![aim.verb().to_owned()];
+    argv.extend(names);
+    match supervisorctl(engine, id, &argv, patience.command).await {
+        Ok(finished) => {
+            Ok(Asked { is_refused: finished.exit_code != 0, said: format!("; {finished}") })
+        }
+        // It may have done its work all the same: the next look decides (I4).
+        Err(Trouble::Unknown(why)) => Ok(Asked { is_refused: false, said: format!("; {why}") }),
+        Err(failed @ Trouble::Failed(_)) => Err(failed),
+    }
+}
+
+/// Those of the programs that are not where they should be; or, as a sentence, why that can't
+/// be told yet.
+async fn look(
+    engine: &dyn Engine,
+    id: &str,
+    names: &[String],
+    aim: Aim,
+    patience: Patience,
+) -> Result<Result<Vec<Program>, String>, Trouble> {
+    let programs = match status(engine, id, patience).await {
+        Ok(Some(programs)) => programs,
+        Ok(None) => return Ok(Err("no supervisor answers in the container".into())),
+        Err(Trouble::Failed(failure)) if failure.code == FailureCode::SupervisorctlFailed => {
+            return Ok(Err(failure.message));
+        }
+        Err(trouble) => return Err(trouble),
+    };
+    let mut unsettled = Vec::new();
+    for name in names {
+        match programs.iter().find(|program| program.name == *name) {
+            Some(program) if aim.is_reached(program) => {}
+            Some(program) => unsettled.push(program.clone()),
+            None => return Ok(Err(format!("the supervisor has no program {name}"))),
+        }
+    }
+    Ok(Ok(unsettled))
+}
+
+/// The lines `NAME STATE …`; everything else that it prints is no program.
+fn parse(output: &str) -> Vec<Program> {
+    output
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let (name, state) = (words.next()?, words.next()?);
+            STATES
+                .contains(&state)
+                .then(|| Program { name: name.to_owned(), state: state.to_owned() })
+        })
+        .collect()
+}
+
+/// Whether there is nothing where the daemon should be: no socket file, no configuration that
+/// would name one, or no listener at an address.
+fn is_without_daemon(output: &str) -> bool {
+    output.lines().any(|line| {
+        let line = line.trim().to_ascii_lowercase();
+        (line.starts_with("unix://") && line.ends_with("no such file"))
+            || (line.starts_with("http://") && line.ends_with("refused connection"))
+            || line.starts_with("error: no config file found")
+    })
+}
+
+/// Older versions say so and exit with 0.
+fn is_refused(output: &str) -> bool {
+    output.lines().any(|line| {
+        let line = line.trim();
+        line.starts_with("unix://") && line.ends_with("refused connection")
+    })
+}
+
+/// Whether one of the words means this program.
+fn is_meant(name: &str, words: &[String]) -> bool {
+    let (group, process) = name.split_once(':').unwrap_or((name, name));
+    words.iter().any(|word| {
+        let word = word.trim().trim_end_matches(":*");
+        [name, group, process].iter().any(|part| part.eq_ignore_ascii_case(word))
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const STATUS: &str = "\
-payram-core                      RUNNING   pid 31, uptime 0:00:12
-payram-worker                    STOPPED   Nov 24 07:00 PM
-nginx:nginx_00                   STARTING
-postgresql                       RUNNING   pid 12, uptime 0:00:13
-error: <class 'ConnectionRefusedError'>, [Errno 111] Connection refused
-";
-
-    #[test]
-    fn the_status_names_each_program_with_its_state() {
-        let states: Vec<(String, String)> =
-            parse(STATUS).into_iter().map(|program| (program.name, program.state)).collect();
-        let expected = [
-            ("payram-core", "RUNNING"),
-            ("payram-worker", "STOPPED"),
-            ("nginx:nginx_00", "STARTING"),
-            ("postgresql", "RUNNING"),
-        ];
-        assert_eq!(states, expected.map(|(name, state)| (name.to_owned(), state.to_owned())));
-    }
-
-    #[test]
-    fn only_what_runs_and_is_not_the_database_is_stopped() {
-        let all = parse(STATUS);
-        let exclude = ["postgres".to_owned(), "PostgreSQL".to_owned()];
-        assert_eq!(select(&all, &exclude, None), ["payram-core", "nginx:nginx_00"]);
-        let include = ["nginx".to_owned()];
-        assert_eq!(select(&all, &exclude, Some(&include)), ["nginx:nginx_00"]);
-    }
-}
+mod tests;
