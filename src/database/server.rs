@@ -1,13 +1,12 @@
 //! The server behind the database: where its directory is, and how it was started.
 //!
-//! Called by the driver before it copies the directory. Asked of the server itself and of the
+//! Called by the driver before it copies the directory. Asked of the
 //! container's `/proc`; reads only.
 
 use std::time::Duration;
 
 use futures_util::StreamExt;
 
-use super::runner::{READING_TIMEOUT, Runner};
 use crate::engine::{Engine, ExecRequest, Frame};
 use crate::error::Trouble;
 use crate::machine::failure::FailureCode;
@@ -15,72 +14,108 @@ use crate::machine::failure::FailureCode;
 /// How long the look into the container may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Prints the program, the real directory and its owner, a line each; `$1` is the directory.
-const LOOK: &str = r#"
-pid=$(head -n 1 "$1/postmaster.pid") || exit 1
-readlink "/proc/$pid/exe" || exit 1
-readlink -f "$1" || exit 1
-stat -c %u:%g "$1"
+/// Prints the owners of the processes that are called like the server, a line each.
+const OWNERS: &str = r#"
+for process in /proc/[0-9]*; do
+    name=$(tr '\0' '\n' <"$process/cmdline" 2>/dev/null | sed -n 1p)
+    case ${name##*/} in
+    postgres | postmaster) stat -c %u:%g "$process" ;;
+    esac
+done
+exit 0
 "#;
 
-/// What the server says of itself.
+/// Finds the server that listens on port `$1` and prints its program, directory, the
+/// directory's owner, `PG_VERSION` and its arguments, a line each. Run as the server's own user,
+/// since the kernel tells where a process works to nobody else, root inside a container
+/// included. The server itself would not tell an application's role
+/// (`pg_read_all_settings`). It works in its directory, whose `postmaster.pid` names it and its
+/// port (PostgreSQL manual, section 73.1).
+const LOOK: &str = r#"
+for process in /proc/[0-9]*; do
+    directory=$(readlink "$process/cwd") || continue
+    [ -r "$directory/postmaster.pid" ] || continue
+    [ "$(sed -n 1p "$directory/postmaster.pid")" = "${process#/proc/}" ] || continue
+    [ "$(sed -n 4p "$directory/postmaster.pid")" = "$1" ] || continue
+    readlink "$process/exe" && printf '%s\n' "$directory" && stat -c %u:%g "$directory" &&
+        cat "$directory/PG_VERSION" && tr '\0' '\n' <"$process/cmdline"
+    exit
+done
+echo "no PostgreSQL server listens on port $1" >&2
+exit 1
+"#;
+
+/// How the server is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerFacts {
     /// Its program inside the container.
     pub program: String,
+    /// What it was started with.
+    pub arguments: Vec<String>,
     /// Its directory inside the container, symbolic links resolved.
     pub data_directory: String,
-    /// `postgresql.conf` inside the container.
-    pub config_file: String,
     /// Owner of the directory, `UID:GID`.
     pub owner: String,
     /// `15`
     pub major: u32,
 }
 
-/// Asks the server of a database that is inside a container.
+/// Looks for the server that listens on this port inside a container.
 ///
 /// # Errors
-/// `RUNTIME_INSPECTION_FAILED` when it does not answer or its directory can't be looked at.
+/// `RUNTIME_INSPECTION_FAILED` when there is none or it can't be looked at.
 pub async fn server_facts(
-    runner: &Runner<'_>,
     engine: &dyn Engine,
     container: &str,
+    port: u16,
 ) -> Result<ServerFacts, Trouble> {
-    let code = FailureCode::RuntimeInspectionFailed;
-    let doing = "ask the database server where its directory is";
-    let ask = "select concat_ws('|', current_setting('server_version_num')::int / 10000, \
-               current_setting('config_file'), current_setting('data_directory'))";
-    let answer = runner
-        .psql(None, &[ask], READING_TIMEOUT)
-        .await
-        .map_err(|error| error.trouble(doing, code, code))?;
-    let strange =
-        |found: &str| Trouble::failed(code, format!("{doing}: not understood: {found:?}"));
-    let mut parts = answer.trim().splitn(3, '|');
-    let (Some(major), Some(config_file), Some(directory)) =
-        (parts.next().and_then(|major| major.parse().ok()), parts.next(), parts.next())
-    else {
-        return Err(strange(&answer));
-    };
-    let looked = look(engine, container, directory).await?;
-    let mut lines = looked.lines();
-    match (lines.next(), lines.next(), lines.next()) {
-        (Some(program), Some(real), Some(owner)) => Ok(ServerFacts {
-            program: program.to_owned(),
-            data_directory: real.to_owned(),
-            config_file: config_file.to_owned(),
-            owner: owner.to_owned(),
-            major,
-        }),
-        (_, _, _) => Err(strange(&looked)),
+    let owners = look(engine, container, port, OWNERS, "0").await?;
+    let mut owners: Vec<&str> = owners.lines().collect();
+    owners.sort_unstable();
+    owners.dedup();
+    let mut looked = Err(failed(port, "no process is called postgres or postmaster".into()));
+    for owner in owners {
+        looked = look(engine, container, port, LOOK, owner).await;
+        if looked.is_ok() {
+            break;
+        }
     }
+    let looked = looked?;
+    parse(&looked).ok_or_else(|| {
+        failed(port, format!("expected program, directory, owner and version, found {looked:?}"))
+    })
 }
 
-async fn look(engine: &dyn Engine, container: &str, directory: &str) -> Result<String, Trouble> {
-    let argv = ["sh", "-c", LOOK, "payram-updater", directory].map(str::to_owned).to_vec();
-    // As root: another user may neither enter the directory nor read the process' link.
-    let user = Some("0".to_owned());
+fn parse(looked: &str) -> Option<ServerFacts> {
+    let mut lines = looked.lines();
+    let facts = ServerFacts {
+        program: lines.next()?.to_owned(),
+        data_directory: lines.next()?.to_owned(),
+        owner: lines.next()?.to_owned(),
+        major: lines.next()?.trim().parse().ok()?,
+        // The first is the name it was called by.
+        arguments: lines.skip(1).map(str::to_owned).collect(),
+    };
+    facts.data_directory.starts_with('/').then_some(facts)
+}
+
+fn failed(port: u16, reason: String) -> Trouble {
+    Trouble::failed(
+        FailureCode::RuntimeInspectionFailed,
+        format!("look for the database server on port {port} inside the container: {reason}"),
+    )
+}
+
+async fn look(
+    engine: &dyn Engine,
+    container: &str,
+    port: u16,
+    script: &str,
+    user: &str,
+) -> Result<String, Trouble> {
+    let port_text = port.to_string();
+    let argv = ["sh", "-c", script, "payram-updater", &port_text].map(str::to_owned).to_vec();
+    let user = Some(user.to_owned());
     let request = ExecRequest { argv, env: Vec::new(), user, stdin: false };
     let looked = tokio::time::timeout(LOOK_TIMEOUT, async {
         let mut exec = engine.exec(container, request).await?;
@@ -94,19 +129,29 @@ async fn look(engine: &dyn Engine, container: &str, directory: &str) -> Result<S
         let code = engine.exec_exit_code(&exec.id).await?;
         Ok::<_, Trouble>((out, err, code))
     });
-    let failed = |reason: String| {
-        Trouble::failed(
-            FailureCode::RuntimeInspectionFailed,
-            format!("look at the database's directory {directory}: {reason}"),
-        )
-    };
     match looked.await {
         Ok(Ok((out, _, Some(0)))) => Ok(String::from_utf8_lossy(&out).into_owned()),
-        Ok(Ok((_, err, code))) => Err(failed(format!(
-            "the look ended with {code:?}: {}",
-            String::from_utf8_lossy(&err).trim()
-        ))),
+        Ok(Ok((_, err, code))) => Err(failed(
+            port,
+            format!("the look ended with {code:?}: {}", String::from_utf8_lossy(&err).trim()),
+        )),
         Ok(Err(trouble)) => Err(trouble),
-        Err(_) => Err(failed(format!("no answer within {} s", LOOK_TIMEOUT.as_secs()))),
+        Err(_) => Err(failed(port, format!("no answer within {} s", LOOK_TIMEOUT.as_secs()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_becomes_facts_and_a_cut_one_none() {
+        let looked = "/usr/lib/postgresql/15/bin/postgres\n/srv/db\n101:103\n15\n\
+                      postgres\n-D\n/srv/db\n-c\nconfig_file=/etc/p.conf\n";
+        let facts = parse(looked).expect("facts");
+        assert_eq!((facts.major, facts.owner.as_str()), (15, "101:103"));
+        assert_eq!(facts.arguments, ["-D", "/srv/db", "-c", "config_file=/etc/p.conf"]);
+        assert_eq!(parse("/usr/bin/postgres\n/srv/db\n101:103\n"), None);
+        assert_eq!(parse(""), None);
     }
 }

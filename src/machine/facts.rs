@@ -249,10 +249,8 @@ pub enum Copy {
 pub struct Server {
     /// The server's program inside the container, `/usr/lib/postgresql/15/bin/postgres`.
     pub program: String,
-    /// The directory inside the container.
-    pub data_directory: String,
-    /// `postgresql.conf` inside the container.
-    pub config_file: String,
+    /// What it was started with.
+    pub arguments: Vec<String>,
     /// Owner of the directory, `UID:GID`.
     pub owner: String,
     /// `15`

@@ -201,19 +201,21 @@ fn lone_server_spec(old: &Value, image: &str, server: &Server, labels: &Value) -
             host[key] = old["HostConfig"][key].clone();
         }
     }
+    // Of two settings of one name the later counts.
+    let alone = [
+        "listen_addresses=localhost",
+        "unix_socket_directories=/tmp",
+        "autovacuum=off",
+        "default_transaction_read_only=on",
+    ];
+    let alone = alone.into_iter().flat_map(|setting| ["-c".to_owned(), setting.to_owned()]);
+    let arguments: Vec<String> = server.arguments.iter().cloned().chain(alone).collect();
     json!({
         "Image": image,
         "User": server.owner,
         "Labels": labels,
         "Entrypoint": [server.program],
-        "Cmd": [
-            "-D", server.data_directory,
-            "-c", format!("config_file={}", server.config_file),
-            "-c", "listen_addresses=localhost",
-            "-c", "unix_socket_directories=/tmp",
-            "-c", "autovacuum=off",
-            "-c", "default_transaction_read_only=on",
-        ],
+        "Cmd": arguments,
         // PostgreSQL's fast shutdown (manual, "Shutting Down the Server").
         "StopSignal": "SIGINT",
         "StopTimeout": 60,

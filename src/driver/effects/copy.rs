@@ -31,9 +31,8 @@ impl Effects<'_> {
         if target.access == Access::OnHost {
             return dump(format!("the database is at {}, outside of the container", target.host));
         }
-        let runner = Runner::new(self.engine, &known.hop.old.id, &target);
         let old = &known.hop.old.id;
-        let facts = database::server_facts(&runner, self.engine, old).await?;
+        let facts = database::server_facts(self.engine, old, target.port).await?;
         let container = self.inspect_present(&known.hop.old.id, "old").await?;
         let Some(source) = mounts::host_path(&container, Path::new(&facts.data_directory)) else {
             return fail(
@@ -217,9 +216,8 @@ impl Effects<'_> {
             return Ok(None);
         }
         let container = self.inspect_present(&known.hop.old.id, "old").await?;
-        let runner = Runner::new(self.engine, &known.hop.old.id, &target);
         let old = &known.hop.old.id;
-        let Ok(facts) = database::server_facts(&runner, self.engine, old).await else {
+        let Ok(facts) = database::server_facts(self.engine, old, target.port).await else {
             return Ok(None);
         };
         Ok(mounts::host_path(&container, Path::new(&facts.data_directory)))
@@ -252,8 +250,7 @@ impl Effects<'_> {
 fn server(facts: ServerFacts) -> Server {
     Server {
         program: facts.program,
-        data_directory: facts.data_directory,
-        config_file: facts.config_file,
+        arguments: facts.arguments,
         owner: facts.owner,
         major: facts.major,
     }
