@@ -3,18 +3,21 @@
 //!
 //! # The map
 //!
-//! A request comes in by [`api`] (HTTP). [`plan`] turns it into a job or refuses it;
+//! A request comes in by [`api`] (HTTP) or by [`cli`], which asks the same API over its Unix
+//! socket. [`plan`] turns it into a job or refuses it;
 //! [`driver`] runs the job: *intent → effect → outcome → transition*. What comes next is
 //! decided by [`machine`], which is pure; each of the four is in the [`journal`] before the next
 //! begins. The driver's effects work through [`engine`] (containers), [`database`] (dumps,
 //! evidence), [`restore_point`] (the database's directory) and [`app`] (the core and its
 //! programs). [`inspect`] looks at all of it and says what to do.
 //!
-//! Arrows point one way: `api → inspect → driver → (plan, engine, database, restore_point, app,
-//! journal) → machine`. `machine` imports nothing of ours; nobody imports `api`.
+//! Arrows point one way: `cli, api → inspect → driver → (plan, engine, database, restore_point, app,
+//! journal) → machine`. `machine` imports nothing of ours; nobody imports
+//! `api` or `cli`.
 
 pub mod api;
 pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod database;

@@ -1,0 +1,198 @@
+//! The command line, from which help, completions and the manual page come.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::journal::Mode;
+
+/// What every exit code means, at the foot of the help.
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed or refused
+  2  usage, or a confirmation was needed and there was no terminal to ask on
+  3  the daemon can't be reached
+  4  rolled back: the application serves the old version
+  5  needs an operator
+  130, 141  the watching ended (Ctrl-C, output closed); the upgrade goes on";
+
+const RUN_NOTES: &str = "\
+Ctrl-C only ends the watching (exit 130): the daemon goes on with the upgrade.
+Watch it again with `payram-updater logs -f --until-done`, call it off with
+`payram-updater cancel`.";
+
+/// Upgrades a self-hosted PayRam: ends verified, or exactly where it was before.
+#[derive(Debug, Parser)]
+#[command(name = "payram-updater", version, after_help = EXIT_CODES)]
+pub(super) struct CommandLine {
+    /// JSON instead of text; the default where the output is not a terminal
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Without one it is `serve`.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the daemon; what happens without a command
+    Serve,
+    /// Show the upgrade that runs, or ran last
+    Status,
+    /// Ask whether the daemon answers
+    Health,
+    /// Show the log of the upgrade that runs, or ran last (text, also when piped)
+    Logs(Logs),
+    /// Show what happened, newest first
+    History(History),
+    /// Show what an upgrade would do; changes nothing, exit 1 when it is refused
+    DryRun(Wanted),
+    /// Upgrade: plan, summary, question, progress until the end
+    #[command(after_help = RUN_NOTES)]
+    Run(Run),
+    /// Call off the upgrade that runs: what it began is taken back
+    Cancel(Cancel),
+    /// Look at everything and say what to do; exit 1 when something is broken
+    Inspect,
+    /// Check or export the journal
+    #[command(subcommand)]
+    Journal(Journal),
+    /// Show the version of this program
+    Version,
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page (roff)
+    Man,
+    /// Draw the machine as SVG
+    #[command(hide = true)]
+    Statechart,
+}
+
+/// Of `logs`.
+#[derive(Debug, Args)]
+pub(super) struct Logs {
+    /// Go on with new lines, and with the next upgrade when one begins
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Follow until the upgrade ends, and exit as it ended
+    #[arg(long)]
+    pub until_done: bool,
+}
+
+/// Of `history`.
+#[derive(Debug, Args)]
+pub(super) struct History {
+    /// Only this type: upgrade, backup, restore, rollback, recovery, sync
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
+    /// Only this status: started, succeeded, failed, validated, rolled_back
+    #[arg(long)]
+    pub status: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+}
+
+/// What `dry-run` and `run` are asked for.
+#[derive(Debug, Args)]
+pub(super) struct Wanted {
+    /// The version to go to, or latest
+    #[arg(long, value_name = "VERSION")]
+    pub to: String,
+    /// Who decides what may be done: the policy (dashboard) or you (manual)
+    #[arg(long, value_enum, ignore_case = true, default_value = "manual")]
+    pub mode: ModeName,
+    /// Manual mode: allow a downgrade, or the same version again
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Of `run`.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    pub wanted: Wanted,
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Return as soon as the upgrade has begun
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// Of `cancel`.
+#[derive(Debug, Args)]
+pub(super) struct Cancel {
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// Of `journal`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Journal {
+    /// Walk the hash chain; exit 1 naming the first row that does not hold
+    Verify,
+    /// Print every row as a line of JSON
+    Export,
+}
+
+/// `--mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ModeName {
+    /// The policy decides
+    Dashboard,
+    /// You decide
+    Manual,
+}
+
+impl From<ModeName> for Mode {
+    fn from(name: ModeName) -> Self {
+        match name {
+            ModeName::Dashboard => Mode::Dashboard,
+            ModeName::Manual => Mode::Manual,
+        }
+    }
+}
+
+/// Shells that completions exist for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Shell {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_means_serve() {
+        let line = CommandLine::try_parse_from(["payram-updater"]).expect("parses");
+        assert!(line.command.is_none());
+    }
+
+    #[test]
+    fn a_mode_may_be_written_in_capitals() {
+        let line = ["payram-updater", "dry-run", "--to", "latest", "--mode", "DASHBOARD"];
+        match CommandLine::try_parse_from(line).expect("parses").command {
+            Some(Command::DryRun(wanted)) => assert_eq!(wanted.mode, ModeName::Dashboard),
+            other => panic!("{other:?}"),
+        }
+    }
+}

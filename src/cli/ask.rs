@@ -1,0 +1,73 @@
+//! Asking the operator for consent.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use super::{Context, Exit, Problem};
+
+/// What an operator decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Consent {
+    Given,
+    Declined,
+}
+
+/// Asks on the terminal; `show` is what the question is about. Without a terminal the command
+/// ends with exit 2: silence is no consent.
+///
+/// The question goes to the output when a person reads it, to stderr otherwise, so that JSON
+/// stays JSON.
+pub(super) fn on_terminal(
+    context: &Context,
+    out: &mut dyn Write,
+    question: &str,
+    show: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<Consent, Problem> {
+    let stdin = io::stdin();
+    let is_seen = context.reading.is_person() || io::stderr().is_terminal();
+    if !stdin.is_terminal() || !is_seen {
+        let message = "this needs a confirmation and there is no terminal to ask on: add --yes";
+        return Err(Problem::stopped(Exit::Usage, "CONFIRMATION_NEEDED", message));
+    }
+    let mut stderr = io::stderr();
+    let out: &mut dyn Write = if context.reading.is_person() { out } else { &mut stderr };
+    show(out)?;
+    let consent = ask(&mut stdin.lock(), out, question)?;
+    if consent == Consent::Declined {
+        writeln!(out, "Aborted by user.")?;
+    }
+    Ok(consent)
+}
+
+/// Asks; anything but `y` or `yes`, and the end of the input, declines.
+fn ask(answers: &mut dyn BufRead, out: &mut dyn Write, question: &str) -> io::Result<Consent> {
+    write!(out, "{question} (y/N): ")?;
+    out.flush()?;
+    let mut answer = String::new();
+    if answers.read_line(&mut answer)? == 0 {
+        writeln!(out)?;
+    }
+    let is_yes = matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes");
+    Ok(if is_yes { Consent::Given } else { Consent::Declined })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(text: &str) -> (Consent, String) {
+        let mut out = Vec::new();
+        let consent = ask(&mut text.as_bytes(), &mut out, "Proceed?").expect("asked");
+        (consent, String::from_utf8(out).expect("text"))
+    }
+
+    #[test]
+    fn only_a_yes_is_a_yes() {
+        for yes in ["y\n", "Y\n", "yes\n", " YES \n"] {
+            assert_eq!(answer(yes).0, Consent::Given, "{yes:?}");
+        }
+        for no in ["", "\n", "n\n", "no\n", "yess\n", "ja\n"] {
+            assert_eq!(answer(no).0, Consent::Declined, "{no:?}");
+        }
+        assert_eq!(answer("y\n").1, "Proceed? (y/N): ");
+    }
+}

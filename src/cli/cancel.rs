@@ -1,0 +1,45 @@
+//! `cancel`: calls off the upgrade that runs. The daemon takes back what was begun, and the
+//! version that served before serves again.
+
+use std::io::Write;
+
+use serde_json::json;
+
+use super::answers::{self, CancelAnswer};
+use super::args::Cancel;
+use super::ask::{self, Consent};
+use super::client::Ways;
+use super::{Context, Exit, Problem, Reading, document, follow};
+
+/// `cancel`
+pub(super) async fn cancel(
+    context: &Context,
+    asked: &Cancel,
+    out: &mut dyn Write,
+) -> Result<Exit, Problem> {
+    let job = follow::status(&context.client).await?.job;
+    if !job.is_active() {
+        let message = "no upgrade is under way";
+        return Err(Problem::stopped(Exit::Failed, "NOTHING_TO_CANCEL", message));
+    }
+    if !asked.yes {
+        let consent = ask::on_terminal(context, out, "Call it off?", |out| {
+            writeln!(out, "{} ({}) is under way: {}", job.job_id, job.way(), job.message)?;
+            writeln!(out, "Called off, it takes back what it began.")
+        })?;
+        if consent == Consent::Declined {
+            return Ok(Exit::Done);
+        }
+    }
+    let body = json!({"jobId": job.job_id});
+    let raw = context.client.post("/upgrade/cancel", &body, Ways::SocketOnly).await?;
+    match context.reading {
+        Reading::Json => document(out, &raw)?,
+        Reading::Person | Reading::Text => {
+            let answer: CancelAnswer = answers::read("/upgrade/cancel", &raw)?;
+            writeln!(out, "{}: {}.", job.job_id, answer.message)?;
+            writeln!(out, "Watch it: payram-updater logs -f --until-done")?;
+        }
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,209 @@
+//! `inspect`: the verdict over this host, what was found, and what to do (contract section 6).
+//! Exit 1 when it is BROKEN.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::config::Settings;
+use crate::engine::docker::Docker;
+use crate::journal::Reader;
+
+use super::answers::{self, Job, Playbook};
+use super::client::ClientError;
+use super::screen::{Screen, Tone, clean};
+use super::{Context, Exit, Problem, Reading, document, render};
+
+/// `inspect`
+pub(super) async fn inspect(context: &Context, out: &mut dyn Write) -> Result<Exit, Problem> {
+    let raw = match context.client.look("/upgrade/inspect").await {
+        Ok(raw) => raw,
+        Err(error @ ClientError::Unreachable { .. }) => inspect_here(error).await?,
+        Err(error) => return Err(error.into()),
+    };
+    let report: Report = answers::read("/upgrade/inspect", &raw)?;
+    match context.reading {
+        Reading::Json => document(out, &raw)?,
+        Reading::Person | Reading::Text => show(out, context.screen, &report)?,
+    }
+    Ok(if report.overall_state == BROKEN { Exit::Failed } else { Exit::Done })
+}
+
+/// The same report, made by this process while the daemon can't be reached: its JSON. Where the
+/// settings or the journal are not for this user, the daemon is what is missing.
+async fn inspect_here(unreachable: ClientError) -> Result<Value, Problem> {
+    let Ok((settings, _)) = Settings::load() else { return Err(unreachable.into()) };
+    let engine = Docker::connect(&settings.docker_bin, settings.docker_host.as_deref()).await;
+    let engine = engine
+        .map_err(|error| Problem::stopped(Exit::Failed, "DOCKER_DAEMON_DOWN", error.to_string()))?;
+    let report = if settings.journal_path().exists() {
+        let reader = Reader::open(&settings.journal_path())
+            .map_err(|error| Problem::stopped(Exit::Failed, "JOURNAL_ERROR", error.to_string()))?;
+        crate::inspect::inspect(&settings, &engine, &reader).await
+    } else {
+        crate::inspect::inspect_without_journal(&settings, &engine).await
+    };
+    serde_json::to_value(&report)
+        .map_err(|error| Problem::stopped(Exit::Failed, "UNKNOWN", error.to_string()))
+}
+
+const OK: &str = "OK";
+const BROKEN: &str = "BROKEN";
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Report {
+    overall_state: String,
+    issues: Vec<Issue>,
+    recommendations: Vec<Recommendation>,
+    last_job: Option<Job>,
+    recovery_playbook: Option<Playbook>,
+    update_info: Option<UpdateInfo>,
+    checks: BTreeMap<String, CheckResult>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Issue {
+    component: String,
+    description: String,
+    severity: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Recommendation {
+    action: String,
+    description: String,
+    priority: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct CheckResult {
+    status: String,
+    message: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct UpdateInfo {
+    current_version: String,
+    latest_version: String,
+    update_available: bool,
+    message: String,
+}
+
+fn show(out: &mut dyn Write, screen: Screen, report: &Report) -> io::Result<()> {
+    let tone = match report.overall_state.as_str() {
+        OK => Tone::Good,
+        BROKEN => Tone::Bad,
+        _ => Tone::Unsure,
+    };
+    writeln!(out, "PayRam on this host: {}", screen.paint(tone, &clean(&report.overall_state)))?;
+    let heading =
+        |out: &mut dyn Write, text: &str| writeln!(out, "\n{}", screen.paint(Tone::Strong, text));
+    heading(out, "Checks")?;
+    let room = report.checks.keys().map(|name| name.chars().count()).max().unwrap_or(0);
+    for (name, check) in &report.checks {
+        let mark = match check.status.as_str() {
+            OK => screen.paint(Tone::Good, "✔"),
+            "WARNING" => screen.paint(Tone::Unsure, "!"),
+            "FAILED" => screen.paint(Tone::Bad, "✘"),
+            _ => screen.paint(Tone::Faint, "?"),
+        };
+        let text = screen.hang(room + 6, &check.message);
+        writeln!(out, "  {mark} {:<room$}  {text}", clean(name))?;
+    }
+    if !report.issues.is_empty() {
+        heading(out, "Found")?;
+    }
+    for issue in &report.issues {
+        let tone = match issue.severity.as_str() {
+            "CRITICAL" => Tone::Bad,
+            "WARNING" => Tone::Unsure,
+            _ => Tone::Faint,
+        };
+        let severity = screen.paint(tone, &format!("{:<8}", clean(&issue.severity)));
+        let text = format!("{}: {}", issue.component, issue.description);
+        writeln!(out, "  {severity}  {}", screen.hang(12, &text))?;
+    }
+    if let Some(update) = &report.update_info {
+        let tone = if update.update_available { Tone::Unsure } else { Tone::Faint };
+        heading(out, "Updates")?;
+        let versions =
+            format!("{} runs, {} is the latest", update.current_version, update.latest_version);
+        writeln!(out, "  {}", screen.paint(tone, &clean(&versions)))?;
+        writeln!(out, "  {}", screen.hang(2, &update.message))?;
+    }
+    if let Some(job) = report.last_job.as_ref().filter(|job| !job.is_none()) {
+        heading(out, "Last upgrade")?;
+        let state = job.phase.as_deref().unwrap_or(&job.state);
+        let text = format!("{}: {state}: {}", job.way(), job.message);
+        writeln!(out, "  {}", screen.hang(2, &text))?;
+    }
+    if !report.recommendations.is_empty() {
+        heading(out, "Recommended")?;
+    }
+    let mut recommended: Vec<&Recommendation> = report.recommendations.iter().collect();
+    recommended.sort_by_key(|recommendation| recommendation.priority);
+    for (index, recommendation) in recommended.into_iter().enumerate() {
+        let action = screen.paint(Tone::Strong, &clean(&recommendation.action));
+        let text = screen.hang(5, &recommendation.description);
+        writeln!(out, "  {}. {action}\n     {text}", index + 1)?;
+    }
+    if let Some(book) = &report.recovery_playbook {
+        writeln!(out)?;
+        render::playbook(out, screen, book)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_person_reads_verdict_evidence_and_what_to_do() {
+        let report: Report = serde_json::from_value(json!({
+            "overallState": "BROKEN",
+            "issues": [{"component": "dockerDaemon", "description": "no answer",
+                "severity": "CRITICAL"}],
+            "recommendations": [
+                {"action": "retry", "description": "Run it again.", "priority": 2},
+                {"action": "recover", "description": "Start Docker.", "priority": 1}],
+            "updateInfo": {"currentVersion": "1.9.6", "latestVersion": "1.9.7",
+                "updateAvailable": true, "message": "1.9.7 can be installed."},
+            "checks": {"dockerDaemon": {"status": "FAILED", "message": "no answer"},
+                "policy": {"status": "OK", "message": "read"}},
+        }))
+        .expect("a report");
+        let mut out = Vec::new();
+        show(&mut out, Screen { color: false, width: 80 }, &report).expect("written");
+        let expected = "\
+PayRam on this host: BROKEN
+
+Checks
+  ✘ dockerDaemon  no answer
+  ✔ policy        read
+
+Found
+  CRITICAL  dockerDaemon: no answer
+
+Updates
+  1.9.6 runs, 1.9.7 is the latest
+  1.9.7 can be installed.
+
+Recommended
+  1. recover
+     Start Docker.
+  2. retry
+     Run it again.
+";
+        assert_eq!(String::from_utf8(out).expect("text"), expected);
+    }
+}

@@ -1,0 +1,275 @@
+//! The commands (contract section 7): what an operator types.
+//!
+//! `main` calls [`run`] and nothing else. A command's way: [`args`] parses it, [`client`]
+//! fetches from the daemon, a module of the command's name renders into a `Write`. Nothing
+//! here changes the world: only the daemon does, asked over its socket. No module outside
+//! imports this one.
+
+mod answers;
+mod args;
+mod ask;
+mod cancel;
+mod client;
+mod completions;
+mod follow;
+mod history;
+mod inspect;
+mod journal;
+mod logs;
+mod man;
+mod progress;
+mod render;
+mod run;
+mod screen;
+mod serve;
+mod statechart;
+mod status;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde_json::{Value, json};
+
+use self::args::{Command, CommandLine};
+use self::client::{Client, ClientError};
+use self::screen::Screen;
+use crate::config::ClientSettings;
+
+/// How a command ends, as its exit code (contract section 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// 0
+    Done,
+    /// 1
+    Failed,
+    /// 2: usage, or no terminal to ask on.
+    Usage,
+    /// 3: the daemon can't be reached.
+    Unreachable,
+    /// 4: the application serves the old version.
+    RolledBack,
+    /// 5
+    NeedsOperator,
+    /// 130, as a shell counts SIGINT: the watching ended, the upgrade goes on.
+    Interrupted,
+    /// 141, as a shell counts SIGPIPE: nobody reads what a running upgrade says.
+    OutputClosed,
+}
+
+impl Exit {
+    fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Unreachable => 3,
+            Exit::RolledBack => 4,
+            Exit::NeedsOperator => 5,
+            Exit::Interrupted => 130,
+            Exit::OutputClosed => 141,
+        }
+    }
+}
+
+/// What keeps a command from its end.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    /// The output can't be written.
+    #[error("write the output: {0}")]
+    Output(#[from] io::Error),
+    /// The daemon did not answer, or not with what was asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Anything else, with its own exit code.
+    #[error("{message}")]
+    Stopped {
+        /// How the command ends.
+        exit: Exit,
+        /// For programs.
+        code: &'static str,
+        /// For a person.
+        message: String,
+    },
+}
+
+impl Problem {
+    fn stopped(exit: Exit, code: &'static str, message: impl Into<String>) -> Self {
+        Problem::Stopped { exit, code, message: message.into() }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Problem::Output(_) => Exit::Failed,
+            Problem::Client(error) => error.exit(),
+            Problem::Stopped { exit, .. } => *exit,
+        }
+    }
+
+    fn code(&self) -> &str {
+        match self {
+            Problem::Output(_) => "OUTPUT_FAILED",
+            Problem::Client(error) => error.code(),
+            Problem::Stopped { code, .. } => code,
+        }
+    }
+}
+
+/// Who reads the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// A person at a terminal.
+    Person,
+    /// A program.
+    Json,
+    /// A pipe or a file that takes lines as they come: a log, a script, a picture.
+    Text,
+}
+
+impl Reading {
+    fn of(command: &Command, wants_json: bool, is_terminal: bool) -> Self {
+        let speaks_text = match command {
+            Command::Run(asked) => !asked.detach,
+            Command::Logs(_)
+            | Command::Completions { .. }
+            | Command::Man
+            | Command::Statechart
+            | Command::Journal(args::Journal::Export) => true,
+            Command::Serve
+            | Command::Status
+            | Command::Health
+            | Command::History(_)
+            | Command::DryRun(_)
+            | Command::Cancel(_)
+            | Command::Inspect
+            | Command::Journal(args::Journal::Verify)
+            | Command::Version => false,
+        };
+        match (wants_json, is_terminal, speaks_text) {
+            (true, _, _) | (false, false, false) => Reading::Json,
+            (false, true, _) => Reading::Person,
+            (false, false, true) => Reading::Text,
+        }
+    }
+
+    fn is_person(self) -> bool {
+        self == Reading::Person
+    }
+}
+
+/// What every command works with.
+struct Context {
+    client: Client,
+    reading: Reading,
+    screen: Screen,
+}
+
+/// Runs the command that these arguments name.
+pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let line = match CommandLine::try_parse_from(arguments) {
+        Ok(line) => line,
+        Err(error) => {
+            // Help that nobody reads (`--help | head`) is no failure.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let command = line.command.unwrap_or(Command::Serve);
+    if matches!(command, Command::Serve) {
+        return serve::serve().await;
+    }
+    let reading = Reading::of(&command, line.json, io::stdout().is_terminal());
+    // Not locked: the display of a running upgrade draws from a thread of its own.
+    let mut out = io::stdout();
+    let ended = dispatch(command, reading, &mut out).await;
+    let exit = match ended.and_then(|exit| flushed(&mut out, exit)) {
+        Ok(exit) => exit,
+        Err(Problem::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(problem) => {
+            complain(&problem, reading, &mut out);
+            problem.exit()
+        }
+    };
+    ExitCode::from(exit.code())
+}
+
+/// The exit code once everything is written. A reader that has gone does not change it: it may
+/// say how an upgrade ended.
+fn flushed(out: &mut dyn Write, exit: Exit) -> Result<Exit, Problem> {
+    match out.flush() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(exit),
+    }
+}
+
+async fn dispatch(
+    command: Command,
+    reading: Reading,
+    out: &mut dyn Write,
+) -> Result<Exit, Problem> {
+    let context = || {
+        let client = Client::new(&settings()?)?;
+        Ok::<_, Problem>(Context { client, reading, screen: Screen::of_stdout() })
+    };
+    match command {
+        // Answered before: the daemon has a life of its own.
+        Command::Serve => Ok(Exit::Done),
+        Command::Status => status::status(&context()?, out).await,
+        Command::Health => status::health(&context()?, out).await,
+        Command::Logs(asked) => logs::logs(&context()?, &asked, out).await,
+        Command::History(asked) => history::history(&context()?, &asked, out).await,
+        Command::DryRun(wanted) => run::dry_run(&context()?, &wanted, out).await,
+        Command::Run(asked) => run::run(&context()?, &asked, out).await,
+        Command::Cancel(asked) => cancel::cancel(&context()?, &asked, out).await,
+        Command::Inspect => inspect::inspect(&context()?, out).await,
+        Command::Journal(asked) => journal::journal(&settings()?.state_dir, &asked, reading, out),
+        Command::Version => {
+            let version = env!("CARGO_PKG_VERSION");
+            match reading {
+                Reading::Person | Reading::Text => writeln!(out, "payram-updater {version}")?,
+                Reading::Json => document(out, &json!({"version": version}))?,
+            }
+            Ok(Exit::Done)
+        }
+        Command::Completions { shell } => {
+            out.write_all(completions::script(shell).as_bytes())?;
+            Ok(Exit::Done)
+        }
+        Command::Man => {
+            out.write_all(man::page().as_bytes())?;
+            Ok(Exit::Done)
+        }
+        Command::Statechart => {
+            out.write_all(statechart::svg().as_bytes())?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn settings() -> Result<ClientSettings, Problem> {
+    ClientSettings::load()
+        .map_err(|error| Problem::stopped(Exit::Failed, "INVALID_SETTINGS", error.to_string()))
+}
+
+/// One JSON document.
+fn document(out: &mut dyn Write, value: &Value) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)
+}
+
+/// One JSON object on a line of its own.
+fn object_line(out: &mut dyn Write, value: &Value) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    writeln!(out)?;
+    out.flush()
+}
+
+/// Says what went wrong: a sentence where a person looks, and JSON where a program reads.
+fn complain(problem: &Problem, reading: Reading, out: &mut dyn Write) {
+    // There is nowhere left to report a failure to report.
+    let _ = writeln!(io::stderr(), "payram-updater: {problem}");
+    if reading == Reading::Json {
+        let _ = document(out, &json!({"error": problem.to_string(), "code": problem.code()}));
+    }
+}

@@ -1,0 +1,330 @@
+//! What a person reads about a plan and about the end of an upgrade. Pure: from answers to
+//! text, so that every line of it is tested.
+
+use std::io::{self, Write};
+
+use super::Exit;
+use super::answers::{Job, Plan, Playbook};
+use super::screen::{self, Screen, Tone, clean};
+use crate::journal::Mode;
+
+/// Columns between the sides of the summary box.
+const INNER: usize = 62;
+
+/// Columns of a label in the summary box, and of its value with the room after it.
+const LABEL: usize = 18;
+const VALUE: usize = INNER - 2 - LABEL;
+
+/// The summary before the question (contract section 7, to the byte).
+pub(super) fn summary_box(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
+    let rule = "═".repeat(INNER);
+    writeln!(out, "╔{rule}╗")?;
+    writeln!(out, "║{:<INNER$}║", "                     UPGRADE SUMMARY")?;
+    writeln!(out, "╠{rule}╣")?;
+    let lines = [
+        ("Mode:", &plan.mode),
+        ("Requested Target:", &plan.requested_target),
+        ("Resolved Target:", &plan.resolved_target),
+        ("Image:", &plan.image_repo),
+        ("Container:", &plan.container_name),
+    ];
+    for (label, value) in lines {
+        // A value that is too long for its line goes on in the next: nothing is cut off.
+        let value: Vec<char> = clean(value).chars().collect();
+        for (index, part) in value.chunks(VALUE - 1).enumerate() {
+            let label = if index == 0 { label } else { "" };
+            let part: String = part.iter().collect();
+            writeln!(out, "║  {label:<LABEL$}{part:<VALUE$}║")?;
+        }
+    }
+    writeln!(out, "╠{rule}╣")?;
+    writeln!(out, "║{:<INNER$}║", "  ⚠️  This will stop and replace the container.")?;
+    writeln!(out, "║{:<INNER$}║", "     Brief downtime expected.")?;
+    if plan.mode == Mode::Dashboard.as_str() {
+        writeln!(out, "║{:<INNER$}║", "     The policy's breakpoints are passed one by one.")?;
+    }
+    writeln!(out, "╚{rule}╝")
+}
+
+/// Route, checks and notes of a plan.
+pub(super) fn plan_details(out: &mut dyn Write, screen: Screen, plan: &Plan) -> io::Result<()> {
+    if !plan.route.is_empty() {
+        let from = plan.from_version.as_deref().map(clean);
+        writeln!(out, "{}", screen.paint(Tone::Strong, "Route"))?;
+        if let Some(from) = from.filter(|from| !from.is_empty()) {
+            writeln!(out, "  {from} serves now")?;
+        }
+        for hop in &plan.route {
+            let head = format!("  → {} ", clean(&hop.version));
+            let text = match hop.why.as_str() {
+                "" => hop.image.clone(),
+                why => format!("{} ({why})", hop.image),
+            };
+            writeln!(out, "{head}{}", screen.hang(head.chars().count(), &text))?;
+        }
+    }
+    if let Some(gate) = &plan.stopped_at {
+        let reason = gate.reason.as_deref().unwrap_or("an operator must pass it by hand");
+        let text = format!("before {}: {reason}", gate.version);
+        writeln!(out, "  {} {}", screen.paint(Tone::Unsure, "stops"), screen.hang(8, &text))?;
+        if let Some(docs) = &gate.docs {
+            writeln!(out, "        {}", clean(docs))?;
+        }
+    }
+    if !plan.checks.is_empty() {
+        writeln!(out, "{}", screen.paint(Tone::Strong, "Checks"))?;
+        let room = plan.checks.iter().map(|check| check.name.chars().count()).max().unwrap_or(0);
+        for check in &plan.checks {
+            let mark = match check.passed {
+                true => screen.paint(Tone::Good, "✔"),
+                false => screen.paint(Tone::Bad, "✘"),
+            };
+            let text = screen.hang(room + 6, &check.message);
+            writeln!(out, "  {mark} {:<room$}  {text}", clean(&check.name))?;
+        }
+    }
+    if !plan.notes.is_empty() {
+        writeln!(out, "{}", screen.paint(Tone::Strong, "Notes"))?;
+        for note in &plan.notes {
+            writeln!(out, "  • {}", screen.hang(4, note))?;
+        }
+    }
+    Ok(())
+}
+
+/// Why a plan can't be run, and where to look.
+pub(super) fn refusal(out: &mut dyn Write, screen: Screen, plan: &Plan) -> io::Result<()> {
+    let head = screen.paint(Tone::Bad, "✘ Refused:");
+    writeln!(out, "{head} {}", screen.hang(2, &plan.message))?;
+    writeln!(out, "  Code: {}", clean(&plan.failure_code))?;
+    plan_details(out, screen, plan)?;
+    writeln!(out)?;
+    let hint = "Nothing was changed. `payram-updater inspect` looks at the whole host and says \
+                what to do.";
+    writeln!(out, "{}", screen.hang(0, hint))
+}
+
+/// How an upgrade ended.
+pub(super) fn closing(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Result<()> {
+    let (tone, head) = match job.exit() {
+        Exit::Done => (Tone::Good, "✔ Done"),
+        Exit::RolledBack => (Tone::Unsure, "↺ Rolled back, the old version serves"),
+        Exit::NeedsOperator => (Tone::Bad, "✘ Needs an operator"),
+        Exit::Failed | Exit::Usage | Exit::Unreachable | Exit::Interrupted | Exit::OutputClosed => {
+            (Tone::Bad, "✘ Failed")
+        }
+    };
+    writeln!(out, "{}  {}", screen.paint(tone, head), clean(&job.way()))?;
+    writeln!(out, "  {}", screen.hang(2, &job.message))?;
+    if !job.failure_code.is_empty() {
+        writeln!(out, "  Code:     {}", clean(&job.failure_code))?;
+    }
+    if let Some(downtime) = job.downtime_seconds {
+        writeln!(out, "  Downtime: {}", screen::seconds(downtime))?;
+    }
+    if let Some(path) = job.backup_path.as_deref().filter(|path| !path.is_empty()) {
+        writeln!(out, "  Backup:   {}", clean(path))?;
+    }
+    Ok(())
+}
+
+/// What to do about a failure.
+pub(super) fn playbook(out: &mut dyn Write, screen: Screen, book: &Playbook) -> io::Result<()> {
+    let title = match book.title.as_str() {
+        "" => book.code.as_str(),
+        title => title,
+    };
+    writeln!(out, "{}", screen.paint(Tone::Strong, &format!("What to do: {}", clean(title))))?;
+    if !book.user_message.is_empty() {
+        writeln!(out, "  {}", screen.hang(2, &book.user_message))?;
+    }
+    if !book.data_risk.is_empty() {
+        writeln!(out, "  Risk for data: {}", clean(&book.data_risk))?;
+    }
+    for (index, step) in book.ssh_steps.iter().enumerate() {
+        // A command is never wrapped: it is there to be copied.
+        for (line, text) in step.lines().enumerate() {
+            let head = if line == 0 { numbered(index + 1, text) } else { "   ".to_owned() };
+            writeln!(out, "  {head}{}", clean(text))?;
+        }
+    }
+    if let Some(path) = book.backup_path.as_deref().filter(|path| !path.is_empty()) {
+        writeln!(out, "  Backup: {}", clean(path))?;
+    }
+    if let Some(docs) = book.docs_url.as_deref().filter(|docs| !docs.is_empty()) {
+        writeln!(out, "  Docs: {}", clean(docs))?;
+    }
+    Ok(())
+}
+
+/// The number of a step, unless its text brings one.
+fn numbered(number: usize, text: &str) -> String {
+    let has_number = text
+        .split_once(['.', ')'])
+        .is_some_and(|(head, _)| !head.is_empty() && head.bytes().all(|b| b.is_ascii_digit()));
+    if has_number { String::new() } else { format!("{number}. ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::answers::{Check, RouteHop, StoppedAt};
+    use super::*;
+
+    const PLAIN: Screen = Screen { color: false, width: 80 };
+
+    fn text(render: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> String {
+        let mut out = Vec::new();
+        render(&mut out).expect("a vector takes everything");
+        String::from_utf8(out).expect("text")
+    }
+
+    fn plan(mode: &str, target: &str) -> Plan {
+        Plan {
+            state: "READY".into(),
+            mode: mode.into(),
+            requested_target: target.into(),
+            image_repo: "payramapp/payram".into(),
+            container_name: "payram".into(),
+            ..Plan::default()
+        }
+    }
+
+    #[test]
+    fn the_summary_in_dashboard_mode_is_the_contracts_with_a_line_about_breakpoints() {
+        let expected = "\
+╔══════════════════════════════════════════════════════════════╗
+║                     UPGRADE SUMMARY                          ║
+╠══════════════════════════════════════════════════════════════╣
+║  Mode:             DASHBOARD                                 ║
+║  Requested Target: latest                                    ║
+║  Image:            payramapp/payram                          ║
+║  Container:        payram                                    ║
+╠══════════════════════════════════════════════════════════════╣
+║  ⚠️  This will stop and replace the container.               ║
+║     Brief downtime expected.                                 ║
+║     The policy's breakpoints are passed one by one.          ║
+╚══════════════════════════════════════════════════════════════╝
+";
+        assert_eq!(text(|out| summary_box(out, &plan("DASHBOARD", "latest"))), expected);
+    }
+
+    #[test]
+    fn the_summary_in_manual_mode_is_the_contracts() {
+        let expected = "\
+╔══════════════════════════════════════════════════════════════╗
+║                     UPGRADE SUMMARY                          ║
+╠══════════════════════════════════════════════════════════════╣
+║  Mode:             MANUAL                                    ║
+║  Requested Target: latest                                    ║
+║  Resolved Target:  1.9.7                                     ║
+╠══════════════════════════════════════════════════════════════╣
+║  ⚠️  This will stop and replace the container.               ║
+║     Brief downtime expected.                                 ║
+╚══════════════════════════════════════════════════════════════╝
+";
+        let plan = Plan {
+            resolved_target: "1.9.7".into(),
+            image_repo: String::new(),
+            container_name: String::new(),
+            ..plan("MANUAL", "latest")
+        };
+        assert_eq!(text(|out| summary_box(out, &plan)), expected);
+    }
+
+    #[test]
+    fn a_name_too_long_for_the_box_goes_on_in_the_next_line() {
+        let plan = Plan { container_name: "%".repeat(60), ..plan("MANUAL", "1.9.7") };
+        let shown = text(|out| summary_box(out, &plan));
+        assert_eq!(shown.matches('%').count(), 60);
+        let widths = shown.lines().map(|line| line.chars().count());
+        assert!(widths.into_iter().all(|width| width == INNER + 2), "{shown}");
+    }
+
+    #[test]
+    fn a_refusal_names_code_evidence_and_the_next_command() {
+        let plan = Plan {
+            state: "FAILED".into(),
+            failure_code: "DISK_SPACE_LOW".into(),
+            message: "/var/lib has 1.0 GB free, 2.5 GB are needed".into(),
+            from_version: Some("1.9.6".into()),
+            route: vec![RouteHop {
+                version: "1.9.7".into(),
+                image: "payramapp/payram:1.9.7".into(),
+                why: "target".into(),
+            }],
+            stopped_at: Some(StoppedAt {
+                version: "2.0.0".into(),
+                reason: Some("move the keys first".into()),
+                docs: Some("https://docs.payram.com/x".into()),
+            }),
+            checks: vec![
+                Check { name: "engine".into(), passed: true, message: "answers".into() },
+                Check { name: "disk:backup".into(), passed: false, message: "short".into() },
+            ],
+            notes: vec!["worth knowing".into()],
+            ..plan("MANUAL", "1.9.7")
+        };
+        let expected = "\
+✘ Refused: /var/lib has 1.0 GB free, 2.5 GB are needed
+  Code: DISK_SPACE_LOW
+Route
+  1.9.6 serves now
+  → 1.9.7 payramapp/payram:1.9.7 (target)
+  stops before 2.0.0: move the keys first
+        https://docs.payram.com/x
+Checks
+  ✔ engine       answers
+  ✘ disk:backup  short
+Notes
+  • worth knowing
+
+Nothing was changed. `payram-updater inspect` looks at the whole host and says
+what to do.
+";
+        assert_eq!(text(|out| refusal(out, PLAIN, &plan)), expected);
+    }
+
+    #[test]
+    fn the_end_says_where_the_merchant_is() {
+        let job = Job {
+            job_id: "job-1".into(),
+            state: "FAILED".into(),
+            phase: Some("ROLLED_BACK".into()),
+            failure_code: "HEALTHCHECK_FAILED".into(),
+            message: "health never came".into(),
+            from_version: Some("1.9.6".into()),
+            resolved_target: "1.9.7".into(),
+            downtime_seconds: Some(12.34),
+            backup_path: Some("/b.dump".into()),
+            ..Job::default()
+        };
+        let expected = "\
+↺ Rolled back, the old version serves  1.9.6 → 1.9.7
+  health never came
+  Code:     HEALTHCHECK_FAILED
+  Downtime: 12.3 s
+  Backup:   /b.dump
+";
+        assert_eq!(text(|out| closing(out, PLAIN, &job)), expected);
+        let colored = Screen { color: true, width: 80 };
+        assert!(text(|out| closing(out, colored, &job)).starts_with("\x1b[33m↺"));
+    }
+
+    #[test]
+    fn a_playbook_is_numbered_once_and_its_commands_stay_whole() {
+        let long = format!("docker logs {}", "x".repeat(100));
+        let book = Playbook {
+            title: "Health".into(),
+            user_message: "The old version serves.".into(),
+            data_risk: "NONE".into(),
+            ssh_steps: vec![long.clone(), "2. docker ps".into()],
+            docs_url: Some("https://docs.payram.com/y".into()),
+            ..Playbook::default()
+        };
+        let expected = format!(
+            "What to do: Health\n  The old version serves.\n  Risk for data: NONE\n  \
+             1. {long}\n  2. docker ps\n  Docs: https://docs.payram.com/y\n"
+        );
+        assert_eq!(text(|out| playbook(out, PLAIN, &book)), expected);
+    }
+}

@@ -1,0 +1,110 @@
+//! `serve`: the daemon. Puts the parts together and ends them in order.
+
+use std::os::unix::net::UnixDatagram;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::api::Api;
+use crate::config::{LogFormat, Settings};
+use crate::driver::{Driver, StateLock};
+use crate::engine::Engine;
+use crate::engine::docker::Docker;
+use crate::journal::Reader;
+
+/// Runs until SIGTERM or SIGINT; the step in hand is finished or left resumable first.
+pub(super) async fn serve() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("payram-updater: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let (settings, warnings) = Settings::load()?;
+    start_log(&settings);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let stop = CancellationToken::new();
+    let lock = StateLock::take(&settings.state_dir)?;
+    let settings = Arc::new(settings);
+    let engine: Arc<dyn Engine> =
+        Arc::new(Docker::connect(&settings.docker_bin, settings.docker_host.as_deref()).await?);
+    let driver =
+        Arc::new(Driver::new(Arc::clone(&settings), Arc::clone(&engine), lock, stop.clone())?);
+    let reader = Arc::new(Reader::open(&settings.journal_path())?);
+    let api = Arc::new(Api::new(
+        Arc::clone(&settings),
+        Arc::clone(&engine),
+        Arc::clone(&driver),
+        reader,
+        stop.clone(),
+    ));
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        engine = engine.endpoint(),
+        state = %settings.state_dir.display(),
+        "payram-updater starts"
+    );
+    tokio::spawn(stop_on_signal(stop.clone())?);
+    let runs = tokio::spawn(async move { driver.run().await });
+    let served = api.serve(|| notify("READY=1")).await;
+    // A listener that failed ends the daemon in the same order as a signal.
+    stop.cancel();
+    notify("STOPPING=1");
+    runs.await?;
+    served?;
+    tracing::info!("payram-updater has ended; an unfinished upgrade goes on at the next start");
+    Ok(())
+}
+
+fn stop_on_signal(
+    stop: CancellationToken,
+) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("asked to end: finishing the step in hand");
+        stop.cancel();
+    })
+}
+
+fn start_log(settings: &Settings) {
+    // Settings are checked: the filter parses.
+    let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// Tells systemd (sd_notify(3)); without it there is nobody to tell.
+fn notify(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let told = UnixDatagram::unbound().and_then(|socket| {
+        match path.to_string_lossy().strip_prefix('@') {
+            // An abstract socket: its name begins with a zero byte.
+            Some(name) => {
+                use std::os::linux::net::SocketAddrExt;
+                let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+                socket.send_to_addr(state.as_bytes(), &address)
+            }
+            None => socket.send_to(state.as_bytes(), &path),
+        }
+    });
+    if let Err(error) = told {
+        tracing::warn!(%error, "systemd could not be told {state}");
+    }
+}

@@ -1,0 +1,131 @@
+//! `status` and `health`.
+
+use std::io::{self, Write};
+
+use super::answers::Job;
+use super::screen::{self, Screen, Tone, clean};
+use super::{Context, Exit, Problem, Reading, document, follow, render};
+
+/// `status`: the job that runs, or ran last.
+pub(super) async fn status(context: &Context, out: &mut dyn Write) -> Result<Exit, Problem> {
+    let now = follow::status(&context.client).await?;
+    match context.reading {
+        Reading::Json => document(out, &now.raw)?,
+        Reading::Person | Reading::Text => show(out, context.screen, &now.job)?,
+    }
+    Ok(Exit::Done)
+}
+
+/// `health`: whether the daemon answers.
+pub(super) async fn health(context: &Context, out: &mut dyn Write) -> Result<Exit, Problem> {
+    let raw = context.client.get("/health").await?;
+    match context.reading {
+        Reading::Json => document(out, &raw)?,
+        Reading::Person | Reading::Text => writeln!(out, "The daemon answers.")?,
+    }
+    Ok(Exit::Done)
+}
+
+fn show(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Result<()> {
+    if job.is_none() {
+        writeln!(out, "No upgrade was ever run here.")?;
+        return writeln!(out, "Plan one: payram-updater dry-run --to latest");
+    }
+    let head = format!("{}  {}", clean(&job.way()), clean(&job.mode));
+    writeln!(out, "{}", screen.paint(Tone::Strong, &head))?;
+    let mut row = |label: &str, value: &str| match value {
+        "" => Ok(()),
+        value => writeln!(out, "  {label:<10}{}", screen.hang(12, value)),
+    };
+    let state = [Some(job.state.as_str()), job.phase.as_deref(), job.step.as_deref()];
+    let state: Vec<&str> = state.into_iter().flatten().filter(|part| !part.is_empty()).collect();
+    row("State", &state.join(" · "))?;
+    row("Message", &job.message)?;
+    if job.activity.as_deref() != Some(&job.message) {
+        row("Now", job.activity.as_deref().unwrap_or_default())?;
+    }
+    row("Progress", &progress(job))?;
+    row(
+        "PayRam",
+        match job.serving {
+            Some(true) => "answers",
+            Some(false) => "does not answer",
+            None => "",
+        },
+    )?;
+    row("Failure", &job.failure_code)?;
+    row("Downtime", &job.downtime_seconds.map(screen::seconds).unwrap_or_default())?;
+    row("Backup", job.backup_path.as_deref().unwrap_or_default())?;
+    row("Began", &in_utc(&job.created_at))?;
+    row("Changed", &in_utc(&job.updated_at))?;
+    row("Job", &job.job_id)?;
+    if let Some(book) = &job.recovery_playbook {
+        writeln!(out)?;
+        render::playbook(out, screen, book)?;
+    }
+    Ok(())
+}
+
+fn in_utc(time: &str) -> String {
+    if time.is_empty() { String::new() } else { format!("{} UTC", screen::date_time(time)) }
+}
+
+fn progress(job: &Job) -> String {
+    let percent = job.progress.map(|percent| format!("{percent:.0} %"));
+    let amount = match (job.done_bytes, job.total_bytes) {
+        (Some(done), Some(total)) => {
+            Some(format!("{} of {}", screen::bytes(done), screen::bytes(total)))
+        }
+        (Some(done), None) => Some(screen::bytes(done)),
+        (None, _) => None,
+    };
+    [percent, amount].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(job: &Job) -> String {
+        let mut out = Vec::new();
+        show(&mut out, Screen { color: false, width: 80 }, job).expect("written");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn a_running_upgrade_shows_what_it_does_and_how_far_it_is() {
+        let job = Job {
+            job_id: "job-1".into(),
+            mode: "MANUAL".into(),
+            resolved_target: "1.9.7".into(),
+            from_version: Some("1.9.6".into()),
+            state: "EXECUTING".into(),
+            phase: Some("BACKED_UP".into()),
+            step: Some("pull".into()),
+            message: "pulling the image".into(),
+            activity: Some("pulling the image".into()),
+            progress: Some(43.0),
+            done_bytes: Some(12_300_000),
+            total_bytes: Some(28_600_000),
+            serving: Some(true),
+            created_at: "2026-01-31T12:00:00Z".into(),
+            ..Job::default()
+        };
+        let expected = "\
+1.9.6 → 1.9.7  MANUAL
+  State     EXECUTING · BACKED_UP · pull
+  Message   pulling the image
+  Progress  43 %, 12.3 MB of 28.6 MB
+  PayRam    answers
+  Began     2026-01-31 12:00:00 UTC
+  Job       job-1
+";
+        assert_eq!(shown(&job), expected);
+    }
+
+    #[test]
+    fn a_host_without_any_upgrade_says_what_comes_first() {
+        let job = Job { state: "IDLE".into(), ..Job::default() };
+        assert!(shown(&job).starts_with("No upgrade was ever run here.\n"));
+    }
+}

@@ -1,0 +1,89 @@
+//! What a person sees: the program on a terminal of its own, by `script`(1).
+
+use std::process::{Command, Stdio};
+
+use crate::daemon::*;
+
+/// What the program shows on a terminal of its own, when this is typed. Carriage returns are
+/// the terminal's.
+fn on_terminal(daemon: &Daemon, arguments: &str, typed: &str) -> Option<Ran> {
+    let typescript = daemon.directory.path().join("typescript");
+    let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_payram-updater"));
+    let mut command = Command::new("script");
+    command
+        .args(["-qec", &line])
+        .arg(&typescript)
+        .current_dir(daemon.directory.path())
+        .env("RUN_DIR", daemon.directory.path())
+        .env("STATE_DIR", daemon.directory.path())
+        .env("UPDATER_PORT", daemon.port.to_string())
+        .env("TERM", "xterm")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            let required = std::env::var("PAYRAM_TEST_REQUIRE").unwrap_or_default();
+            assert!(!required.contains("terminal"), "script(1) is missing: {error}");
+            eprintln!("SKIPPED: script(1) is missing: {error}");
+            return None;
+        }
+    };
+    let mut stdin = child.stdin.take().expect("piped");
+    std::io::Write::write_all(&mut stdin, typed.as_bytes()).expect("typed");
+    let output = child.wait_with_output();
+    drop(stdin);
+    let mut ran = Ran::of(output.expect("an end"));
+    ran.out = ran.out.replace('\r', "");
+    Some(ran)
+}
+
+#[test]
+fn on_a_terminal_the_summary_is_shown_and_a_no_changes_nothing() {
+    let daemon = Daemon::over_socket(world([]));
+    let Some(ran) = on_terminal(&daemon, "run --to 1.9.7", "n\n") else { return };
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    let summary = "\
+╔══════════════════════════════════════════════════════════════╗
+║                     UPGRADE SUMMARY                          ║
+╠══════════════════════════════════════════════════════════════╣
+║  Mode:             MANUAL                                    ║
+║  Requested Target: 1.9.7                                     ║
+║  Resolved Target:  1.9.7                                     ║
+║  Image:            payramapp/payram                          ║
+║  Container:        payram                                    ║
+╠══════════════════════════════════════════════════════════════╣
+║  ⚠️  This will stop and replace the container.               ║
+║     Brief downtime expected.                                 ║
+╚══════════════════════════════════════════════════════════════╝
+
+Proceed? (y/N): ";
+    assert!(ran.out.contains(summary), "{}", ran.out);
+    assert!(ran.out.ends_with("Aborted by user.\n"), "{}", ran.out);
+    assert!(daemon.asked("POST /upgrade/run").is_empty());
+}
+
+#[test]
+fn on_a_terminal_a_yes_upgrades_and_shows_the_end() {
+    let daemon = Daemon::over_socket(world([
+        status("BACKING_UP", "PLANNED", ""),
+        status("READY", "VERIFIED", ""),
+    ]));
+    let Some(ran) = on_terminal(&daemon, "run --to 1.9.7", "y\n") else { return };
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    assert_eq!(daemon.asked("POST /upgrade/run").len(), 1);
+    for said in ["12:00:00 pull the image", "✔ Done  1.9.6 → 1.9.7", "Downtime: 3.2 s"] {
+        assert!(ran.out.contains(said), "{said}: {}", ran.out);
+    }
+}
+
+#[test]
+fn on_a_terminal_the_status_is_for_a_person() {
+    let daemon = Daemon::over_socket(world([status("EXECUTING", "PULLED", "")]));
+    let Some(ran) = on_terminal(&daemon, "status", "") else { return };
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    assert!(ran.out.starts_with("1.9.6 → 1.9.7  MANUAL\n  State     EXECUTING · PULLED\n"));
+    assert!(!ran.out.contains('\x1b'), "NO_COLOR is honoured: {:?}", ran.out);
+}
