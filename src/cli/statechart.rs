@@ -26,7 +26,7 @@ const BACK: [Step; 12] = [
 ];
 
 const WIDTH: i32 = 924;
-const HEIGHT: i32 = 624;
+const HEIGHT: i32 = 642;
 const MARGIN: i32 = 14;
 
 /// Width of a box, and from one box to the next.
@@ -35,9 +35,9 @@ const PITCH: i32 = 194;
 
 const TOP_ROW: i32 = 74;
 const BACK_ROW: i32 = 392;
-const LAST_ROW: i32 = 548;
+const LAST_ROW: i32 = 566;
 const TOP_HEIGHT: i32 = 230;
-const BACK_HEIGHT: i32 = 94;
+const BACK_HEIGHT: i32 = 112;
 const LAST_HEIGHT: i32 = 56;
 
 const HEADER: i32 = 24;
