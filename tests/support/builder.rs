@@ -1,0 +1,108 @@
+//! How a world is described before it is started: `World::build("1.9.6").rows(1000).start()`.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde_json::json;
+
+use super::fixture::Fixture;
+use super::free_port;
+use super::watch::Watcher;
+use super::world::{LABEL, World};
+
+/// What a world is to be like.
+pub struct WorldBuilder {
+    tag: String,
+    run_args: Vec<String>,
+    environment: BTreeMap<String, String>,
+    settings: BTreeMap<String, String>,
+    rows: u32,
+    await_health: bool,
+}
+
+impl WorldBuilder {
+    /// A container of a tag, with nothing unusual about it.
+    pub fn new(tag: &str) -> Self {
+        Self {
+            tag: tag.into(),
+            run_args: Vec::new(),
+            environment: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            rows: 0,
+            await_health: true,
+        }
+    }
+
+    /// Further arguments of `docker run`, before the image.
+    pub fn run_args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.run_args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// An environment variable of the container.
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.environment.insert(key.into(), value.into());
+        self
+    }
+
+    /// A setting of the updater.
+    pub fn setting(mut self, key: &str, value: &str) -> Self {
+        self.settings.insert(key.into(), value.into());
+        self
+    }
+
+    /// Payments that are there, acknowledged, before the test begins.
+    pub fn rows(mut self, rows: u32) -> Self {
+        self.rows = rows;
+        self
+    }
+
+    /// Doesn't wait until the container is healthy.
+    pub fn unattended(mut self) -> Self {
+        self.await_health = false;
+        self
+    }
+
+    /// Starts the container, and waits until it is healthy.
+    pub fn start(self) -> World {
+        let fixture = Fixture::get();
+        let uuid = uuid::Uuid::now_v7().simple().to_string();
+        let id = uuid[uuid.len() - 12..].to_owned();
+        let name = format!("{LABEL}-{id}");
+        let world = World {
+            port: free_port(),
+            updater_port: free_port(),
+            root: tempfile::Builder::new().prefix(&name).tempdir().expect("a directory"),
+            name,
+            id,
+            run_args: self.run_args,
+            environment: self.environment,
+            settings: RefCell::default(),
+            watcher: RefCell::default(),
+        };
+        for directory in ["data", "ack", "state", "run", "backups", "home"] {
+            fs::create_dir(world.path(directory)).expect("a directory");
+        }
+        *world.settings.borrow_mut() = world.default_settings(fixture.repo());
+        world.settings.borrow_mut().extend(self.settings);
+        world.write_policy(&json!({
+            "schema_version": 1, "latest": "2.0.0", "updater_api_init_version": "1.9.6",
+            "releases": ["2.0.0", "1.9.8", "1.9.7", "1.9.6"],
+        }));
+        world.write_manifest(&json!({
+            "image": {"repo": fixture.repo()},
+            "defaults": {"container_name": world.name},
+            "health_check": {"endpoint": "/api/v1/health"},
+        }));
+        world.run_container(&self.tag);
+        *world.watcher.borrow_mut() = Some(Watcher::start(&world.data_dir()));
+        if self.await_health {
+            world.wait_healthy();
+        }
+        if self.rows > 0 {
+            world.add_payments(self.rows);
+        }
+        world
+    }
+}

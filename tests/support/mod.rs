@@ -1,0 +1,144 @@
+//! What the integration tests share: which real things are there, and the worlds made of them.
+//!
+//! A test file says `mod support;`. A test that needs a real thing begins with
+//! `if !require("docker") { return; }`; it is then skipped, and counted as skipped, where the
+//! thing is missing, or fails there when `PAYRAM_TEST_REQUIRE` names it. [`World`] is a running
+//! stand-in for PayRam (tests/fixtures/payram-image) and the daemon that upgrades it.
+
+// Each test file compiles this module for itself and uses another part of it.
+#![allow(dead_code, unused_imports)]
+
+pub mod builder;
+pub mod daemon;
+pub mod fixture;
+pub mod http;
+pub mod ledger;
+pub mod watch;
+pub mod world;
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+pub use daemon::Daemon;
+pub use fixture::Fixture;
+pub use http::Answer;
+pub use world::World;
+
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(50);
+/// Fixed ports are chosen from here on, below the ephemeral ones.
+const FIRST_PORT: u16 = 10_000;
+/// How many ports there are to choose from.
+const PORTS: u16 = 9_000;
+
+/// Whether `what` (`docker`, `postgres`, `browser`, `systemd`) is here.
+///
+/// Where it isn't, says so, appends the line to the file that `PAYRAM_TEST_SKIPS` names, and
+/// returns false. Where it is, appends `WHAT TEST` to the file that `PAYRAM_TEST_USED` names.
+///
+/// # Panics
+/// When it is missing and `PAYRAM_TEST_REQUIRE` (a list with commas) has it.
+pub fn require(what: &str) -> bool {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    match present(what) {
+        Ok(()) => {
+            note("PAYRAM_TEST_USED", &format!("{what} {test}"));
+            true
+        }
+        Err(why) => {
+            let required = std::env::var("PAYRAM_TEST_REQUIRE").unwrap_or_default();
+            if required.split(',').any(|one| one.trim() == what) {
+                panic!("{test} needs {what}, which PAYRAM_TEST_REQUIRE asks for: {why}");
+            }
+            let line = format!("skipped: {test} needs {what}: {why}");
+            println!("{line}");
+            note("PAYRAM_TEST_SKIPS", &line);
+            false
+        }
+    }
+}
+
+/// `Ok` when the real thing is here, otherwise what is missing.
+fn present(what: &str) -> Result<(), String> {
+    match what {
+        "docker" => Fixture::there().map(|_| ()).map_err(str::to_owned),
+        "postgres" => match postgres_bin() {
+            Some(_) => Ok(()),
+            None => Err("no initdb and pg_dump below /usr/lib/postgresql".into()),
+        },
+        "systemd" => match Path::new("/run/systemd/system").is_dir() {
+            true => Ok(()),
+            false => Err("systemd does not run here".into()),
+        },
+        "browser" => match ["chromium", "chromium-browser", "firefox"].into_iter().find(on_path) {
+            Some(_) => Ok(()),
+            None => Err("no chromium or firefox on the PATH".into()),
+        },
+        other => panic!("require knows no '{other}'"),
+    }
+}
+
+/// The directory of the newest PostgreSQL server on this host.
+pub fn postgres_bin() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
+    versions
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|major| {
+            let bin = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
+            bin.join("initdb").is_file() && bin.join("pg_dump").is_file()
+        })
+        .max()
+        .map(|major| format!("/usr/lib/postgresql/{major}/bin").into())
+}
+
+fn on_path(program: &&str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+/// Appends a line to the file that an environment variable names, if it names one.
+fn note(variable: &str, line: &str) {
+    if let Some(path) = std::env::var_os(variable) {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .unwrap_or_else(|error| panic!("open {}: {error}", Path::new(&path).display()));
+        file.write_all(format!("{line}\n").as_bytes()).expect("a line in the test run's notes");
+    }
+}
+
+/// Looks until `probe` has a value.
+///
+/// # Panics
+/// With `what` when it has none within `limit`.
+pub fn wait_until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+/// A port that nobody listens on and that no outgoing connection is given, so that it is still
+/// free when a container comes back to it. Two calls in one process never return the same.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test binaries that run side by side begin at different ends.
+    let start = u16::try_from(std::process::id() % u32::from(PORTS)).expect("less than PORTS");
+    for _ in 0..PORTS {
+        let offset = (start + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS) % PORTS;
+        let port = FIRST_PORT + offset;
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port between {FIRST_PORT} and {}", FIRST_PORT + PORTS);
+}
