@@ -1,9 +1,12 @@
 //! The way back: which steps it takes, and the states that it goes through.
 //!
-//! It is the compensations of what was begun, in reverse, with two differences. The database
+//! It is the compensations of what was begun, in reverse, with three differences. The database
 //! is assessed before a started version is stopped, because that decides whether the
-//! containers may be swapped back at all. And the next container is removed last, when the
-//! old version is seen to serve: until then it is evidence.
+//! containers may be swapped back at all. The next container is removed last, when the old
+//! version is seen to serve: until then it is evidence. And once the old container was
+//! disarmed, a reboot of the host has left it down, whichever step was pending: it is armed
+//! first, so that a reboot on the way back does not do that again, and then started and
+//! verified, also where the upgrade itself never stopped it.
 
 use super::facts::{Assessment, Restored, RollbackDatabase, Verdict};
 use super::failure::{Failure, FailureCode};
@@ -157,11 +160,16 @@ pub(super) fn way_back(pending: Option<Step>) -> Vec<Step> {
             Some(Step::StopNext) => {
                 back.extend([Step::AssessDatabase, Step::StopNext, Step::RestoreDatabase]);
             }
+            // The old container is brought back as one, below.
+            Some(Step::RearmOld | Step::StartOld | Step::ResumePrograms) | None => {}
             Some(undo) => back.push(undo),
-            None => {}
         }
     }
-    if begun.contains(&Step::Quiesce) {
+    if begun.contains(&Step::DisarmOld) {
+        back.extend([Step::RearmOld, Step::StartOld]);
+        if begun.contains(&Step::Quiesce) {
+            back.push(Step::ResumePrograms);
+        }
         back.push(Step::VerifyOld);
     }
     back.extend(last);
@@ -192,12 +200,26 @@ mod tests {
                 Step::RestoreDatabase,
                 Step::RestoreNextName,
                 Step::RestoreOldName,
+                Step::RearmOld,
                 Step::StartOld,
                 Step::ResumePrograms,
-                Step::RearmOld,
                 Step::VerifyOld,
                 Step::RemoveNext,
                 Step::DiscardCopy,
+            ]
+        );
+    }
+
+    #[test]
+    fn an_old_container_that_a_reboot_may_have_left_down_is_started_and_verified() {
+        assert_eq!(
+            way_back(Some(Step::DisarmOld)),
+            [
+                Step::RearmOld,
+                Step::StartOld,
+                Step::VerifyOld,
+                Step::RemoveNext,
+                Step::DiscardCopy
             ]
         );
     }
