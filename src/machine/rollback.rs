@@ -27,6 +27,8 @@ pub struct RollingBack {
     pub assessment: Option<Assessment>,
     /// Why the old version may not be put back without a person's word; none when it may.
     pub hold: Option<Failure>,
+    /// What this attempt or one before it has begun, once for all.
+    pub begun: Begun,
     /// Whether a person said that the restore point may come back whatever rows it forgets.
     pub has_consent: bool,
     /// The database that was put back, when one was.
@@ -59,10 +61,26 @@ pub struct NeedsOperator {
     pub failure: Failure,
     /// What was found that no rule covers.
     pub reason: Failure,
+    /// What the way back had begun.
+    pub begun: Begun,
     /// What the failed version did to the database, when it was started.
     pub assessment: Option<Assessment>,
     /// The database that was put back, when one was.
     pub restored: Option<Restored>,
+}
+
+/// What a way back has begun that a further attempt at it may not judge anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Begun {
+    /// Nothing such.
+    #[default]
+    Nothing,
+    /// The restore point's return: the database's directory may be nowhere until it is brought
+    /// to its end.
+    Restore,
+    /// The old version's return: it may have run and written since, so that the database is its
+    /// own and is neither assessed nor replaced any more.
+    Return,
 }
 
 impl RollingBack {
@@ -75,9 +93,37 @@ impl RollingBack {
             remaining: way_back(pending),
             assessment: None,
             hold: None,
+            begun: Begun::Nothing,
             has_consent: false,
             restored: None,
             verdict: None,
+        }
+    }
+
+    /// Goes back again after `needs`, from the first step; what was begun once for all stays so.
+    pub(super) fn again(needs: NeedsOperator, pending: Option<Step>, has_consent: bool) -> Self {
+        let mut back = Self::from(needs.interrupted, pending, needs.failure);
+        back.has_consent = has_consent;
+        back.restored = needs.restored;
+        back.begun = needs.begun;
+        if back.begun == Begun::Return {
+            back.assessment = needs.assessment;
+            back.remaining
+                .retain(|step| !matches!(step, Step::AssessDatabase | Step::RestoreDatabase));
+        }
+        back
+    }
+
+    /// What is begun when the first remaining step was tried. Armed, the old container comes
+    /// back with the engine: from there on it may have run.
+    pub(super) fn begun_by_now(&self) -> Begun {
+        let is_rearmed = !self.remaining.iter().skip(1).any(|step| *step == Step::RearmOld);
+        if self.hold.is_none() && is_rearmed {
+            Begun::Return
+        } else if self.remaining.first() == Some(&Step::RestoreDatabase) {
+            self.begun.max(Begun::Restore)
+        } else {
+            self.begun
         }
     }
 
@@ -98,7 +144,8 @@ impl RollingBack {
         };
         let held = |message: String| Some(Failure::new(FailureCode::MigrationFailed, message));
         let (restores, hold) = match &assessment {
-            Assessment::Unchanged => (false, None),
+            // A return of the restore point that was begun is brought to its end.
+            Assessment::Unchanged => (self.begun == Begun::Restore, None),
             Assessment::SchemaChanged { .. }
             | Assessment::RowsChanged { .. }
             | Assessment::Unreadable { .. }
@@ -178,6 +225,7 @@ pub(super) fn way_back(pending: Option<Step>) -> Vec<Step> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Planned;
     use super::*;
 
     #[test]
@@ -214,13 +262,53 @@ mod tests {
     fn an_old_container_that_a_reboot_may_have_left_down_is_started_and_verified() {
         assert_eq!(
             way_back(Some(Step::DisarmOld)),
-            [
-                Step::RearmOld,
-                Step::StartOld,
-                Step::VerifyOld,
-                Step::RemoveNext,
-                Step::DiscardCopy
-            ]
+            [Step::RearmOld, Step::StartOld, Step::VerifyOld, Step::RemoveNext, Step::DiscardCopy]
         );
+    }
+
+    /// Failed at this step of the whole way back, then taken again.
+    fn again_after(failed: Step, begun: Begun) -> RollingBack {
+        let hop = serde_json::from_value(serde_json::json!({
+            "old": {"id": "o", "name": "payram", "imageId": "i", "restartPolicy": {}, "specFile": ""},
+            "from": null,
+            "fromRules": {"kind": "legacy"},
+            "version": "1.9.7",
+            "target": {"repo": "payramapp/payram", "tag": "1.9.7"},
+            "rules": {"kind": "legacy"},
+        }));
+        let interrupted = State::Planned(Planned { hop: hop.expect("a hop"), backup: None });
+        let failure = Failure::new(FailureCode::Unknown, "it broke");
+        let mut back = RollingBack::from(interrupted, Some(Step::Verify), failure.clone());
+        back.begun = begun;
+        back.remaining.drain(..back.remaining.iter().position(|step| *step == failed).unwrap());
+        let needs = NeedsOperator {
+            begun: back.begun_by_now(),
+            interrupted: back.interrupted,
+            failure,
+            reason: back.failure,
+            assessment: Some(Assessment::Unchanged),
+            restored: None,
+        };
+        RollingBack::again(needs, Some(Step::Verify), false)
+    }
+
+    #[test]
+    fn a_database_that_the_old_version_may_have_written_to_since_is_never_replaced() {
+        for step in [Step::RearmOld, Step::StartOld, Step::VerifyOld, Step::DiscardCopy] {
+            let back = again_after(step, Begun::Nothing);
+            assert!(!back.remaining.contains(&Step::AssessDatabase), "{step}");
+            assert!(!back.remaining.contains(&Step::RestoreDatabase), "{step}");
+        }
+        let back = again_after(Step::StopNext, Begun::Return);
+        assert!(!back.remaining.contains(&Step::RestoreDatabase), "it stays its own");
+    }
+
+    #[test]
+    fn a_restore_that_was_begun_is_brought_to_its_end_also_when_nothing_was_changed() {
+        let back = again_after(Step::RestoreDatabase, Begun::Nothing);
+        let back = back.assessed(Assessment::Unchanged);
+        assert!(back.remaining.contains(&Step::RestoreDatabase));
+        let back = again_after(Step::StopNext, Begun::Nothing).assessed(Assessment::Unchanged);
+        assert!(!back.remaining.contains(&Step::RestoreDatabase));
     }
 }
