@@ -1,7 +1,7 @@
 //! The statechart is the specification: the code has exactly its states, events, targets,
 //! final states and steps.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use payram_updater::machine::facts::{
     Assessment, Backup, Copy, CoreRules, NextContainer, OldContainer, Programs, Proof, PulledImage,
@@ -136,7 +136,7 @@ fn compensations_are_those_of_the_statechart() {
 fn every_reachable_transition_is_in_the_table_and_every_row_is_reachable() {
     let chart = parse(SCXML);
     let mut queue = VecDeque::from([Machine::new(hop())]);
-    let mut seen: Vec<Machine> = vec![Machine::new(hop())];
+    let mut seen = HashSet::from([format!("{:?}", Machine::new(hop()))]);
     let mut taken: BTreeSet<Row> = BTreeSet::new();
     let mut steps: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     while let Some(machine) = queue.pop_front() {
@@ -182,8 +182,7 @@ fn every_reachable_transition_is_in_the_table_and_every_row_is_reachable() {
                 ));
             }
             assert_eq!(at, next.phase());
-            if !seen.contains(&next) {
-                seen.push(next.clone());
+            if seen.insert(format!("{next:?}")) {
                 queue.push_back(next);
             }
         }

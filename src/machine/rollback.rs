@@ -1,9 +1,12 @@
 //! The way back: which steps it takes, and the states that it goes through.
 //!
-//! It is the compensations of what was begun, in reverse, with two differences. The database
+//! It is the compensations of what was begun, in reverse, with three differences. The database
 //! is assessed before a started version is stopped, because that decides whether the
-//! containers may be swapped back at all. And the next container is removed last, when the
-//! old version is seen to serve: until then it is evidence.
+//! containers may be swapped back at all. The next container is removed last, when the old
+//! version is seen to serve: until then it is evidence. And once the old container was
+//! disarmed, a reboot of the host has left it down, whichever step was pending: it is armed
+//! first, so that a reboot on the way back does not do that again, and then started and
+//! verified, also where the upgrade itself never stopped it.
 
 use super::facts::{Assessment, Restored, RollbackDatabase, Verdict};
 use super::failure::{Failure, FailureCode};
@@ -24,6 +27,8 @@ pub struct RollingBack {
     pub assessment: Option<Assessment>,
     /// Why the old version may not be put back without a person's word; none when it may.
     pub hold: Option<Failure>,
+    /// What this attempt or one before it has begun, once for all.
+    pub begun: Begun,
     /// Whether a person said that the restore point may come back whatever rows it forgets.
     pub has_consent: bool,
     /// The database that was put back, when one was.
@@ -56,10 +61,26 @@ pub struct NeedsOperator {
     pub failure: Failure,
     /// What was found that no rule covers.
     pub reason: Failure,
+    /// What the way back had begun.
+    pub begun: Begun,
     /// What the failed version did to the database, when it was started.
     pub assessment: Option<Assessment>,
     /// The database that was put back, when one was.
     pub restored: Option<Restored>,
+}
+
+/// What a way back has begun that a further attempt at it may not judge anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Begun {
+    /// Nothing such.
+    #[default]
+    Nothing,
+    /// The restore point's return: the database's directory may be nowhere until it is brought
+    /// to its end.
+    Restore,
+    /// The old version's return: it may have run and written since, so that the database is its
+    /// own and is neither assessed nor replaced any more.
+    Return,
 }
 
 impl RollingBack {
@@ -72,9 +93,37 @@ impl RollingBack {
             remaining: way_back(pending),
             assessment: None,
             hold: None,
+            begun: Begun::Nothing,
             has_consent: false,
             restored: None,
             verdict: None,
+        }
+    }
+
+    /// Goes back again after `needs`, from the first step; what was begun once for all stays so.
+    pub(super) fn again(needs: NeedsOperator, pending: Option<Step>, has_consent: bool) -> Self {
+        let mut back = Self::from(needs.interrupted, pending, needs.failure);
+        back.has_consent = has_consent;
+        back.restored = needs.restored;
+        back.begun = needs.begun;
+        if back.begun == Begun::Return {
+            back.assessment = needs.assessment;
+            back.remaining
+                .retain(|step| !matches!(step, Step::AssessDatabase | Step::RestoreDatabase));
+        }
+        back
+    }
+
+    /// What is begun when the first remaining step was tried. Armed, the old container comes
+    /// back with the engine: from there on it may have run.
+    pub(super) fn begun_by_now(&self) -> Begun {
+        let is_rearmed = !self.remaining.iter().skip(1).any(|step| *step == Step::RearmOld);
+        if self.hold.is_none() && is_rearmed {
+            Begun::Return
+        } else if self.remaining.first() == Some(&Step::RestoreDatabase) {
+            self.begun.max(Begun::Restore)
+        } else {
+            self.begun
         }
     }
 
@@ -95,7 +144,8 @@ impl RollingBack {
         };
         let held = |message: String| Some(Failure::new(FailureCode::MigrationFailed, message));
         let (restores, hold) = match &assessment {
-            Assessment::Unchanged => (false, None),
+            // A return of the restore point that was begun is brought to its end.
+            Assessment::Unchanged => (self.begun == Begun::Restore, None),
             Assessment::SchemaChanged { .. }
             | Assessment::RowsChanged { .. }
             | Assessment::Unreadable { .. }
@@ -157,11 +207,16 @@ pub(super) fn way_back(pending: Option<Step>) -> Vec<Step> {
             Some(Step::StopNext) => {
                 back.extend([Step::AssessDatabase, Step::StopNext, Step::RestoreDatabase]);
             }
+            // The old container is brought back as one, below.
+            Some(Step::RearmOld | Step::StartOld | Step::ResumePrograms) | None => {}
             Some(undo) => back.push(undo),
-            None => {}
         }
     }
-    if begun.contains(&Step::Quiesce) {
+    if begun.contains(&Step::DisarmOld) {
+        back.extend([Step::RearmOld, Step::StartOld]);
+        if begun.contains(&Step::Quiesce) {
+            back.push(Step::ResumePrograms);
+        }
         back.push(Step::VerifyOld);
     }
     back.extend(last);
@@ -170,6 +225,7 @@ pub(super) fn way_back(pending: Option<Step>) -> Vec<Step> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Planned;
     use super::*;
 
     #[test]
@@ -192,13 +248,67 @@ mod tests {
                 Step::RestoreDatabase,
                 Step::RestoreNextName,
                 Step::RestoreOldName,
+                Step::RearmOld,
                 Step::StartOld,
                 Step::ResumePrograms,
-                Step::RearmOld,
                 Step::VerifyOld,
                 Step::RemoveNext,
                 Step::DiscardCopy,
             ]
         );
+    }
+
+    #[test]
+    fn an_old_container_that_a_reboot_may_have_left_down_is_started_and_verified() {
+        assert_eq!(
+            way_back(Some(Step::DisarmOld)),
+            [Step::RearmOld, Step::StartOld, Step::VerifyOld, Step::RemoveNext, Step::DiscardCopy]
+        );
+    }
+
+    /// Failed at this step of the whole way back, then taken again.
+    fn again_after(failed: Step, begun: Begun) -> RollingBack {
+        let hop = serde_json::from_value(serde_json::json!({
+            "old": {"id": "o", "name": "payram", "imageId": "i", "restartPolicy": {}, "specFile": ""},
+            "from": null,
+            "fromRules": {"kind": "legacy"},
+            "version": "1.9.7",
+            "target": {"repo": "payramapp/payram", "tag": "1.9.7"},
+            "rules": {"kind": "legacy"},
+        }));
+        let interrupted = State::Planned(Planned { hop: hop.expect("a hop"), backup: None });
+        let failure = Failure::new(FailureCode::Unknown, "it broke");
+        let mut back = RollingBack::from(interrupted, Some(Step::Verify), failure.clone());
+        back.begun = begun;
+        back.remaining.drain(..back.remaining.iter().position(|step| *step == failed).unwrap());
+        let needs = NeedsOperator {
+            begun: back.begun_by_now(),
+            interrupted: back.interrupted,
+            failure,
+            reason: back.failure,
+            assessment: Some(Assessment::Unchanged),
+            restored: None,
+        };
+        RollingBack::again(needs, Some(Step::Verify), false)
+    }
+
+    #[test]
+    fn a_database_that_the_old_version_may_have_written_to_since_is_never_replaced() {
+        for step in [Step::RearmOld, Step::StartOld, Step::VerifyOld, Step::DiscardCopy] {
+            let back = again_after(step, Begun::Nothing);
+            assert!(!back.remaining.contains(&Step::AssessDatabase), "{step}");
+            assert!(!back.remaining.contains(&Step::RestoreDatabase), "{step}");
+        }
+        let back = again_after(Step::StopNext, Begun::Return);
+        assert!(!back.remaining.contains(&Step::RestoreDatabase), "it stays its own");
+    }
+
+    #[test]
+    fn a_restore_that_was_begun_is_brought_to_its_end_also_when_nothing_was_changed() {
+        let back = again_after(Step::RestoreDatabase, Begun::Nothing);
+        let back = back.assessed(Assessment::Unchanged);
+        assert!(back.remaining.contains(&Step::RestoreDatabase));
+        let back = again_after(Step::StopNext, Begun::Nothing).assessed(Assessment::Unchanged);
+        assert!(!back.remaining.contains(&Step::RestoreDatabase));
     }
 }

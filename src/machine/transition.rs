@@ -232,8 +232,9 @@ impl Machine {
     }
 
     /// Goes back again from where a person was needed: every step of the way back observes
-    /// first, so what was done stays done, and the database is assessed anew. `event` says
-    /// whether the restore point may come back whatever rows it forgets.
+    /// first, so what was done stays done, and the database is assessed anew until the old
+    /// version may have written to it. `event` says whether the restore point may come back
+    /// whatever rows it forgets.
     ///
     /// # Errors
     /// [`Forbidden`] in every other state, and for an event that is none of the two.
@@ -242,9 +243,8 @@ impl Machine {
         match self.state {
             State::NeedsOperator(needs) if is_recovery => {
                 let pending = Machine::at(needs.interrupted.clone()).step();
-                let mut back = RollingBack::from(needs.interrupted, pending, needs.failure);
-                back.has_consent = event == Event::RecoverRestoring;
-                back.restored = needs.restored;
+                let has_consent = event == Event::RecoverRestoring;
+                let back = RollingBack::again(*needs, pending, has_consent);
                 let transition = row(Phase::NeedsOperator, event, Phase::RollingBack);
                 Ok((Machine::at(State::RollingBack(Box::new(back))), transition))
             }
@@ -379,7 +379,9 @@ impl Machine {
                     assessed.remaining.retain(|step| *step != Step::AssessDatabase);
                     return (Machine::at(State::RollingBack(Box::new(assessed))), None);
                 }
+                let begun = back.begun_by_now();
                 let needs = NeedsOperator {
+                    begun,
                     interrupted: back.interrupted,
                     failure: back.failure,
                     reason: match back.hold {
@@ -403,13 +405,21 @@ impl Machine {
         match self.state {
             State::RollingBack(back) if back.remaining.is_empty() => {
                 let RollingBack {
-                    interrupted, failure, assessment, hold, restored, verdict, ..
+                    interrupted,
+                    failure,
+                    assessment,
+                    hold,
+                    begun,
+                    restored,
+                    verdict,
+                    ..
                 } = *back;
                 Machine::at(match hold {
                     Some(reason) => State::NeedsOperator(Box::new(NeedsOperator {
                         interrupted,
                         failure,
                         reason,
+                        begun,
                         assessment,
                         restored,
                     })),
