@@ -1,0 +1,434 @@
+//! What each step does to the modelled world: the same observations, in the same order, as
+//! `driver::effects`, split where a crash can fall between two changes. A [`Sabotage`] breaks
+//! one of them, so that the search can show that it would notice.
+
+use payram_updater::machine::Step;
+
+use super::world::{CopyOfIt, Directory, Lone, Name, Next, Programs, Touch, World};
+
+/// One thing done wrong on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    Nothing,
+    StartOldIsSkipped,
+    StopNextIsSkipped,
+    StopNextIsSkippedAndStartOldDoesNotLook,
+    StopNextLeavesTheLoneServer,
+    RemoveNextTakesWhatHoldsTheName,
+    RearmOldIsSkipped,
+    ResumeProgramsIsSkipped,
+    RestoreDatabaseDeletes,
+    RestorePointIsSkipped,
+    AssessmentIsAlwaysUnchanged,
+    DisarmOldIsSkipped,
+    ArmNextDoesNotLook,
+    UndoingRefusesWhatIsGone,
+    AssessmentLetsWhatHasNoSupervisorWrite,
+    RenameOldToggles,
+    EffectsPrecedeTheirIntent,
+}
+
+/// What an effect needs to know from the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known {
+    pub has_fingerprint: bool,
+    pub has_programs: bool,
+}
+
+/// What an effect answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    Done,
+    Backup,
+    Proof,
+    Image,
+    Next,
+    Copy,
+    Programs,
+    Quiesced {
+        has_fingerprint: bool,
+    },
+    RestorePoint,
+    Verdict,
+    Assessment(Found),
+    Restored,
+    /// It can't be done.
+    Refused,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Found {
+    Unchanged,
+    Schema,
+    Rows,
+    Unreadable,
+}
+
+/// One run of an effect: every world it went through, the first as it was found, and its answer.
+pub struct Run {
+    pub worlds: Vec<World>,
+    pub answer: Answer,
+}
+
+impl Run {
+    pub fn last(&self) -> World {
+        self.worlds[self.worlds.len() - 1]
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut World)) {
+        let mut world = self.last();
+        change(&mut world);
+        if world != self.last() {
+            self.worlds.push(world);
+        }
+    }
+}
+
+/// Runs a step to its end.
+pub fn run(step: Step, known: Known, world: World, sabotage: Sabotage) -> Run {
+    let mut run = Run { worlds: vec![world], answer: Answer::Refused };
+    if let Some(answer) = attempt(&mut run, step, known, sabotage) {
+        run.answer = answer;
+    }
+    if sabotage == Sabotage::EffectsPrecedeTheirIntent {
+        for world in run.worlds.iter_mut().skip(1) {
+            world.unintended = true;
+        }
+    }
+    run
+}
+
+/// None where it can't be done.
+fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Option<Answer> {
+    let world = run.last();
+    // What is gone needs nothing undone.
+    if sabotage == Sabotage::UndoingRefusesWhatIsGone
+        && matches!(step, Step::DisarmNext | Step::StopNext | Step::RestoreNextName)
+    {
+        world.next?;
+    }
+    match step {
+        // They ask the database's server in the old container.
+        Step::BackUp => world.old_runs().then_some(Answer::Backup),
+        Step::ProveBackup => world.old_runs().then_some(Answer::Proof),
+        Step::Pull => Some(Answer::Image),
+        Step::CreateNext => {
+            remove_labelled(run)?;
+            run.change(|w| {
+                w.next = Some(Next {
+                    running: false,
+                    was_started: false,
+                    name: Name::Other,
+                    armed: false,
+                    silenced: false,
+                });
+            });
+            Some(Answer::Next)
+        }
+        Step::PreCopy => {
+            let directory = world.database.filter(|_| world.old_runs())?;
+            let torn = Directory { torn: true, ..directory };
+            run.change(|w| w.copy = Some(CopyOfIt { directory: torn, sealed: false }));
+            Some(Answer::Copy)
+        }
+        Step::DisarmOld => {
+            world.old?;
+            if sabotage != Sabotage::DisarmOldIsSkipped {
+                on_old(run, |old| old.armed = false);
+            }
+            Some(Answer::Done)
+        }
+        Step::NotePrograms => world.old_runs().then_some(Answer::Programs),
+        Step::Quiesce => {
+            world.old?;
+            if !known.has_programs {
+                return None;
+            }
+            if !world.old_runs() {
+                return Some(Answer::Quiesced { has_fingerprint: false });
+            }
+            if world.has_supervisor {
+                stop_programs(run);
+            }
+            run.change(|w| {
+                if let Some(database) = w.database.as_mut() {
+                    database.ahead = false;
+                }
+            });
+            Some(Answer::Quiesced { has_fingerprint: true })
+        }
+        Step::StopOld => {
+            world.old?;
+            on_old(run, |old| {
+                old.running = false;
+                old.programs = Programs::Stopped;
+            });
+            Some(Answer::Done)
+        }
+        Step::RestorePoint => restore_point(run, sabotage),
+        Step::RenameOld => {
+            let old = world.old?;
+            let toggles = sabotage == Sabotage::RenameOldToggles && old.name == Name::Other;
+            on_old(run, |old| old.name = if toggles { Name::Payram } else { Name::Other });
+            Some(Answer::Done)
+        }
+        Step::RenameNext => {
+            let is_taken = world.old.is_some_and(|old| old.name == Name::Payram);
+            world.next.filter(|next| next.name == Name::Payram || !is_taken)?;
+            on_next(run, |next| next.name = Name::Payram);
+            Some(Answer::Done)
+        }
+        Step::StartNext => {
+            let next = world.next?;
+            if !next.was_started {
+                if world.old_runs() {
+                    return None;
+                }
+                on_next(run, |next| (next.running, next.was_started) = (true, true));
+            }
+            Some(Answer::Done)
+        }
+        // Whether it is healthy is not the model's to say: the search takes both.
+        Step::Verify => world.next_runs().then_some(Answer::Verdict),
+        Step::ArmNext => {
+            world.next?;
+            on_next(run, |next| next.armed = true);
+            // It may have ended since its verdict: what does not run is not Verified.
+            let looks = sabotage != Sabotage::ArmNextDoesNotLook;
+            (run.last().next_runs() || !looks).then_some(Answer::Done)
+        }
+        Step::Tidy => {
+            if world.old.is_some() && !world.next_runs() {
+                return None;
+            }
+            run.change(|w| w.old = None);
+            discard(run)
+        }
+        Step::DisarmNext => {
+            on_next(run, |next| next.armed = false);
+            Some(Answer::Done)
+        }
+        Step::AssessDatabase => {
+            let found = assess(run, known, sabotage)?;
+            let is_blind = sabotage == Sabotage::AssessmentIsAlwaysUnchanged;
+            Some(Answer::Assessment(if is_blind { Found::Unchanged } else { found }))
+        }
+        Step::StopNext => {
+            if sabotage != Sabotage::StopNextLeavesTheLoneServer {
+                remove_lone_server(run);
+            }
+            let is_skipped = matches!(
+                sabotage,
+                Sabotage::StopNextIsSkipped | Sabotage::StopNextIsSkippedAndStartOldDoesNotLook
+            );
+            if !is_skipped {
+                on_next(run, |next| (next.running, next.silenced) = (false, false));
+            }
+            Some(Answer::Done)
+        }
+        Step::RestoreDatabase => restore_database(run, sabotage),
+        Step::RestoreNextName => {
+            on_next(run, |next| next.name = Name::Other);
+            Some(Answer::Done)
+        }
+        Step::RestoreOldName => {
+            world.old?;
+            if world.next.is_some_and(|next| next.name == Name::Payram) {
+                return None;
+            }
+            on_old(run, |old| old.name = Name::Payram);
+            Some(Answer::Done)
+        }
+        Step::StartOld => {
+            let old = world.old?;
+            let looks = sabotage != Sabotage::StopNextIsSkippedAndStartOldDoesNotLook;
+            if looks && world.next_runs() {
+                return None;
+            }
+            if !old.running && sabotage != Sabotage::StartOldIsSkipped {
+                on_old(run, |old| (old.running, old.programs) = (true, Programs::Running));
+            }
+            Some(Answer::Done)
+        }
+        Step::ResumePrograms => {
+            if known.has_programs && world.has_supervisor {
+                world.old.filter(|old| old.running)?;
+                if sabotage != Sabotage::ResumeProgramsIsSkipped {
+                    for programs in [Programs::Partial, Programs::Running] {
+                        on_old(run, |old| old.programs = old.programs.max(programs));
+                    }
+                }
+            }
+            Some(Answer::Done)
+        }
+        Step::RearmOld => {
+            world.old?;
+            if sabotage != Sabotage::RearmOldIsSkipped {
+                on_old(run, |old| old.armed = true);
+            }
+            Some(Answer::Done)
+        }
+        Step::VerifyOld => {
+            let old = world.old.filter(|old| old.running)?;
+            (old.programs != Programs::Stopped).then_some(Answer::Verdict)
+        }
+        Step::RemoveNext => {
+            if sabotage == Sabotage::RemoveNextTakesWhatHoldsTheName
+                && world.old.is_some_and(|old| old.name == Name::Payram)
+            {
+                run.change(|w| w.old = None);
+            }
+            remove_labelled(run)?;
+            Some(Answer::Done)
+        }
+        Step::DiscardCopy => discard(run),
+    }
+}
+
+fn on_old(run: &mut Run, change: impl FnOnce(&mut super::world::Old)) {
+    run.change(|w| w.old.iter_mut().for_each(change_once(change)));
+}
+
+fn on_next(run: &mut Run, change: impl FnOnce(&mut Next)) {
+    run.change(|w| w.next.iter_mut().for_each(change_once(change)));
+}
+
+/// An option holds at most one.
+fn change_once<T>(change: impl FnOnce(&mut T)) -> impl FnMut(&mut T) {
+    let mut change = Some(change);
+    move |value| {
+        if let Some(change) = change.take() {
+            change(value);
+        }
+    }
+}
+
+fn stop_programs(run: &mut Run) {
+    for programs in [Programs::Partial, Programs::Stopped] {
+        on_old(run, |old| old.programs = old.programs.min(programs));
+    }
+}
+
+/// Whatever carries this hop's label; nothing of it may run.
+fn remove_labelled(run: &mut Run) -> Option<()> {
+    let world = run.last();
+    if world.lone == Lone::Running || world.next_runs() {
+        return None;
+    }
+    run.change(|w| w.lone = Lone::Absent);
+    run.change(|w| w.next = None);
+    Some(())
+}
+
+fn remove_lone_server(run: &mut Run) {
+    if run.last().lone == Lone::Running {
+        run.change(|w| w.lone = Lone::Created);
+    }
+    run.change(|w| w.lone = Lone::Absent);
+}
+
+fn restore_point(run: &mut Run, sabotage: Sabotage) -> Option<Answer> {
+    let world = run.last();
+    let directory = world.database?;
+    if world.old_runs() || world.next_runs() {
+        return None;
+    }
+    if sabotage == Sabotage::RestorePointIsSkipped {
+        run.change(|w| w.copy.iter_mut().for_each(|copy| copy.sealed = true));
+        return Some(Answer::RestorePoint);
+    }
+    let sealed = CopyOfIt { directory, sealed: true };
+    if world.copy != Some(sealed) {
+        let torn = Directory { torn: true, ..directory };
+        run.change(|w| w.copy = Some(CopyOfIt { directory: torn, sealed: false }));
+        run.change(|w| w.copy = Some(sealed));
+    }
+    Some(Answer::RestorePoint)
+}
+
+fn restore_database(run: &mut Run, sabotage: Sabotage) -> Option<Answer> {
+    let world = run.last();
+    if world.old_runs() || world.next_runs() {
+        return None;
+    }
+    if !world.restored {
+        let copy = world.copy.filter(|copy| copy.sealed)?;
+        run.change(|w| {
+            if let Some(failed) = w.database.take()
+                && sabotage != Sabotage::RestoreDatabaseDeletes
+            {
+                w.aside = Some(failed.touch);
+            }
+        });
+        run.change(|w| {
+            w.database = Some(copy.directory);
+            w.copy = None;
+            w.restored = true;
+        });
+    }
+    Some(Answer::Restored)
+}
+
+/// The copy goes, its manifest first; not in the middle of a restore, when it is all there is.
+fn discard(run: &mut Run) -> Option<Answer> {
+    run.last().database?;
+    run.change(|w| {
+        if let Some(copy) = w.copy.as_mut() {
+            copy.sealed = false;
+            copy.directory.torn = true;
+        }
+    });
+    run.change(|w| w.copy = None);
+    Some(Answer::Done)
+}
+
+fn assess(run: &mut Run, known: Known, sabotage: Sabotage) -> Option<Found> {
+    remove_lone_server(run);
+    let next = run.last().next?;
+    if !next.was_started {
+        return Some(Found::Unchanged);
+    }
+    if !known.has_fingerprint {
+        return Some(Found::Unreadable);
+    }
+    if next.running {
+        let has_supervisor = run.last().has_supervisor;
+        if has_supervisor {
+            on_next(run, |next| next.silenced = true);
+        }
+        if has_supervisor || sabotage == Sabotage::AssessmentLetsWhatHasNoSupervisorWrite {
+            match run.last().database.map(compare) {
+                Some(Found::Unreadable) | None => {}
+                Some(found) => return Some(found),
+            }
+        }
+        // Nothing silences it, or its server does not answer: it is stopped, and its server
+        // asked on its own.
+        on_next(run, |next| (next.running, next.silenced) = (false, false));
+    }
+    let world = run.last();
+    let Some(database) = world.database else { return Some(Found::Unreadable) };
+    if world.copy.is_none() && !world.restored {
+        return Some(Found::Unreadable);
+    }
+    run.change(|w| w.lone = Lone::Created);
+    let found = if world.old_runs() {
+        Found::Unreadable
+    } else {
+        run.change(|w| w.lone = Lone::Running);
+        compare(database)
+    };
+    remove_lone_server(run);
+    Some(found)
+}
+
+/// The server's counters don't say who wrote.
+fn compare(database: Directory) -> Found {
+    match database.touch {
+        Touch::Unreadable => Found::Unreadable,
+        Touch::Rows => Found::Rows,
+        Touch::Clean | Touch::Schema if database.ahead => Found::Rows,
+        Touch::Schema => Found::Schema,
+        Touch::Clean => Found::Unchanged,
+    }
+}

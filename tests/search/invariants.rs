@@ -1,0 +1,115 @@
+//! What must hold in every world and for every machine that the search reaches.
+
+use payram_updater::machine::Phase;
+
+use super::machines::View;
+use super::world::{Name, Next, Old, Programs, Touch, World};
+
+/// A promise, by the number of the design where it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invariant {
+    /// The old container is never removed before Verified is in the journal.
+    I1,
+    /// At most one container that mounts the database's directory runs.
+    I2,
+    /// No effect without a journaled intent, no change of state without a transition.
+    I3,
+    /// A step that is run again, after it or from any point inside of it, leads to the same
+    /// world.
+    I4,
+    /// What takes the database's place is exact, and nothing starts on less.
+    I6,
+    /// A database that a failed version wrote to is in its place or kept aside.
+    I7,
+    /// The old version never runs on a database that the new one changed.
+    OldOnItsOwnDatabase,
+    /// No row that the old version acknowledged is missing where it runs.
+    AcknowledgedRows,
+    /// Verified: the next container runs, has the name, and comes back after a reboot.
+    Verified,
+    /// RolledBack: the old version is exactly as before.
+    RolledBack,
+    /// Without further faults the machine comes to rest.
+    ComesToRest,
+    /// A way back that meets no fault, over a database that nobody changed, needs no person.
+    ByItself,
+    /// Out of NeedsOperator a person's word and no further fault lead to RolledBack.
+    WayOut,
+}
+
+/// The first promise that this world breaks, and how.
+pub fn broken(view: View, world: &World) -> Option<(Invariant, String)> {
+    let told = |invariant, what: &str| Some((invariant, what.to_owned()));
+    if world.old.is_none() && view.phase != Phase::Verified && !world.intruded {
+        return told(Invariant::I1, "the old container is gone");
+    }
+    if world.running() > 1 {
+        return told(Invariant::I2, "two servers run on one database directory");
+    }
+    if world.unintended {
+        return told(Invariant::I3, "the world was changed and no intent is journaled");
+    }
+    let in_place = world.database.map_or(Touch::Clean, |database| database.touch);
+    if world.wrote > in_place.max(world.aside.unwrap_or(Touch::Clean)) {
+        return told(Invariant::I7, "what the new version wrote is nowhere any more");
+    }
+    match world.database {
+        None if world.running() > 0 => {
+            return told(Invariant::I6, "a server runs and its directory is not in its place");
+        }
+        Some(database) if world.restored && database.torn => {
+            return told(Invariant::I6, "a torn copy took the database's place");
+        }
+        Some(_) | None => {}
+    }
+    if let Some(database) = world.database.filter(|_| world.old_runs()) {
+        if database.touch != Touch::Clean {
+            return told(
+                Invariant::OldOnItsOwnDatabase,
+                "the old version runs on a database that the new one changed",
+            );
+        }
+        if database.behind {
+            return told(
+                Invariant::AcknowledgedRows,
+                "rows that the old version acknowledged are missing where it runs",
+            );
+        }
+    }
+    match view.phase {
+        Phase::Verified => not_verified(world).map(|what| (Invariant::Verified, what)),
+        // Nothing of it was touched, and whoever took it away meanwhile knows.
+        Phase::RolledBack if view.is_unseen && world.intruded => None,
+        Phase::RolledBack => not_as_before(world).map(|what| (Invariant::RolledBack, what)),
+        Phase::Planned
+        | Phase::BackedUp
+        | Phase::Pulled
+        | Phase::Swapped
+        | Phase::RollingBack
+        | Phase::NeedsOperator => None,
+    }
+}
+
+fn not_verified(world: &World) -> Option<String> {
+    match world.next {
+        Some(Next { running: true, name: Name::Payram, armed: true, .. }) => None,
+        found => Some(format!("Verified is journaled, the next container is {found:?}")),
+    }
+}
+
+fn not_as_before(world: &World) -> Option<String> {
+    let as_before =
+        Old { running: true, name: Name::Payram, armed: true, programs: Programs::Running };
+    if world.old != Some(as_before) {
+        return Some(format!("RolledBack is journaled, the old container is {:?}", world.old));
+    }
+    if world.next.is_some() {
+        return Some(format!("RolledBack is journaled, the next container is {:?}", world.next));
+    }
+    match world.database {
+        Some(database) if database.touch == Touch::Clean && !database.behind && !database.torn => {
+            None
+        }
+        found => Some(format!("RolledBack is journaled, the database is {found:?}")),
+    }
+}

@@ -1,0 +1,280 @@
+//! The product's own machines, each met once: [`Machine::apply`] and [`Machine::recover`] are
+//! asked once for each machine and outcome, and their answer is kept.
+//!
+//! Two machines count as the same when they differ in nothing but the sentences of their
+//! failures, which no decision of the machine looks into.
+
+use std::collections::HashMap;
+
+use payram_updater::machine::facts::{
+    Assessment, Backup, Copy, CoreRules, Fingerprint, NextContainer, OldContainer, Programs, Proof,
+    PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase, Server, TargetImage, Verdict,
+};
+use payram_updater::machine::failure::{Failure, FailureCode};
+use payram_updater::machine::transition::TRANSITIONS;
+use payram_updater::machine::{Event, Fact, Hop, Machine, Outcome, Phase, State, Step, Transition};
+
+use super::effects::{Answer, Found, Known};
+
+/// What comes to a machine.
+#[derive(Clone, Copy, Debug)]
+pub enum Input {
+    Answered(Answer),
+    Unknown,
+    Interrupted,
+    Left,
+    Cancelled,
+    Recover,
+    RecoverRestoring,
+}
+
+impl Input {
+    const SLOTS: usize = 23;
+
+    fn slot(self) -> usize {
+        match self {
+            Input::Unknown => 0,
+            Input::Interrupted => 1,
+            Input::Left => 2,
+            Input::Cancelled => 3,
+            Input::Recover => 4,
+            Input::RecoverRestoring => 5,
+            Input::Answered(Answer::Done) => 6,
+            Input::Answered(Answer::Refused) => 7,
+            Input::Answered(Answer::Backup) => 8,
+            Input::Answered(Answer::Proof) => 9,
+            Input::Answered(Answer::Image) => 10,
+            Input::Answered(Answer::Next) => 11,
+            Input::Answered(Answer::Copy) => 12,
+            Input::Answered(Answer::Programs) => 13,
+            Input::Answered(Answer::Quiesced { has_fingerprint: true }) => 14,
+            Input::Answered(Answer::Quiesced { has_fingerprint: false }) => 15,
+            Input::Answered(Answer::RestorePoint) => 16,
+            Input::Answered(Answer::Verdict) => 17,
+            Input::Answered(Answer::Restored) => 18,
+            Input::Answered(Answer::Assessment(Found::Unchanged)) => 19,
+            Input::Answered(Answer::Assessment(Found::Schema)) => 20,
+            Input::Answered(Answer::Assessment(Found::Rows)) => 21,
+            Input::Answered(Answer::Assessment(Found::Unreadable)) => 22,
+        }
+    }
+}
+
+/// What the search needs to know of a machine.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    pub phase: Phase,
+    pub step: Option<Step>,
+    pub known: Known,
+    /// The version that is to serve has still to pass its gate.
+    pub is_gate_ahead: bool,
+    /// It goes back, and nothing that was found holds it.
+    pub goes_back: bool,
+    /// On the way back the database has still to be assessed.
+    pub is_to_be_assessed: bool,
+    /// It is at rest without a verdict: the old version was never silent, and not looked at.
+    pub is_unseen: bool,
+}
+
+pub struct Machines {
+    all: Vec<(Machine, View)>,
+    by_text: HashMap<String, u16>,
+    /// For each machine where each input leads, by [`Input::slot`].
+    led: Vec<[Option<u16>; Input::SLOTS]>,
+    has_supervisor: bool,
+}
+
+impl Machines {
+    /// Number 0 is a machine that has done nothing yet.
+    pub fn new(setting: RollbackDatabase, has_supervisor: bool) -> Self {
+        let mut machines =
+            Machines { all: Vec::new(), by_text: HashMap::new(), led: Vec::new(), has_supervisor };
+        machines.intern(Machine::new(hop(setting)));
+        machines
+    }
+
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub fn view(&self, machine: u16) -> View {
+        self.all[usize::from(machine)].1
+    }
+
+    /// Where this leads.
+    ///
+    /// # Errors
+    /// When the machine forbids it, or makes a transition that the table does not have (I3).
+    pub fn lead(&mut self, machine: u16, input: Input) -> Result<u16, String> {
+        if let Some(led) = self.led[usize::from(machine)][input.slot()] {
+            return Ok(led);
+        }
+        let before = self.all[usize::from(machine)].0.clone();
+        let from = before.phase();
+        let made = match self.outcome(input) {
+            Ok(outcome) => before.apply(outcome),
+            Err(event) => before.recover(event).map(|(machine, made)| (machine, vec![made])),
+        };
+        let (after, made) = made.map_err(|forbidden| format!("{input:?}: {forbidden}"))?;
+        is_a_way(from, &made, after.phase())?;
+        let led = self.intern(after);
+        self.led[usize::from(machine)][input.slot()] = Some(led);
+        Ok(led)
+    }
+
+    fn intern(&mut self, machine: Machine) -> u16 {
+        let text = without_sentences(&format!("{machine:?}"));
+        let next = u16::try_from(self.all.len()).expect("fewer machines than that");
+        let number = *self.by_text.entry(text).or_insert(next);
+        if number == next {
+            let view = View::of(&machine);
+            self.all.push((machine, view));
+            self.led.push([None; Input::SLOTS]);
+        }
+        number
+    }
+
+    fn outcome(&self, input: Input) -> Result<Outcome, Event> {
+        let failure = Failure::new(FailureCode::Unknown, "it broke");
+        Ok(match input {
+            Input::Answered(Answer::Refused) => Outcome::Failed { failure },
+            Input::Answered(answer) => Outcome::Done { fact: self.fact(answer) },
+            Input::Unknown => Outcome::Unknown { failure },
+            Input::Interrupted => Outcome::Interrupted,
+            Input::Left => Outcome::Left,
+            Input::Cancelled => Outcome::Cancelled { failure },
+            Input::Recover => return Err(Event::Recover),
+            Input::RecoverRestoring => return Err(Event::RecoverRestoring),
+        })
+    }
+
+    fn fact(&self, answer: Answer) -> Fact {
+        let running = if self.has_supervisor { vec!["payram-core".into()] } else { Vec::new() };
+        let programs = Programs { running, last_answer_ms: Some(1) };
+        match answer {
+            Answer::Done | Answer::Refused => Fact::Done,
+            Answer::Backup => Fact::Backup(Backup {
+                path: "/b.dump".into(),
+                size_bytes: 1,
+                sha256: "00".into(),
+                database_host: "localhost".into(),
+                database_port: 5432,
+                database_name: "payram".into(),
+            }),
+            Answer::Proof => Fact::Proof(Proof { toc_entries: 1, tables: 1 }),
+            Answer::Image => Fact::Image(PulledImage { id: "sha256:2".into(), digest: None }),
+            Answer::Next => {
+                Fact::Next(NextContainer { id: "n".into(), temporary_name: "payram-next".into() })
+            }
+            Answer::Copy => Fact::Copy(Copy::Directory {
+                source: "/db".into(),
+                copy: "/.db.payram-restore-1".into(),
+                files: 1,
+                bytes: 1,
+                server: Server {
+                    program: "/postgres".into(),
+                    data_directory: "/db".into(),
+                    config_file: "/db/postgresql.conf".into(),
+                    owner: "70:70".into(),
+                    major: 15,
+                },
+            }),
+            Answer::Programs => Fact::Programs(programs),
+            Answer::Quiesced { has_fingerprint } => Fact::Quiesced(Quiesced {
+                programs,
+                fingerprint: has_fingerprint.then(|| Fingerprint {
+                    schema: "00".into(),
+                    counters_since: String::new(),
+                    unsettled_sessions: 0,
+                    tables: Vec::new(),
+                    objects: Vec::new(),
+                }),
+                last_answer_ms: Some(1),
+            }),
+            Answer::RestorePoint => {
+                Fact::RestorePoint(RestorePoint { sha256: "00".into(), bytes: 1, millis: 1 })
+            }
+            Answer::Verdict => {
+                Fact::Verdict(Verdict { version: "1.9.7".into(), answers: 6, first_answer_ms: 2 })
+            }
+            Answer::Assessment(found) => Fact::Assessment(match found {
+                Found::Unchanged => Assessment::Unchanged,
+                Found::Schema => Assessment::SchemaChanged { what: "a column".into() },
+                Found::Rows => Assessment::RowsChanged { tables: vec!["payments: 1 row".into()] },
+                Found::Unreadable => Assessment::Unreadable { reason: "no answer".into() },
+            }),
+            Answer::Restored => {
+                Fact::Restored(Restored { failed: "/db.failed-1".into(), exported: None })
+            }
+        }
+    }
+}
+
+impl View {
+    fn of(machine: &Machine) -> Self {
+        let state = machine.state();
+        let known = state.known();
+        View {
+            phase: machine.phase(),
+            step: machine.step(),
+            known: Known {
+                has_fingerprint: known.quiesced.is_some_and(|q| q.fingerprint.is_some()),
+                has_programs: known.programs.is_some(),
+            },
+            is_gate_ahead: match state {
+                State::Planned(_) | State::BackedUp(_) | State::Pulled(_) => true,
+                State::Swapped(swapped) => swapped.verdict.is_none(),
+                State::RollingBack(back) => back.remaining.contains(&Step::VerifyOld),
+                State::Verified(_) | State::RolledBack(_) | State::NeedsOperator(_) => false,
+            },
+            goes_back: matches!(state, State::RollingBack(back) if back.hold.is_none()),
+            is_to_be_assessed: matches!(
+                state,
+                State::RollingBack(back) if back.remaining.contains(&Step::AssessDatabase)
+            ),
+            is_unseen: matches!(state, State::RolledBack(back) if back.verdict.is_none()),
+        }
+    }
+}
+
+/// The transitions lead from one phase to the other, and the table has them all.
+fn is_a_way(from: Phase, made: &[Transition], to: Phase) -> Result<(), String> {
+    let mut at = from;
+    for transition in made {
+        if transition.from != at || !TRANSITIONS.contains(transition) {
+            return Err(format!("from {at} it claims {transition:?}"));
+        }
+        at = transition.to;
+    }
+    if at == to { Ok(()) } else { Err(format!("it went to {to}, its transitions lead to {at}")) }
+}
+
+/// The text with every failure's code and sentence taken out.
+fn without_sentences(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut parts = text.split("Failure {");
+    kept.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        kept.push_str("Failure");
+        kept.push_str(part.split_once('}').map_or("", |(_, after)| after));
+    }
+    kept
+}
+
+fn hop(rollback_database: RollbackDatabase) -> Hop {
+    Hop {
+        old: OldContainer {
+            id: "o".into(),
+            name: "payram".into(),
+            image_id: "sha256:1".into(),
+            restart_policy: serde_json::json!({"Name": "always"}),
+            spec_file: "/spec.json".into(),
+        },
+        from: Some("1.9.6".into()),
+        from_rules: CoreRules::Legacy,
+        version: "1.9.7".into(),
+        target: TargetImage { repo: "payramapp/payram".into(), tag: "1.9.7".into() },
+        rules: CoreRules::Api { health_path: "/api/v1/health".into() },
+        rollback_database,
+    }
+}
