@@ -173,8 +173,7 @@ impl Machines {
                 bytes: 1,
                 server: Server {
                     program: "/postgres".into(),
-                    data_directory: "/db".into(),
-                    config_file: "/db/postgresql.conf".into(),
+                    arguments: vec!["-D".into(), "/db".into()],
                     owner: "70:70".into(),
                     major: 15,
                 },

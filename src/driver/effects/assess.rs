@@ -39,8 +39,9 @@ impl Effects<'_> {
     pub(super) async fn assess_database(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         self.remove_lone_server(known).await?;
         let next = self.next(known)?;
-        let container = self.inspect_present(next.id, next.role).await?;
-        if !was_started(&container) {
+        let container = self.inspect(next.id).await?;
+        let is_up = container.as_ref().is_some_and(is_running);
+        if container.is_some_and(|container| !was_started(&container)) {
             return Ok(Fact::Assessment(Assessment::Unchanged));
         }
         let Some(before) = known.quiesced.and_then(|quiesced| quiesced.fingerprint.as_ref()) else {
@@ -48,12 +49,18 @@ impl Effects<'_> {
         };
         let target = self.database(known)?;
         match target.access {
-            Access::InContainer if !is_running(&container) => {
-                return self.assess_directory(known, before).await;
+            Access::InContainer => {
+                let is_silent = is_up && self.silence(next).await?;
+                if !is_silent {
+                    if is_up {
+                        self.stop(next).await?;
+                    }
+                    return self.assess_directory(known, before).await;
+                }
             }
-            Access::InContainer => self.silence(next).await?,
             // The database is elsewhere and answers when the container is stopped.
-            Access::OnHost => self.stop(next).await?,
+            Access::OnHost if is_up => self.stop(next).await?,
+            Access::OnHost => {}
         }
         let runner = Runner::new(self.engine, next.id, &target);
         match self.compare(&runner, before).await {
@@ -76,10 +83,11 @@ impl Effects<'_> {
         Ok(database::assess(before, &after))
     }
 
-    /// Stops the programs of the failed version that write to the database.
-    async fn silence(&self, which: Which<'_>) -> Result<(), Trouble> {
+    /// Stops the programs of the failed version that write to the database; false when there is
+    /// no supervisor to stop them by.
+    async fn silence(&self, which: Which<'_>) -> Result<bool, Trouble> {
         let Some(programs) = supervisor::programs(self.engine, which.id).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let writing = supervisor::select(
             &programs,
@@ -89,7 +97,7 @@ impl Effects<'_> {
         if !writing.is_empty() {
             supervisor::stop(self.engine, which.id, &writing).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The failed container has ended: its directory tells.
@@ -173,7 +181,7 @@ impl Effects<'_> {
     }
 
     /// Stops and removes the lone server, of an earlier attempt too.
-    async fn remove_lone_server(&self, known: &Known<'_>) -> Result<(), Trouble> {
+    pub(super) async fn remove_lone_server(&self, known: &Known<'_>) -> Result<(), Trouble> {
         let name = self.lone_server_name(known);
         let label = format!("{HOP_LABEL}={}", self.hop_label());
         for container in self.engine.containers(Some(&label)).await? {

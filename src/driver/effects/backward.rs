@@ -8,21 +8,36 @@ use crate::machine::{Fact, Known};
 
 impl Effects<'_> {
     pub(super) async fn disarm_next(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        self.set_policy(self.next(known)?, &no_restart()).await?;
+        // Gone is as good: nothing of it starts by itself.
+        if let Some(next) = self.next_that_is_there(known).await? {
+            self.set_policy(next, &no_restart()).await?;
+        }
         done()
     }
 
     pub(super) async fn stop_next(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        self.stop(self.next(known)?).await?;
+        self.remove_lone_server(known).await?;
+        if let Some(next) = self.next_that_is_there(known).await? {
+            self.stop(next).await?;
+        }
         done()
     }
 
     pub(super) async fn restore_next_name(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        if let Some(next) = known.next {
-            let which = Which { id: &next.id, role: "new" };
+        if let (Some(next), Some(which)) = (known.next, self.next_that_is_there(known).await?) {
             self.set_name(which, &next.temporary_name).await?;
         }
         done()
+    }
+
+    /// The next container, unless a way back that was taken before has removed it.
+    async fn next_that_is_there<'k>(
+        &self,
+        known: &Known<'k>,
+    ) -> Result<Option<Which<'k>>, Trouble> {
+        let Some(next) = known.next else { return Ok(None) };
+        let is_there = self.inspect(&next.id).await?.is_some();
+        Ok(is_there.then_some(Which { id: &next.id, role: "new" }))
     }
 
     pub(super) async fn restore_old_name(&self, known: &Known<'_>) -> Result<Fact, Trouble> {

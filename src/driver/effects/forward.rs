@@ -321,7 +321,19 @@ impl Effects<'_> {
         done()
     }
 
+    /// A host that was rebooted since the verdict has left the new version down, because nothing
+    /// unproven starts by itself: it is started and passes the gate again.
     pub(super) async fn arm_next(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let next = self.next(known)?;
+        let container = self.inspect_present(next.id, next.role).await?;
+        if !is_running(&container) {
+            self.say(&format!(
+                "the {next} does not run any more; it is started and verified again"
+            ))
+            .await;
+            self.start(next, self.old(known)).await?;
+            self.verify(known).await?;
+        }
         self.set_policy(self.next(known)?, &known.hop.old.restart_policy).await?;
         done()
     }
