@@ -13,7 +13,7 @@ use super::access::Caller;
 use super::answers;
 use super::routes::{self, Endpoint, NoRoute};
 use super::{Api, events};
-use crate::driver::{JobView, Progress, refusal_after};
+use crate::driver::{Consent, JobView, Progress, RecoverError, refusal_after};
 use crate::inspect;
 use crate::journal::{HistoryFilter, JobRecord, JournalError, Mode, Reader};
 use crate::machine::Phase;
@@ -71,6 +71,7 @@ pub(super) async fn answer(api: Arc<Api>, method: &Method, path: &str, asked: As
         Endpoint::Plan => make_plan(&api, &asked).await,
         Endpoint::Run => run(&api, &asked).await,
         Endpoint::Cancel => cancel(&api, &asked).await,
+        Endpoint::Recover => recover(&api, &asked).await,
     };
     match answered {
         Ok(response) => response,
@@ -334,6 +335,45 @@ async fn cancel(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
     }
     let message = format!("the upgrade can't be called off any more: it is {}", job.phase());
     Ok(answers::error(StatusCode::CONFLICT, "NOTHING_TO_CANCEL", &message))
+}
+
+/// The body of recover. Unknown fields are ignored.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RecoverWanted {
+    #[serde(default)]
+    restore_database: bool,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Does the safe thing about the last job, or says what it would be. It may put a database
+/// back, so only over the socket (I9).
+async fn recover(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
+    if asked.caller != Caller::Operator {
+        let message = "a recovery is the payram-updater command's on the host";
+        return Ok(answers::error(StatusCode::FORBIDDEN, "FORBIDDEN", message));
+    }
+    let wanted: RecoverWanted = match serde_json::from_slice(&asked.body) {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            let message = format!("the body is not the JSON expected here: {error}");
+            return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", &message));
+        }
+    };
+    let consent = Consent { restore_database: wanted.restore_database };
+    match api.driver.recover(consent, wanted.dry_run).await {
+        Ok(decision) => Ok(answers::json(&decision)),
+        Err(RecoverError::Journal(error)) => Err(error),
+        Err(error @ RecoverError::Engine(_)) => {
+            let message = error.to_string();
+            Ok(answers::error(StatusCode::SERVICE_UNAVAILABLE, "DOCKER_DAEMON_DOWN", &message))
+        }
+        Err(error @ RecoverError::Forbidden(_)) => {
+            let message = error.to_string();
+            Ok(answers::error(StatusCode::CONFLICT, "NOTHING_TO_RECOVER", &message))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub(super) enum Endpoint {
     Plan,
     Run,
     Cancel,
+    Recover,
 }
 
 const GET: &str = "GET";
@@ -34,6 +35,7 @@ const ROUTES: &[(&str, &str, Endpoint)] = &[
     ("/upgrade/plan", POST, Endpoint::Plan),
     ("/upgrade/run", POST, Endpoint::Run),
     ("/upgrade/cancel", POST, Endpoint::Cancel),
+    ("/upgrade/recover", POST, Endpoint::Recover),
 ];
 
 /// Why a path leads nowhere.

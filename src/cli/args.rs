@@ -55,6 +55,8 @@ pub(super) enum Command {
     Cancel(Cancel),
     /// Look at everything and say what to do; exit 1 when something is broken
     Inspect,
+    /// Look at what went wrong, say what would be done about it, and do it
+    Recover(Recover),
     /// Check or export the journal
     #[command(subcommand)]
     Journal(Journal),
@@ -127,6 +129,20 @@ pub(super) struct Run {
 /// Of `cancel`.
 #[derive(Debug, Args)]
 pub(super) struct Cancel {
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// Of `recover`.
+#[derive(Debug, Args)]
+pub(super) struct Recover {
+    /// Put the database back as it was before the failed version changed it, which is kept aside
+    #[arg(long)]
+    pub restore_database: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
     /// Don't ask
     #[arg(short, long)]
     pub yes: bool,

@@ -18,6 +18,7 @@ mod journal;
 mod logs;
 mod man;
 mod progress;
+mod recover;
 mod render;
 mod run;
 mod screen;
@@ -131,6 +132,7 @@ impl Reading {
     fn of(command: &Command, wants_json: bool, is_terminal: bool) -> Self {
         let speaks_text = match command {
             Command::Run(asked) => !asked.detach,
+            Command::Recover(asked) => !asked.dry_run,
             Command::Logs(_)
             | Command::Completions { .. }
             | Command::Man
@@ -223,6 +225,7 @@ async fn dispatch(
         Command::Run(asked) => run::run(&context()?, &asked, out).await,
         Command::Cancel(asked) => cancel::cancel(&context()?, &asked, out).await,
         Command::Inspect => inspect::inspect(&context()?, out).await,
+        Command::Recover(asked) => recover::recover(&context()?, &asked, out).await,
         Command::Journal(asked) => journal::journal(&settings()?.state_dir, &asked, reading, out),
         Command::Version => {
             let version = env!("CARGO_PKG_VERSION");

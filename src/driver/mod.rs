@@ -249,6 +249,14 @@ impl Driver {
         }
     }
 
+    /// Runs what is unfinished until it rests; for a command that works without a daemon.
+    ///
+    /// # Errors
+    /// When the journal can't be read or written.
+    pub async fn run_to_rest(&self) -> Result<(), JournalError> {
+        self.work().await
+    }
+
     async fn work(&self) -> Result<(), JournalError> {
         while let Some(job) = self.reader.active_job()? {
             if !*self.released.borrow() {
