@@ -122,6 +122,16 @@ fn a_restarted_program_finds_its_machine_where_it_was() {
 }
 
 #[test]
+fn the_event_that_opens_a_job_names_the_job_like_all_that_follow() {
+    let place = place();
+    let job = job_with_a_backup(&Journal::open(&place.path).expect("opens"));
+    let everything = HistoryFilter { kind: None, status: None, limit: 10 };
+    let history = Reader::open(&place.path).expect("reader").history(&everything).expect("reads");
+    assert_eq!(history.len(), 1);
+    assert_eq!(history[0].data.get("jobId").map(String::as_str), Some(job.as_str()));
+}
+
+#[test]
 fn a_second_active_job_is_refused_by_the_schema_and_named() {
     let place = place();
     let journal = Journal::open(&place.path).expect("opens");

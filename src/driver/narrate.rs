@@ -200,7 +200,6 @@ pub(super) fn upgrade_started(body: &JobBody) -> NewEvent {
 /// The event that opens a recovery in the history.
 pub(super) fn recovery_started(job: &JobRecord, event: Event) -> NewEvent {
     let mut data = upgrade_data(&job.body);
-    data.insert("jobId".into(), job.id.to_string());
     data.insert("restoreDatabase".into(), (event == Event::RecoverRestoring).to_string());
     let message = format!("the way back from {} is taken again", job.body.resolved_target);
     NewEvent { kind: "recovery", status: "started", message, data }
@@ -218,7 +217,6 @@ pub(super) fn upgrade_ended(
         (Some(_), _) => "failed",
     };
     let mut data = upgrade_data(&job.body);
-    data.insert("jobId".into(), job.id.to_string());
     if let Some(code) = ending.failure_code {
         data.insert("failureCode".into(), code.to_string());
     }
@@ -256,19 +254,14 @@ pub(super) fn events(
     ends: bool,
 ) -> Vec<NewEvent> {
     let mut events = Vec::new();
-    events.extend(backup_event(job, step, outcome, machine));
+    events.extend(backup_event(step, outcome, machine));
     if ends {
         events.push(upgrade_ended(job, &ending(machine), Some(machine)));
     }
     events
 }
 
-fn backup_event(
-    job: &JobRecord,
-    step: Step,
-    outcome: &Outcome,
-    machine: &Machine,
-) -> Option<NewEvent> {
+fn backup_event(step: Step, outcome: &Outcome, machine: &Machine) -> Option<NewEvent> {
     let (status, message, failure) = match (step, outcome) {
         (Step::BackUp, Outcome::Done { fact: Fact::Backup(backup) }) => {
             ("succeeded", format!("backup written to {}", backup.path), None)
@@ -283,7 +276,6 @@ fn backup_event(
     };
     let known = machine.state().known();
     let mut data = BTreeMap::from([
-        ("jobId".to_owned(), job.id.to_string()),
         ("targetVersion".to_owned(), known.hop.version.clone()),
         ("container".to_owned(), known.hop.old.name.clone()),
     ]);

@@ -284,6 +284,7 @@ impl<'a> Tail<'a> {
         Ok(self.seq)
     }
 
+    /// Each event names its job: only here is the id of one that begins known.
     fn events(
         &mut self,
         job: &JobId,
@@ -291,7 +292,9 @@ impl<'a> Tail<'a> {
         events: &[NewEvent],
     ) -> rusqlite::Result<()> {
         for event in events {
-            let body = EventBody { message: event.message.clone(), data: event.data.clone() };
+            let mut data = event.data.clone();
+            data.insert("jobId".to_owned(), job.as_str().to_owned());
+            let body = EventBody { message: event.message.clone(), data };
             let (name, status) = (Some(event.kind), Some(event.status));
             self.append(RowKind::Event, Some(job), hop, name, status, &json(&body))?;
         }
