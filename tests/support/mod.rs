@@ -13,6 +13,9 @@ pub mod daemon;
 pub mod fixture;
 pub mod http;
 pub mod ledger;
+pub mod registry;
+pub mod sound;
+pub mod trap;
 pub mod watch;
 pub mod world;
 
@@ -26,6 +29,8 @@ use std::time::{Duration, Instant};
 pub use daemon::Daemon;
 pub use fixture::Fixture;
 pub use http::Answer;
+pub use registry::SlowRegistry;
+pub use trap::{Point, Trap};
 pub use world::World;
 
 /// How often a condition is looked at.

@@ -1,0 +1,244 @@
+//! Each version that is broken in its own way, on a real engine with a real database: the old
+//! version serves again by itself, with every acknowledged payment. Only where the broken one
+//! changed rows a person is asked, and one command brings the old version back.
+
+mod support;
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::trap::reader;
+use support::{Daemon, Fixture, World, require, wait_until};
+
+/// From the start of an upgrade to its end.
+const END_LIMIT: Duration = Duration::from_secs(240);
+
+/// A running 1.9.6 with payments, and an updater with little patience.
+fn world() -> World {
+    World::build("1.9.6")
+        .rows(200)
+        .setting("HEALTH_TIMEOUT_SECONDS", "5")
+        .setting("START_TIMEOUT_SECONDS", "25")
+        .start()
+}
+
+fn tag_of(behaviour: &str) -> String {
+    let tags = Fixture::get().tags();
+    let found = tags.iter().find(|tag| tag.behaviour == behaviour);
+    found.unwrap_or_else(|| panic!("tags.tsv has no {behaviour}")).tag.clone()
+}
+
+/// Begins an upgrade to the version and waits for its end.
+fn upgrade(world: &World, version: &str) -> (Daemon, Value) {
+    let daemon = world.daemon();
+    world.begin_upgrade(version);
+    let status = daemon.wait_settled(END_LIMIT);
+    (daemon, status)
+}
+
+/// Seconds from the start of the last upgrade's new container to the old one's first answer.
+fn seconds_without_the_old(world: &World) -> f64 {
+    let journal = reader(&world.state_dir().join("journal.db")).expect("a journal");
+    let sql = "SELECT
+        (SELECT max(atom) FROM journal, json_tree(body)
+         WHERE kind = 'outcome' AND name = 'verify_old' AND key = 'firstAnswerMs')
+        - (SELECT max(at_ms) FROM journal WHERE kind = 'intent' AND name = 'start_next')";
+    let millis: i64 = journal.query_row(sql, [], |row| row.get(0)).expect("both are journaled");
+    Duration::from_millis(u64::try_from(millis).expect("in this order")).as_secs_f64()
+}
+
+/// The old version serves again by itself: the very container that served before.
+fn goes_back_by_itself(behaviour: &str, code: &str) -> World {
+    let world = world();
+    let before = world.container().expect("a container")["Id"].clone();
+    let tag = tag_of(behaviour);
+    let (daemon, status) = upgrade(&world, &tag);
+    assert_eq!(status["phase"], "ROLLED_BACK", "{status:#}\n{}", daemon.log());
+    assert_eq!(status["failureCode"], code, "{status:#}");
+    world.assert_sound("1.9.6", behaviour);
+    assert_eq!(world.container().expect("a container")["Id"], before, "it was never removed");
+    let seconds = seconds_without_the_old(&world);
+    println!(
+        "{tag} ({behaviour}): ROLLED_BACK, {code}, {seconds:.1} s from its start to 1.9.6 serving, 0 lost: {}",
+        status["message"].as_str().unwrap_or_default()
+    );
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+    world
+}
+
+/// The same, and the database in use is the one that was there before, not a copy.
+fn goes_back_on_its_own_database(behaviour: &str, code: &str) {
+    let world = goes_back_by_itself(behaviour, code);
+    assert_eq!(world.failed_directories(), Vec::<String>::new());
+}
+
+#[test]
+fn a_version_whose_health_is_500_gives_way_to_the_old_one() {
+    if require("docker") {
+        goes_back_on_its_own_database("health-500", "HEALTHCHECK_FAILED");
+    }
+}
+
+#[test]
+fn a_version_that_exits_at_its_start_gives_way_to_the_old_one() {
+    if require("docker") {
+        goes_back_on_its_own_database("exits-at-start", "HEALTHCHECK_FAILED");
+    }
+}
+
+#[test]
+fn a_version_that_reports_another_version_gives_way_to_the_old_one() {
+    if require("docker") {
+        goes_back_on_its_own_database("wrong-version", "VERSION_MISMATCH");
+    }
+}
+
+#[test]
+fn a_version_that_hangs_gives_way_to_the_old_one() {
+    if require("docker") {
+        goes_back_on_its_own_database("hangs", "MIGRATION_TIMEOUT");
+    }
+}
+
+#[test]
+fn a_version_that_dies_after_its_first_good_answers_gives_way_to_the_old_one() {
+    if require("docker") {
+        goes_back_on_its_own_database("dies", "HEALTHCHECK_FAILED");
+    }
+}
+
+#[test]
+fn a_migration_that_broke_without_touching_a_row_gives_way_to_the_old_version_and_its_schema() {
+    if !require("docker") {
+        return;
+    }
+    let world = goes_back_by_itself("migration-schema", "HEALTHCHECK_FAILED");
+    let failed = world.failed_directories();
+    assert_eq!(failed.len(), 1, "the failed version's database is kept: {failed:?}");
+    let columns = world.sql(
+        "SELECT column_name FROM information_schema.columns
+         WHERE table_name = 'payments' ORDER BY 1",
+    );
+    assert_eq!(columns, "amount\ncreated_at\nid\nseq\nwritten_by", "the old schema");
+}
+
+/// A world whose upgrade changed rows and stopped.
+fn stopped_for_a_decision() -> (World, Daemon, Value) {
+    let world = world();
+    let (daemon, status) = upgrade(&world, &tag_of("migration-rows"));
+    (world, daemon, status)
+}
+
+fn states(world: &World) -> Vec<String> {
+    let all = world.containers();
+    all.iter().map(|one| one["State"]["Status"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn a_migration_that_changed_rows_stops_and_says_which_tables_and_how_many_rows() {
+    if !require("docker") {
+        return;
+    }
+    let (world, daemon, status) = stopped_for_a_decision();
+    assert_eq!(status["phase"], "NEEDS_OPERATOR", "{status:#}\n{}", daemon.log());
+    assert_eq!(status["failureCode"], "MIGRATION_FAILED", "{status:#}");
+    let message = status["message"].as_str().unwrap_or_default();
+    println!("9.0.5 (migration-rows): NEEDS_OPERATOR, MIGRATION_FAILED: {message}");
+    assert!(message.contains("payments"), "the table is named: {message}");
+    assert!(message.contains("10 "), "and how many rows: {message}");
+    assert_eq!(states(&world), ["exited", "exited"], "neither container runs");
+    let run = world.cli(&["run", "--to", "1.9.7", "--yes"]);
+    assert_eq!(run.status.code(), Some(1), "no upgrade begins before the decision: {run:?}");
+    world.assert_journal_is_whole("a stop");
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+fn said(output: &std::process::Output) -> String {
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[test]
+fn changed_rows_are_forgotten_only_by_consent_and_then_the_old_version_serves() {
+    if !require("docker") {
+        return;
+    }
+    let (world, daemon, status) = stopped_for_a_decision();
+    assert_eq!(status["phase"], "NEEDS_OPERATOR", "{status:#}\n{}", daemon.log());
+
+    let refused = world.cli(&["recover", "--yes"]);
+    assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
+    assert!(said(&refused).contains("recover --restore-database"), "{}", said(&refused));
+    assert_eq!(states(&world), ["exited", "exited"], "nothing was done");
+
+    let shown = world.cli(&["recover", "--restore-database", "--dry-run"]);
+    assert_eq!(shown.status.code(), Some(0), "{}", said(&shown));
+    assert_eq!(states(&world), ["exited", "exited"], "nothing was done");
+
+    let recovered = world.cli(&["recover", "--restore-database", "--yes"]);
+    assert_eq!(recovered.status.code(), Some(0), "{}", said(&recovered));
+    comes_back_by_consent(&world);
+    drop(daemon);
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+#[test]
+fn the_decision_can_be_made_without_a_daemon() {
+    if !require("docker") {
+        return;
+    }
+    let (world, daemon, status) = stopped_for_a_decision();
+    assert_eq!(status["phase"], "NEEDS_OPERATOR", "{status:#}\n{}", daemon.log());
+    assert!(daemon.terminate().success());
+    let refused = world.cli(&["recover", "--yes"]);
+    assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
+    let recovered = world.cli(&["recover", "--restore-database", "--yes"]);
+    assert_eq!(recovered.status.code(), Some(0), "{}", said(&recovered));
+    comes_back_by_consent(&world);
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+/// 1.9.6 serves with every payment it acknowledged; what the failed version wrote is kept.
+fn comes_back_by_consent(world: &World) {
+    wait_until("1.9.6 is healthy", END_LIMIT, || world.is_healthy().then_some(()));
+    world.assert_sound("1.9.6", "recover --restore-database");
+    let failed = world.failed_directories();
+    assert_eq!(failed.len(), 1, "the failed version's database is kept: {failed:?}");
+    let kept = world.path("data/db").join(&failed[0]).join("PG_VERSION");
+    assert!(fs::exists(&kept).expect("it can be looked at"), "{}", kept.display());
+    println!(
+        "9.0.5 (migration-rows): 1.9.6 serves by consent, {:.1} s from its start, 0 lost",
+        seconds_without_the_old(world)
+    );
+}
+
+#[test]
+fn a_version_that_starts_slowly_is_waited_for() {
+    if !require("docker") {
+        return;
+    }
+    let world = World::build("1.9.6").rows(200).start();
+    let (daemon, status) = upgrade(&world, &tag_of("slow"));
+    assert_eq!(status["phase"], "VERIFIED", "{status:#}\n{}", daemon.log());
+    world.assert_sound(&tag_of("slow"), "a slow start");
+    println!("9.0.8 (slow): VERIFIED, downtime {} s, 0 lost", status["downtimeSeconds"]);
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+#[test]
+fn a_version_that_ignores_sigterm_can_be_upgraded_from() {
+    if !require("docker") {
+        return;
+    }
+    let tag = tag_of("ignores-term");
+    let world = World::build(&tag).rows(200).start();
+    let _daemon = world.daemon();
+    // By number it is a downgrade; its schema is the same.
+    let run = world.cli(&["run", "--to", "2.0.0", "--force", "--yes"]);
+    assert_eq!(run.status.code(), Some(0), "{}", said(&run));
+    world.assert_sound("2.0.0", "upgraded from a version that ignores SIGTERM");
+    assert!(world.upgrade_log().contains("was killed"), "{}", world.upgrade_log());
+    println!("{tag} (ignores-term), upgraded from: VERIFIED, 0 lost");
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}

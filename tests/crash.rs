@@ -1,0 +1,278 @@
+//! The daemon is killed with SIGKILL in every step, forward and back, on a real engine with a
+//! real database that takes payments; started again, it goes on by itself to the same end, and
+//! no acknowledged payment is lost.
+//!
+//! Some of the matrix by default; all of it with `PAYRAM_TEST_FULL=1`. `PAYRAM_TEST_SEED`
+//! repeats a choice.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use payram_updater::machine::Step;
+use support::{Daemon, Point, Trap, World, require};
+
+/// From the restart to the end of the job.
+const END_LIMIT: Duration = Duration::from_secs(180);
+/// The versions that a world is taken through.
+const VERSIONS: [&str; 3] = ["1.9.7", "1.9.8", "2.0.0"];
+/// Worlds that the full matrix runs side by side: they wait more than they compute.
+const LANES: usize = 3;
+
+/// The steps that a version which exits at its start, having touched nothing, is taken back by.
+const BACK_UNTOUCHED: [Step; 10] = [
+    Step::AssessDatabase,
+    Step::StopNext,
+    Step::RestoreNextName,
+    Step::RestoreOldName,
+    Step::RearmOld,
+    Step::StartOld,
+    Step::ResumePrograms,
+    Step::VerifyOld,
+    Step::RemoveNext,
+    Step::DiscardCopy,
+];
+
+/// And one whose migration changed the schema: the restore point comes back.
+const BACK_RESTORING: [Step; 11] = [
+    Step::AssessDatabase,
+    Step::StopNext,
+    Step::RestoreDatabase,
+    Step::RestoreNextName,
+    Step::RestoreOldName,
+    Step::RearmOld,
+    Step::StartOld,
+    Step::ResumePrograms,
+    Step::VerifyOld,
+    Step::RemoveNext,
+    Step::DiscardCopy,
+];
+
+fn forward() -> Vec<Step> {
+    Step::FORWARD.into_iter().chain([Step::Tidy]).collect()
+}
+
+/// One kill: at which point of which step, on the way to which version.
+#[derive(Clone, Copy, Debug)]
+struct Kill {
+    step: Step,
+    point: Point,
+}
+
+fn all_kills(steps: &[Step]) -> Vec<Kill> {
+    let mut kills = Vec::new();
+    for step in steps {
+        kills.extend(Point::of(*step).iter().map(|point| Kill { step: *step, point: *point }));
+    }
+    kills
+}
+
+fn is_full() -> bool {
+    std::env::var_os("PAYRAM_TEST_FULL").is_some_and(|full| full == "1")
+}
+
+/// All of them, or `some` of them by a seed that is printed.
+fn chosen(mut kills: Vec<Kill>, some: usize) -> Vec<Kill> {
+    if is_full() {
+        return kills;
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").subsec_nanos();
+    let seed = std::env::var("PAYRAM_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or(u64::from(now) | 1);
+    println!("PAYRAM_TEST_SEED={seed}: {some} of {} points", kills.len());
+    let mut state = seed;
+    let mut choice = Vec::new();
+    while choice.len() < some && !kills.is_empty() {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let at = usize::try_from(state % kills.len() as u64).expect("less than a Vec's length");
+        choice.push(kills.swap_remove(at));
+    }
+    choice
+}
+
+/// What came of a matrix.
+#[derive(Default)]
+struct Tally {
+    landed: Mutex<Vec<(Step, bool)>>,
+}
+
+impl Tally {
+    fn note(&self, kill: Kill, is_hit: bool, how: &str, began: Instant) {
+        let where_ = if is_hit { "in the step" } else { "after it: it was missed" };
+        let took = began.elapsed().as_secs_f32();
+        println!(
+            "{} {:?}: killed {where_}; {how} after {took:.1} s, 0 lost",
+            kill.step, kill.point
+        );
+        self.landed.lock().expect("not poisoned").push((kill.step, is_hit));
+    }
+
+    /// Says what was run, and that every step was hit.
+    fn finish(&self, what: &str, wanted: &[Kill]) {
+        let landed = self.landed.lock().expect("not poisoned");
+        let hit: BTreeSet<&str> =
+            landed.iter().filter(|(_, is_hit)| *is_hit).map(|(step, _)| step.as_str()).collect();
+        let asked: BTreeSet<&str> = wanted.iter().map(|kill| kill.step.as_str()).collect();
+        let hits = landed.iter().filter(|(_, is_hit)| *is_hit).count();
+        println!(
+            "{what}: {} points, {hits} hit, {} steps, 0 violations, 0 payments lost",
+            landed.len(),
+            hit.len()
+        );
+        assert_eq!(hit, asked, "{what}: steps that were hit, against those that were to be");
+    }
+}
+
+/// Runs a piece of work for each world, as many side by side as the full matrix may.
+fn in_lanes<T: Send>(mut work: Vec<T>, run: impl Fn(T) + Sync) {
+    let lanes = if is_full() { LANES } else { 1 };
+    work.reverse();
+    let queue = Mutex::new(work);
+    std::thread::scope(|scope| {
+        for _ in 0..lanes {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().expect("not poisoned").pop();
+                    let Some(next) = next else { return };
+                    run(next);
+                }
+            });
+        }
+    });
+}
+
+fn world_of_payments() -> (World, Trap) {
+    let world = World::build("1.9.6").rows(200).start();
+    let trap = Trap::between(&world);
+    (world, trap)
+}
+
+/// Begins an upgrade, kills the daemon at the point and starts it again.
+fn kill_once(world: &World, trap: &Trap, kill: Kill, target: &str) -> (Daemon, bool) {
+    let daemon = world.daemon();
+    trap.arm(kill.step, kill.point);
+    world.begin_upgrade(target);
+    let is_hit = trap.kill(daemon);
+    (world.daemon(), is_hit)
+}
+
+fn ends(daemon: &Daemon, phase: &str, after: &str) {
+    let status = daemon.wait_settled(END_LIMIT);
+    assert_eq!(status["phase"], phase, "{after}: {status:#}\n{}", daemon.log());
+}
+
+fn kill_on_the_way_forward(kills: &[Kill], tally: &Tally) {
+    let (world, trap) = world_of_payments();
+    for (kill, target) in kills.iter().zip(VERSIONS) {
+        let began = Instant::now();
+        let after = format!("SIGKILL in {} ({:?}) towards {target}", kill.step, kill.point);
+        let (daemon, is_hit) = kill_once(&world, &trap, *kill, target);
+        ends(&daemon, "VERIFIED", &after);
+        world.assert_sound(target, &after);
+        assert!(daemon.terminate().success(), "{after}");
+        tally.note(*kill, is_hit, "VERIFIED", began);
+    }
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+fn kill_on_the_way_back(kills: &[Kill], broken: &str, tally: &Tally) {
+    let (world, trap) = world_of_payments();
+    for kill in kills {
+        let began = Instant::now();
+        let after = format!("SIGKILL in {} ({:?}) back from {broken}", kill.step, kill.point);
+        let (daemon, is_hit) = kill_once(&world, &trap, *kill, broken);
+        ends(&daemon, "ROLLED_BACK", &after);
+        world.assert_sound("1.9.6", &after);
+        assert!(daemon.terminate().success(), "{after}");
+        tally.note(*kill, is_hit, "ROLLED_BACK", began);
+    }
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+#[test]
+fn a_crash_in_a_step_of_the_way_forward_ends_verified_without_losing_a_payment() {
+    if !require("docker") {
+        return;
+    }
+    let kills = chosen(all_kills(&forward()), VERSIONS.len());
+    let tally = Tally::default();
+    let worlds: Vec<&[Kill]> = kills.chunks(VERSIONS.len()).collect();
+    in_lanes(worlds, |kills| kill_on_the_way_forward(kills, &tally));
+    tally.finish("forward", &kills);
+}
+
+#[test]
+fn a_crash_in_a_step_of_the_way_back_ends_rolled_back_without_losing_a_payment() {
+    if !require("docker") {
+        return;
+    }
+    let tally = Tally::default();
+    let mut all = Vec::new();
+    for (broken, steps) in [("9.0.2", &BACK_UNTOUCHED[..]), ("9.0.4", &BACK_RESTORING[..])] {
+        let kills = chosen(all_kills(steps), 2);
+        let worlds: Vec<&[Kill]> = kills.chunks(4).collect();
+        in_lanes(worlds, |kills| kill_on_the_way_back(kills, broken, &tally));
+        all.extend(kills);
+    }
+    tally.finish("back", &all);
+}
+
+/// Kills the daemon in each of these steps, one after the other, of one upgrade.
+fn kill_in_each(world: &World, trap: &Trap, steps: &[Step], target: &str) -> Daemon {
+    let arm = |step: &Step| trap.arm(*step, Point::of(*step)[0]);
+    let mut daemon = world.daemon();
+    arm(&steps[0]);
+    world.begin_upgrade(target);
+    for (index, step) in steps.iter().enumerate() {
+        let is_hit = trap.kill(daemon);
+        println!("{step}: killed {}", if is_hit { "in the step" } else { "after it: missed" });
+        steps.get(index + 1).iter().for_each(|next| arm(next));
+        daemon = world.spawn_daemon();
+    }
+    daemon.wait_ready();
+    daemon
+}
+
+#[test]
+fn an_upgrade_that_is_killed_in_every_step_ends_verified_without_losing_a_payment() {
+    if !require("docker") {
+        return;
+    }
+    let (world, trap) = world_of_payments();
+    let daemon = kill_in_each(&world, &trap, &forward(), "1.9.7");
+    ends(&daemon, "VERIFIED", "killed in every step");
+    world.assert_sound("1.9.7", "killed in every step");
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+#[test]
+fn a_way_back_that_is_killed_in_every_step_ends_rolled_back_without_losing_a_payment() {
+    if !require("docker") {
+        return;
+    }
+    let (world, trap) = world_of_payments();
+    let daemon = kill_in_each(&world, &trap, &BACK_RESTORING, "9.0.4");
+    ends(&daemon, "ROLLED_BACK", "killed in every step back");
+    world.assert_sound("1.9.6", "killed in every step back");
+    assert_eq!(world.failed_directories().len(), 1, "the failed version's database is kept");
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+#[test]
+fn a_step_that_kills_the_daemon_three_times_is_taken_back() {
+    if !require("docker") {
+        return;
+    }
+    let (world, trap) = world_of_payments();
+    let daemon = kill_in_each(&world, &trap, &[Step::Verify; 3], "1.9.7");
+    ends(&daemon, "ROLLED_BACK", "killed three times in verify");
+    let status = daemon.status();
+    assert_eq!(status["failureCode"], "STEP_INTERRUPTED", "{status:#}");
+    world.assert_sound("1.9.6", "killed three times in verify");
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}

@@ -1,0 +1,87 @@
+//! What must be so whenever an upgrade has come to rest with the application serving.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::watch::running_on;
+use super::{World, wait_until};
+
+/// What follows the verdict is done within this.
+const TIDY_LIMIT: Duration = Duration::from_secs(60);
+
+impl World {
+    /// Exactly one container is left, it has the name, starts by itself, and serves `version`
+    /// healthily; nothing acknowledged is lost; nothing is left over; the journal is whole.
+    pub fn assert_sound(&self, version: &str, after: &str) {
+        let alone = wait_until(&format!("{after}: one container is left"), TIDY_LIMIT, || {
+            let mut all = self.containers();
+            (all.len() == 1).then(|| all.remove(0))
+        });
+        assert_eq!(alone["Name"], format!("/{}", self.name), "{after}");
+        let policy = &alone["HostConfig"]["RestartPolicy"]["Name"];
+        assert_eq!(policy, "unless-stopped", "{after}");
+        assert_eq!(running_on(&self.data_dir()), Some(vec![self.name.clone()]), "{after}");
+        assert!(self.is_healthy(), "{after}: it is not healthy");
+        assert_eq!(self.version().as_deref(), Some(version), "{after}");
+        self.wait_for_payments(1);
+        assert_eq!(self.lost(), Vec::<String>::new(), "{after}: lost payments");
+        // What is left when one container is, goes within moments.
+        let began = Instant::now();
+        let left = wait_until("nothing is left over", TIDY_LIMIT * 2, || {
+            let left = self.leftovers();
+            (left.is_empty() || began.elapsed() > TIDY_LIMIT).then_some(left)
+        });
+        assert_eq!(left, Vec::<String>::new(), "{after}: left over");
+        self.assert_journal_is_whole(after);
+    }
+
+    /// `journal verify` has nothing to say.
+    pub fn assert_journal_is_whole(&self, after: &str) {
+        let verified = self.cli(&["journal", "verify"]);
+        let said = String::from_utf8_lossy(&verified.stdout).into_owned();
+        assert_eq!(verified.status.code(), Some(0), "{after}: journal verify: {said}");
+    }
+
+    /// Files and databases that a finished upgrade has no use for. A failed version's database
+    /// is none of them: it is kept.
+    pub fn leftovers(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        let below = |directory: &str| -> Vec<String> {
+            let entries = fs::read_dir(self.path(directory)).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        };
+        left.extend(below("data/db").into_iter().filter(|name| name.contains("payram-restore")));
+        left.extend(below("state/restore"));
+        let is_whole = |name: &String| name.ends_with(".dump") || name.ends_with(".json");
+        left.extend(below("backups").into_iter().filter(|name| !is_whole(name)));
+        let databases = self.try_sql("SELECT datname FROM pg_database ORDER BY 1");
+        let known = ["payram", "postgres", "template0", "template1"];
+        let databases = databases.unwrap_or_default();
+        left.extend(databases.lines().filter(|name| !known.contains(name)).map(str::to_owned));
+        left
+    }
+
+    /// Directories of failed versions' databases, kept beside the one in use.
+    pub fn failed_directories(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path("data/db")).expect("the database's place").flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.contains(".failed-")).collect()
+    }
+
+    /// `run --to VERSION --yes --detach`: the job's id.
+    pub fn begin_upgrade(&self, version: &str) -> String {
+        let begun = self.cli(&["run", "--to", version, "--yes", "--detach", "--json"]);
+        let said = String::from_utf8_lossy(&begun.stdout).into_owned();
+        let error = String::from_utf8_lossy(&begun.stderr).into_owned();
+        assert_eq!(begun.status.code(), Some(0), "run --to {version}: {said}{error}");
+        let answer: Value = serde_json::from_str(&said).expect("JSON");
+        answer["jobId"].as_str().expect("a job id").to_owned()
+    }
+
+    /// The log of the last upgrade.
+    pub fn upgrade_log(&self) -> String {
+        String::from_utf8_lossy(&self.cli(&["logs"]).stdout).into_owned()
+    }
+}

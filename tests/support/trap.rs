@@ -1,0 +1,356 @@
+//! A trap between the updater and the engine: it stops the daemon at a chosen point of a chosen
+//! step, so that a test can kill it there, for certain and without the product's help.
+//!
+//! The daemon's engine is a socket of the trap's, which passes everything on. At each request
+//! the trap looks into the journal; when the chosen step's intent is there and its outcome is
+//! not, it takes SQLite's write lock on the journal and looks again. From then on nothing can be
+//! journaled: wherever the daemon goes, it dies in that step.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use payram_updater::machine::Step;
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
+
+use super::watch::engine;
+use super::{Daemon, World, wait_until};
+
+/// Between two looks at the journal in a step that asks the engine nothing.
+const LOOK_EVERY: Duration = Duration::from_micros(200);
+/// Without a request for so long, a step has done what it can without its journal.
+const QUIET: Duration = Duration::from_millis(1200);
+/// The product waits 10 s for its journal; it is killed before it gives up.
+const QUIET_LIMIT: Duration = Duration::from_secs(8);
+/// From the start of a job to any of its steps.
+const SPRING_LIMIT: Duration = Duration::from_secs(150);
+
+/// Where in a step the daemon is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Point {
+    /// At its first request, which the engine never sees.
+    Unasked,
+    /// The engine carried out its first change; the answer is lost.
+    Unanswered,
+    /// In the middle of its work on files.
+    Midway,
+    /// Its effect is done, or waits for the journal; the outcome is not journaled.
+    Unjournaled,
+}
+
+impl Point {
+    /// The points that a step has.
+    pub fn of(step: Step) -> &'static [Point] {
+        match step {
+            // Nothing but files.
+            Step::RestorePoint | Step::DiscardCopy => &[Point::Midway, Point::Unjournaled],
+            // Looks and changes nothing; or changes only what is not the engine's.
+            Step::Verify | Step::VerifyOld | Step::RestoreDatabase => {
+                &[Point::Unasked, Point::Unjournaled]
+            }
+            // These two find the world as it should be already when the version had exited, or
+            // when its container started the programs itself.
+            Step::StopNext | Step::ResumePrograms => &[Point::Unasked, Point::Unjournaled],
+            Step::BackUp
+            | Step::ProveBackup
+            | Step::Pull
+            | Step::CreateNext
+            | Step::PreCopy
+            | Step::DisarmOld
+            | Step::NotePrograms
+            | Step::Quiesce
+            | Step::StopOld
+            | Step::RenameOld
+            | Step::RenameNext
+            | Step::StartNext
+            | Step::ArmNext
+            | Step::Tidy
+            | Step::DisarmNext
+            | Step::AssessDatabase
+            | Step::RestoreNextName
+            | Step::RestoreOldName
+            | Step::StartOld
+            | Step::RearmOld
+            | Step::RemoveNext => &[Point::Unasked, Point::Unanswered, Point::Unjournaled],
+        }
+    }
+}
+
+/// The trap of one world.
+pub struct Trap {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    journal: PathBuf,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    armed: Option<(Step, Point)>,
+    /// Whether what is held may go on when the trap is disarmed.
+    lets_go: bool,
+    /// The write lock, while the trap has sprung.
+    lock: Option<Connection>,
+    last_traffic: Instant,
+}
+
+impl Trap {
+    /// Puts itself between a world's updater and the engine, for all daemons and commands that
+    /// are started from here on.
+    pub fn between(world: &World) -> Trap {
+        let socket = world.path("engine.sock");
+        let listener = UnixListener::bind(&socket).expect("a socket for the trap");
+        let shared = Arc::new(Shared {
+            journal: world.state_dir().join("journal.db"),
+            state: Mutex::new(State {
+                armed: None,
+                lets_go: false,
+                lock: None,
+                last_traffic: Instant::now(),
+            }),
+            changed: Condvar::new(),
+        });
+        let passing = Arc::clone(&shared);
+        // Ends with the test's process; it holds no more than a socket.
+        std::thread::spawn(move || {
+            while let Ok((client, _)) = listener.accept() {
+                pass_on(&passing, client);
+            }
+        });
+        world.set("DOCKER_HOST", &format!("unix://{}", socket.display()));
+        Trap { shared }
+    }
+
+    /// Waits for this point of this step.
+    pub fn arm(&self, step: Step, point: Point) {
+        let mut state = self.shared.lock();
+        state.armed = Some((step, point));
+        state.lets_go = false;
+        drop(state);
+        if matches!(step, Step::RestorePoint | Step::DiscardCopy) {
+            let shared = Arc::clone(&self.shared);
+            std::thread::spawn(move || shared.watch_for(step));
+        }
+    }
+
+    /// Kills the daemon when it is at the point, and lets the world go on. Answers whether it
+    /// died there: only a step that asks the engine nothing can be missed.
+    pub fn kill(&self, daemon: Daemon) -> bool {
+        let Some((step, point)) = self.wait_sprung(&daemon) else {
+            daemon.kill();
+            return false;
+        };
+        if point == Point::Unjournaled {
+            let began = Instant::now();
+            wait_until("the step has done what it can", SPRING_LIMIT, || {
+                let is_quiet = self.shared.lock().last_traffic.elapsed() > QUIET;
+                (is_quiet || began.elapsed() > QUIET_LIMIT).then_some(())
+            });
+        }
+        daemon.kill();
+        let is_hit = self.shared.lock().lock.is_some() && self.pending() == Some(step.to_string());
+        self.disarm();
+        is_hit
+    }
+
+    /// Does something while the daemon is at the point, and lets it go on from there.
+    pub fn meanwhile(&self, daemon: &Daemon, work: impl FnOnce()) {
+        assert!(self.wait_sprung(daemon).is_some(), "the step was missed");
+        work();
+        self.shared.lock().lets_go = true;
+        self.disarm();
+    }
+
+    /// Where it has sprung; none when the step has passed unnoticed.
+    fn wait_sprung(&self, daemon: &Daemon) -> Option<(Step, Point)> {
+        let deadline = Instant::now() + SPRING_LIMIT;
+        let mut state = self.shared.lock();
+        loop {
+            let armed = state.armed?;
+            if state.lock.is_some() {
+                return Some(armed);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{armed:?} was never reached:\n{}", daemon.log());
+            state = self.shared.changed.wait_timeout(state, left).expect("not poisoned").0;
+        }
+    }
+
+    /// The step whose intent is journaled and whose outcome is not.
+    pub fn pending(&self) -> Option<String> {
+        pending(&reader(&self.shared.journal)?)
+    }
+
+    fn disarm(&self) {
+        let mut state = self.shared.lock();
+        state.armed = None;
+        // Closing it rolls back.
+        state.lock = None;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Trap {
+    fn drop(&mut self) {
+        self.disarm();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("not poisoned")
+    }
+
+    /// Takes the journal's write lock if `step` is under way, and says so.
+    fn spring(&self, state: &mut State, step: Step) -> bool {
+        if state.lock.is_some() {
+            return false;
+        }
+        let is_under_way =
+            reader(&self.journal).and_then(|reader| pending(&reader)) == Some(step.to_string());
+        if !is_under_way {
+            return false;
+        }
+        let writer = Connection::open_with_flags(&self.journal, OpenFlags::SQLITE_OPEN_READ_WRITE)
+            .expect("the journal opens");
+        // What a killed daemon leaves in the WAL must stay there for the next one.
+        writer
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .expect("a connection that checkpoints nothing");
+        writer.busy_timeout(Duration::from_secs(5)).expect("a patient connection");
+        writer.execute_batch("BEGIN IMMEDIATE").expect("the journal's write lock");
+        if pending(&writer) != Some(step.to_string()) {
+            return false;
+        }
+        state.lock = Some(writer);
+        state.last_traffic = Instant::now();
+        self.changed.notify_all();
+        true
+    }
+
+    /// Springs as soon as `step` is under way; gives up when it has passed.
+    fn watch_for(&self, step: Step) {
+        let mut before = None;
+        loop {
+            let mut state = self.lock();
+            if state.armed.is_none_or(|(armed, _)| armed != step) || self.spring(&mut state, step) {
+                return;
+            }
+            let now = reader(&self.journal).and_then(|reader| pending(&reader));
+            if before == Some(step.to_string()) && now != before {
+                state.armed = None;
+                self.changed.notify_all();
+                return;
+            }
+            before = now;
+            drop(state);
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Whether a request may pass; when not, the daemon is being killed.
+    fn may_ask(&self, request: &[u8], holds_answer: &AtomicBool) -> bool {
+        let mut state = self.lock();
+        state.last_traffic = Instant::now();
+        let armed = state.armed;
+        match armed {
+            Some((step, Point::Unasked)) if self.spring(&mut state, step) => self.hold(state),
+            Some((step, Point::Midway | Point::Unjournaled)) => {
+                self.spring(&mut state, step);
+                true
+            }
+            Some((step, Point::Unanswered)) if is_change(request) => {
+                let pending = reader(&self.journal).and_then(|reader| pending(&reader));
+                holds_answer.store(pending == Some(step.to_string()), Ordering::Relaxed);
+                true
+            }
+            Some((_, Point::Unasked | Point::Unanswered)) | None => true,
+        }
+    }
+
+    /// Whether an answer may pass; when not, the daemon is being killed.
+    fn may_answer(&self, holds_answer: &AtomicBool) -> bool {
+        let mut state = self.lock();
+        state.last_traffic = Instant::now();
+        let armed = state.armed;
+        match armed {
+            Some((step, Point::Unanswered))
+                if holds_answer.load(Ordering::Relaxed) && self.spring(&mut state, step) =>
+            {
+                self.hold(state)
+            }
+            Some(_) | None => true,
+        }
+    }
+
+    /// Until the trap is disarmed; answers whether what is held may go on.
+    fn hold(&self, state: MutexGuard<'_, State>) -> bool {
+        let state = self.changed.wait_while(state, |state| state.armed.is_some());
+        state.expect("not poisoned").lets_go
+    }
+}
+
+/// Copies one connection's bytes both ways, as far as the trap lets them.
+fn pass_on(shared: &Arc<Shared>, client: UnixStream) {
+    // An engine that is being restarted refuses: so does the trap, by closing.
+    let Ok(server) = UnixStream::connect(engine()) else { return };
+    let holds_answer = Arc::new(AtomicBool::new(false));
+    let twin = |stream: &UnixStream| stream.try_clone().expect("a second handle");
+    let (from, to) = (twin(&client), twin(&server));
+    let (asking, holds) = (Arc::clone(shared), Arc::clone(&holds_answer));
+    std::thread::spawn(move || copy(from, to, |request| asking.may_ask(request, &holds)));
+    let answering = Arc::clone(shared);
+    std::thread::spawn(move || copy(server, client, |_| answering.may_answer(&holds_answer)));
+}
+
+fn copy(mut from: UnixStream, mut to: UnixStream, may_pass: impl Fn(&[u8]) -> bool) {
+    let mut buffer = vec![0; 64 * 1024];
+    let goes_on = loop {
+        match from.read(&mut buffer) {
+            Ok(0) => break true,
+            Ok(read) if may_pass(&buffer[..read]) && to.write_all(&buffer[..read]).is_ok() => {}
+            Ok(_) | Err(_) => break false,
+        }
+    };
+    // Both ends are gone when either can't be shut down any more.
+    if goes_on {
+        to.shutdown(Shutdown::Write).ok();
+    } else {
+        to.shutdown(Shutdown::Both).ok();
+        from.shutdown(Shutdown::Both).ok();
+    }
+}
+
+/// Whether this is the head of a request that changes something. An exec changes nothing
+/// before it is started.
+fn is_change(request: &[u8]) -> bool {
+    let head = String::from_utf8_lossy(&request[..request.len().min(256)]);
+    let line = head.lines().next().unwrap_or_default();
+    let makes_exec = line.contains("/containers/") && line.contains("/exec ");
+    (line.starts_with("POST ") || line.starts_with("DELETE ")) && !makes_exec
+}
+
+/// A connection that only reads; none before the daemon has made its journal.
+pub fn reader(journal: &Path) -> Option<Connection> {
+    let reader = Connection::open_with_flags(journal, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+    reader.busy_timeout(Duration::from_secs(5)).ok()?;
+    Some(reader)
+}
+
+fn pending(journal: &Connection) -> Option<String> {
+    journal
+        .query_row(
+            "SELECT kind, name FROM journal WHERE kind IN ('intent', 'outcome')
+             ORDER BY seq DESC LIMIT 1",
+            [],
+            |row| Ok((row.get::<_, String>(0)?, row.get(1)?)),
+        )
+        .ok()
+        .and_then(|(kind, step)| (kind == "intent").then_some(step))
+}
