@@ -27,7 +27,7 @@ use super::wait_until;
 use super::watch::Watcher;
 
 /// From `docker run` to a healthy answer: a first start makes a database.
-pub(super) const START_LIMIT: Duration = Duration::from_secs(90);
+pub(super) const START_LIMIT: Duration = Duration::from_secs(180);
 /// Given to the container; long enough to be told apart from anything else in a search.
 pub const PASSWORD: &str = "correct-horse-'battery'-staple-7c1d";
 /// Given to the container as `AES_KEY`.
