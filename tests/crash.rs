@@ -213,8 +213,14 @@ fn a_crash_in_a_step_of_the_way_back_ends_rolled_back_without_losing_a_payment()
     }
     let tally = Tally::default();
     let mut all = Vec::new();
-    for (broken, steps) in [("9.0.2", &BACK_UNTOUCHED[..]), ("9.0.4", &BACK_RESTORING[..])] {
-        let kills = chosen(all_kills(steps), 2);
+    let untouched = all_kills(&BACK_UNTOUCHED);
+    let mut restoring = all_kills(&BACK_RESTORING);
+    // This one still runs when it is given up.
+    restoring.extend(
+        [Step::AssessDatabase, Step::StopNext].map(|step| Kill { step, point: Point::Unanswered }),
+    );
+    for (broken, kills) in [("9.0.2", untouched), ("9.0.4", restoring)] {
+        let kills = chosen(kills, 2);
         let worlds: Vec<&[Kill]> = kills.chunks(4).collect();
         in_lanes(worlds, |kills| kill_on_the_way_back(kills, broken, &tally));
         all.extend(kills);

@@ -52,9 +52,11 @@ impl Point {
             Step::Verify | Step::VerifyOld | Step::RestoreDatabase => {
                 &[Point::Unasked, Point::Unjournaled]
             }
-            // These two find the world as it should be already when the version had exited, or
-            // when its container started the programs itself.
-            Step::StopNext | Step::ResumePrograms => &[Point::Unasked, Point::Unjournaled],
+            // They find the world as it should be already when the version has exited, or when
+            // the container has started its programs itself.
+            Step::AssessDatabase | Step::StopNext | Step::ResumePrograms => {
+                &[Point::Unasked, Point::Unjournaled]
+            }
             Step::BackUp
             | Step::ProveBackup
             | Step::Pull
@@ -70,7 +72,6 @@ impl Point {
             | Step::ArmNext
             | Step::Tidy
             | Step::DisarmNext
-            | Step::AssessDatabase
             | Step::RestoreNextName
             | Step::RestoreOldName
             | Step::StartOld
@@ -177,7 +178,10 @@ impl Trap {
                 return Some(armed);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{armed:?} was never reached:\n{}", daemon.log());
+            if left.is_zero() {
+                drop(state);
+                panic!("{armed:?} was never reached:\n{}", daemon.log());
+            }
             state = self.shared.changed.wait_timeout(state, left).expect("not poisoned").0;
         }
     }
