@@ -46,6 +46,7 @@ pub struct World {
     pub(super) id: String,
     pub(super) root: tempfile::TempDir,
     pub(super) run_args: Vec<String>,
+    pub(super) command: Vec<String>,
     pub(super) environment: BTreeMap<String, String>,
     pub(super) settings: RefCell<BTreeMap<String, String>>,
     pub(super) watcher: RefCell<Option<Watcher>>,
@@ -150,7 +151,7 @@ impl World {
         for (key, value) in &environment {
             command.args(["--env", key]).env(key, value);
         }
-        command.args(&self.run_args).arg(Fixture::get().image(tag));
+        command.args(&self.run_args).arg(Fixture::get().image(tag)).args(&self.command);
         succeed(&mut command);
     }
 
