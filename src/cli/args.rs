@@ -1,5 +1,7 @@
 //! The command line, from which help, completions and the manual page come.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::journal::Mode;
@@ -58,6 +60,8 @@ pub(super) enum Command {
     /// Check or export the journal
     #[command(subcommand)]
     Journal(Journal),
+    /// Play a container engine in which everything is make-believe; for demos and tests
+    Sandbox(Sandbox),
     /// Show the version of this program
     Version,
     /// Print completions for a shell
@@ -130,6 +134,20 @@ pub(super) struct Cancel {
     /// Don't ask
     #[arg(short, long)]
     pub yes: bool,
+}
+
+/// Of `sandbox`.
+#[derive(Debug, Args)]
+pub(super) struct Sandbox {
+    /// Where its world is kept; made when it is not there
+    #[arg(long, value_name = "DIR")]
+    pub state: PathBuf,
+    /// Where it listens: unix:PATH
+    #[arg(long, value_name = "ENDPOINT")]
+    pub listen: String,
+    /// What it plays (JSON); without one a shop on 1.9.6 and some releases, good and broken
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
 }
 
 /// Of `journal`.

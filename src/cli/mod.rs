@@ -20,6 +20,7 @@ mod man;
 mod progress;
 mod render;
 mod run;
+mod sandbox;
 mod screen;
 mod serve;
 mod statechart;
@@ -135,6 +136,7 @@ impl Reading {
             | Command::Completions { .. }
             | Command::Man
             | Command::Statechart
+            | Command::Sandbox(_)
             | Command::Journal(args::Journal::Export) => true,
             Command::Serve
             | Command::Status
@@ -224,6 +226,7 @@ async fn dispatch(
         Command::Cancel(asked) => cancel::cancel(&context()?, &asked, out).await,
         Command::Inspect => inspect::inspect(&context()?, out).await,
         Command::Journal(asked) => journal::journal(&settings()?.state_dir, &asked, reading, out),
+        Command::Sandbox(asked) => sandbox::sandbox(asked, out).await,
         Command::Version => {
             let version = env!("CARGO_PKG_VERSION");
             match reading {
