@@ -170,7 +170,10 @@ fn first_container(world: &Arc<World>) -> Result<(), SandboxError> {
             }),
         )
         .map_err(refused)?;
-    world.start(&id).map(drop).map_err(refused)
+    world.start(&id).map_err(refused)?;
+    let shop = world.shop(&id).map_err(refused)?;
+    shop.take(scenario.payments)
+        .map_err(|error| SandboxError::new(format!("take the first payments: {error}")))
 }
 
 /// A policy and a manifest that fit the scenario, unless there are some already.
@@ -185,7 +188,8 @@ fn write_inputs(world: &World, options: &Options) -> Result<Ready, SandboxError>
             "updater_api_init_version": "1.9.0", "releases": releases, "breakpoints": [],
         })),
         (&manifest, json!({
-            "image": {"repo": world.repo}, "container_name": world.scenario.container,
+            "image": {"repo": world.repo},
+            "defaults": {"container_name": world.scenario.container},
         })),
     ];
     for (path, value) in inputs {

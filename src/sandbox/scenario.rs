@@ -22,6 +22,8 @@ pub(super) struct Scenario {
     pub container: String,
     /// The tag that it runs.
     pub running: String,
+    /// Payments that are there from the start.
+    pub payments: usize,
     /// Milliseconds that a clean stop of a container takes.
     pub stop_ms: u64,
     /// The releases, by tag.
@@ -35,6 +37,7 @@ impl Default for Scenario {
         Self {
             container: "payram".into(),
             running: "1.9.6".into(),
+            payments: 1000,
             stop_ms: 200,
             tags: BTreeMap::from([("1.9.6".to_owned(), Release::default())]),
             faults: Vec::new(),

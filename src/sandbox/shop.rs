@@ -131,6 +131,12 @@ impl Shop {
         programs
     }
 
+    /// Takes so many payments at once.
+    pub fn take(&self, count: usize) -> io::Result<()> {
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        (0..count).try_for_each(|_| self.acknowledge(&cluster.pay(&self.version)?))
+    }
+
     /// Stops or starts one of the programs that do nothing.
     pub fn set_idle(&self, name: &str, is_idle: bool) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
