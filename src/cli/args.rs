@@ -30,6 +30,10 @@ pub(super) struct CommandLine {
     #[arg(long, global = true)]
     pub json: bool,
 
+    /// Text even where the output is not a terminal
+    #[arg(long, global = true, hide = true, conflicts_with = "json")]
+    pub text: bool,
+
     /// Without one it is `serve`.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -60,6 +64,8 @@ pub(super) enum Command {
     /// Check or export the journal
     #[command(subcommand)]
     Journal(Journal),
+    /// Show three upgrades on a make-believe container engine: no Docker, no root, no network
+    Demo,
     /// Play a container engine in which everything is make-believe; for demos and tests
     Sandbox(Sandbox),
     /// Show the version of this program

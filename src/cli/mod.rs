@@ -11,6 +11,7 @@ mod ask;
 mod cancel;
 mod client;
 mod completions;
+mod demo;
 mod follow;
 mod history;
 mod inspect;
@@ -137,6 +138,7 @@ impl Reading {
             | Command::Man
             | Command::Statechart
             | Command::Sandbox(_)
+            | Command::Demo
             | Command::Journal(args::Journal::Export) => true,
             Command::Serve
             | Command::Status
@@ -181,7 +183,10 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if matches!(command, Command::Serve) {
         return serve::serve().await;
     }
-    let reading = Reading::of(&command, line.json, io::stdout().is_terminal());
+    let reading = match Reading::of(&command, line.json, io::stdout().is_terminal()) {
+        Reading::Json if line.text => Reading::Text,
+        reading => reading,
+    };
     // Not locked: the display of a running upgrade draws from a thread of its own.
     let mut out = io::stdout();
     let ended = dispatch(command, reading, &mut out).await;
@@ -226,6 +231,7 @@ async fn dispatch(
         Command::Cancel(asked) => cancel::cancel(&context()?, &asked, out).await,
         Command::Inspect => inspect::inspect(&context()?, out).await,
         Command::Journal(asked) => journal::journal(&settings()?.state_dir, &asked, reading, out),
+        Command::Demo => demo::demo().await,
         Command::Sandbox(asked) => sandbox::sandbox(asked, out).await,
         Command::Version => {
             let version = env!("CARGO_PKG_VERSION");

@@ -34,7 +34,10 @@ pub(super) async fn run(shop: &Arc<Shop>, argv: &[String], input: &[u8]) -> Ende
         ["supervisorctl", verb, names @ ..] => supervisorctl(shop, verb, names).await,
         ["sh", "-c", _, _, tool @ ("psql" | "pg_dump" | "pg_restore"), _, arguments @ ..] => {
             let Some(cluster) = &shop.cluster else {
-                return Ended::failed(2, "connection to server at \"localhost\", port 5432 failed: Connection refused");
+                return Ended::failed(
+                    2,
+                    "connection to server at \"localhost\", port 5432 failed: Connection refused",
+                );
             };
             match *tool {
                 "psql" => psql(cluster, arguments),
@@ -98,7 +101,10 @@ fn psql(cluster: &Cluster, arguments: &[&str]) -> Ended {
 
 fn pg_restore(arguments: &[&str], input: &[u8]) -> Ended {
     if !input.starts_with(b"PGDMP") {
-        return Ended::failed(1, "pg_restore: error: input file does not appear to be a valid archive");
+        return Ended::failed(
+            1,
+            "pg_restore: error: input file does not appear to be a valid archive",
+        );
     }
     if !arguments.contains(&"--list") {
         return Ended::failed(1, "pg_restore: error: the sandbox only lists an archive");

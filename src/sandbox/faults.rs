@@ -77,8 +77,7 @@ mod tests {
 
     #[test]
     fn a_fault_is_met_once_by_the_request_that_it_counts() {
-        let fault =
-            Fault { on: Some("stop".into()), nth: 2, act: Act::DropAfter, ms: 0 };
+        let fault = Fault { on: Some("stop".into()), nth: 2, act: Act::DropAfter, ms: 0 };
         let faults = Faults::new(vec![fault]);
         assert!(faults.meet("stop").is_none());
         assert!(faults.meet("start").is_none());

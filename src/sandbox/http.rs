@@ -151,14 +151,20 @@ impl Face {
         let world = &self.world;
         match (asked.method.as_str(), path.as_slice()) {
             ("GET" | "HEAD", ["_ping"]) => Ok(answer::ping(API_VERSION)),
-            ("GET", ["version"]) => Ok(answer::json(200, &json!({
-                "Version": VERSION, "ApiVersion": API_VERSION, "MinAPIVersion": "1.25",
-                "Arch": architecture(), "Os": "linux",
-            }))),
-            ("GET", ["info"]) => Ok(answer::json(200, &json!({
-                "Name": "sandbox", "ServerVersion": VERSION,
-                "DockerRootDir": world.root(), "OperatingSystem": "payram-updater sandbox",
-            }))),
+            ("GET", ["version"]) => Ok(answer::json(
+                200,
+                &json!({
+                    "Version": VERSION, "ApiVersion": API_VERSION, "MinAPIVersion": "1.25",
+                    "Arch": architecture(), "Os": "linux",
+                }),
+            )),
+            ("GET", ["info"]) => Ok(answer::json(
+                200,
+                &json!({
+                    "Name": "sandbox", "ServerVersion": VERSION,
+                    "DockerRootDir": world.root(), "OperatingSystem": "payram-updater sandbox",
+                }),
+            )),
             ("GET", ["containers", "json"]) => {
                 let label = query("filters").and_then(label_filter);
                 Ok(answer::json(200, &world.list(label.as_deref())))
@@ -171,9 +177,12 @@ impl Face {
             ("GET", ["images", reference @ .., "json"]) => {
                 Ok(answer::json(200, &world.image(&reference.join("/"))?))
             }
-            ("GET", ["networks", "bridge"]) => Ok(answer::json(200, &json!({
-                "Name": "bridge", "Driver": "bridge", "IPAM": {"Config": []},
-            }))),
+            ("GET", ["networks", "bridge"]) => Ok(answer::json(
+                200,
+                &json!({
+                    "Name": "bridge", "Driver": "bridge", "IPAM": {"Config": []},
+                }),
+            )),
             ("POST", ["containers", "create"]) => {
                 let name = query("name").unwrap_or("unnamed");
                 let id = world.create(name, &asked.body)?;
@@ -203,9 +212,12 @@ impl Face {
             }
             ("GET", ["exec", id, "json"]) => {
                 let exec = self.exec(id)?;
-                Ok(answer::json(200, &json!({
-                    "ID": id, "Running": exec.code.is_none(), "ExitCode": exec.code,
-                })))
+                Ok(answer::json(
+                    200,
+                    &json!({
+                        "ID": id, "Running": exec.code.is_none(), "ExitCode": exec.code,
+                    }),
+                ))
             }
             ("POST", ["images", "create"]) => {
                 let repo = query("fromImage").unwrap_or_default();
@@ -243,11 +255,7 @@ impl Face {
         Ok(answer::json(201, &json!({"Id": id})))
     }
 
-    async fn start_exec(
-        self: &Arc<Self>,
-        id: &str,
-        upgrade: Option<OnUpgrade>,
-    ) -> Answer<Reply> {
+    async fn start_exec(self: &Arc<Self>, id: &str, upgrade: Option<OnUpgrade>) -> Answer<Reply> {
         let exec = self.exec(id)?;
         let shop = self.world.shop(&exec.container)?;
         let Some(upgrade) = upgrade else {
@@ -304,8 +312,11 @@ async fn take_apart(mut request: Request<Incoming>) -> Answer<Asked> {
         .path_segments()
         .into_iter()
         .flatten()
-        .map(|part| url::form_urlencoded::parse(part.replace('+', "%2B").as_bytes())
-            .map(|(key, _)| key.into_owned()).collect())
+        .map(|part| {
+            url::form_urlencoded::parse(part.replace('+', "%2B").as_bytes())
+                .map(|(key, _)| key.into_owned())
+                .collect()
+        })
         .collect();
     let is_version = |part: &String| {
         part.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))

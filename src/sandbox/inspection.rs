@@ -60,7 +60,13 @@ pub(super) fn architecture() -> &'static str {
 }
 
 /// A container as it is inspected before its first start.
-pub(super) fn container(id: &str, name: &str, body: &Value, image: &Value, volumes: &Path) -> Value {
+pub(super) fn container(
+    id: &str,
+    name: &str,
+    body: &Value,
+    image: &Value,
+    volumes: &Path,
+) -> Value {
     let mut config = body.as_object().cloned().unwrap_or_default();
     let mut host = match config.remove("HostConfig") {
         Some(Value::Object(host)) => host,

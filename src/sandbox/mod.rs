@@ -100,7 +100,8 @@ pub async fn run(
         Some(path) => Scenario::read(path)?,
         None => Scenario::built_in()?,
     };
-    let root = std::path::absolute(&options.state).map_err(|error| failed("find", &options.state, &error))?;
+    let root = std::path::absolute(&options.state)
+        .map_err(|error| failed("find", &options.state, &error))?;
     fs::create_dir_all(&root).map_err(|error| failed("make", &root, &error))?;
     let port_file = root.join("registry-port");
     let earlier = fs::read_to_string(&port_file).ok().and_then(|text| text.trim().parse().ok());
@@ -108,7 +109,8 @@ pub async fn run(
         .await
         .map_err(|error| SandboxError::new(format!("listen as a registry on loopback: {error}")))?;
     let port = registry.local_addr().map_err(|error| failed("ask for", &root, &error))?.port();
-    fs::write(&port_file, format!("{port}\n")).map_err(|error| failed("write", &port_file, &error))?;
+    fs::write(&port_file, format!("{port}\n"))
+        .map_err(|error| failed("write", &port_file, &error))?;
     let repo = format!("127.0.0.1:{port}/{}", registry::REPOSITORY);
 
     let world = World::open(&root, scenario, repo)?;
@@ -183,14 +185,20 @@ fn write_inputs(world: &World, options: &Options) -> Result<Ready, SandboxError>
     let releases: Vec<&String> = world.scenario.tags.keys().rev().collect();
     let good = world.scenario.tags.keys().rev().find(|tag| !tag.starts_with("9."));
     let inputs = [
-        (&policy, json!({
-            "schema_version": 1, "latest": good, "dashboard_max": good,
-            "updater_api_init_version": "1.9.0", "releases": releases, "breakpoints": [],
-        })),
-        (&manifest, json!({
-            "image": {"repo": world.repo},
-            "defaults": {"container_name": world.scenario.container},
-        })),
+        (
+            &policy,
+            json!({
+                "schema_version": 1, "latest": good, "dashboard_max": good,
+                "updater_api_init_version": "1.9.0", "releases": releases, "breakpoints": [],
+            }),
+        ),
+        (
+            &manifest,
+            json!({
+                "image": {"repo": world.repo},
+                "defaults": {"container_name": world.scenario.container},
+            }),
+        ),
     ];
     for (path, value) in inputs {
         if !path.exists() {

@@ -97,7 +97,8 @@ impl World {
         for below in ["containers", "images", "volumes"] {
             fs::create_dir_all(root.join(below)).map_err(failed)?;
         }
-        let mut inner = Inner { images: read_all(&root.join("images")).map_err(failed)?, ..Inner::default() };
+        let mut inner =
+            Inner { images: read_all(&root.join("images")).map_err(failed)?, ..Inner::default() };
         let mut again = Vec::new();
         for mut inspection in read_all(&root.join("containers")).map_err(failed)? {
             let id = inspection["Id"].as_str().unwrap_or_default().to_owned();
@@ -155,9 +156,10 @@ impl World {
     pub fn list(&self, label: Option<&str>) -> Value {
         let inner = self.inner();
         let wanted = label.map(|label| label.split_once('=').unwrap_or((label, "")));
-        let lines = inner.containers.values().map(|one| &one.inspection).filter(|one| {
-            wanted.is_none_or(|(key, value)| one["Config"]["Labels"][key] == value)
-        });
+        let lines =
+            inner.containers.values().map(|one| &one.inspection).filter(|one| {
+                wanted.is_none_or(|(key, value)| one["Config"]["Labels"][key] == value)
+            });
         lines
             .map(|one| {
                 json!({
@@ -181,7 +183,9 @@ impl World {
         let inner = self.inner();
         let found = inner.images.iter().find(|image| {
             image["Id"] == reference
-                || image["RepoTags"].as_array().is_some_and(|tags| tags.iter().any(|tag| tag == reference))
+                || image["RepoTags"]
+                    .as_array()
+                    .is_some_and(|tags| tags.iter().any(|tag| tag == reference))
         });
         found.cloned().ok_or_else(|| Refusal::new(404, format!("No such image: {reference}")))
     }
@@ -211,8 +215,7 @@ impl World {
         let mut inner = self.inner();
         name_is_free(&inner, name)?;
         let id = inspection::digest(&format!("{name} {}", uuid::Uuid::now_v7()));
-        let inspection =
-            inspection::container(&id, name, body, &image, &self.root.join("volumes"));
+        let inspection = inspection::container(&id, name, body, &image, &self.root.join("volumes"));
         self.keep(&inspection)?;
         inner.containers.insert(id.clone(), Container { inspection, running: None });
         drop(inner);
@@ -312,7 +315,9 @@ impl World {
         let mut inner = self.inner();
         let id = find(&inner, id_or_name)?;
         if inner.containers.get(&id).is_some_and(|one| one.running.is_some()) {
-            let message = format!("You cannot remove a running container {id}. Stop the container before attempting removal");
+            let message = format!(
+                "You cannot remove a running container {id}. Stop the container before attempting removal"
+            );
             return Err(Refusal::new(409, message));
         }
         for file in [self.file(&id), self.log(&id)] {
@@ -334,9 +339,9 @@ impl World {
         let inner = self.inner();
         let id = find(&inner, id_or_name)?;
         let running = inner.containers.get(&id).and_then(|one| one.running.as_ref());
-        running.map(|running| Arc::clone(&running.shop)).ok_or_else(|| {
-            Refusal::new(409, format!("Container {id} is not running"))
-        })
+        running
+            .map(|running| Arc::clone(&running.shop))
+            .ok_or_else(|| Refusal::new(409, format!("Container {id} is not running")))
     }
 
     /// What a container printed.
@@ -368,7 +373,8 @@ impl World {
         let policy = self.end(&id, code);
         running.ended.cancel();
         self.tell(&id, "die");
-        let is_again = matches!(policy.as_deref(), Some("always" | "unless-stopped" | "on-failure"));
+        let is_again =
+            matches!(policy.as_deref(), Some("always" | "unless-stopped" | "on-failure"));
         if is_again && !was_stopped && !self.is_closing.load(Ordering::SeqCst) {
             tokio::time::sleep(RESTART_PAUSE).await;
             let count = |one: &mut Value| {
@@ -411,7 +417,9 @@ impl World {
                 let wanted = binding["HostPort"].as_str().unwrap_or_default();
                 let at = format!("{ip}:{}", if wanted.is_empty() { "0" } else { wanted });
                 let taken = |error: io::Error| {
-                    let message = format!("driver failed programming external connectivity: Bind for {at} failed: port is already allocated ({error})");
+                    let message = format!(
+                        "driver failed programming external connectivity: Bind for {at} failed: port is already allocated ({error})"
+                    );
                     Refusal::new(500, message)
                 };
                 let listener = StdListener::bind(&at).map_err(taken)?;
@@ -478,12 +486,7 @@ impl World {
     }
 
     /// Changes a container, on disk first.
-    fn change(
-        &self,
-        inner: &mut Inner,
-        id: &str,
-        change: impl FnOnce(&mut Value),
-    ) -> Answer<()> {
+    fn change(&self, inner: &mut Inner, id: &str, change: impl FnOnce(&mut Value)) -> Answer<()> {
         let Some(container) = inner.containers.get_mut(id) else { return Err(gone(id)) };
         let mut changed = container.inspection.clone();
         change(&mut changed);
@@ -538,7 +541,9 @@ fn name_is_free(inner: &Inner, name: &str) -> Answer<()> {
         None => Ok(()),
         Some((id, _)) => Err(Refusal::new(
             409,
-            format!("Conflict. The container name \"{slashed}\" is already in use by container \"{id}\""),
+            format!(
+                "Conflict. The container name \"{slashed}\" is already in use by container \"{id}\""
+            ),
         )),
     }
 }
