@@ -96,30 +96,42 @@ pub(super) async fn demo() -> Result<Exit, Problem> {
         .map(signal)
         .into_iter()
         .collect::<io::Result<Vec<_>>>()?;
-    let interrupted = async {
+    let mut interrupted = std::pin::pin!(async {
         let waits = ends.iter_mut().map(|signal| Box::pin(signal.recv()));
         futures_util::future::select_all(waits).await;
+    });
+    let stage = tokio::select! {
+        stage = open() => stage,
+        () = interrupted.as_mut() => return Ok(was_interrupted()),
     };
-    tokio::select! {
-        played = play() => match played {
-            Ok(true) => Ok(Exit::Done),
-            Ok(false) => Ok(Exit::Failed),
-            Err(Fault::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-                Ok(Exit::OutputClosed)
-            }
-            Err(fault) => {
-                Err(Problem::stopped(Exit::Failed, "DEMO_FAILED", format!("demo: {fault}")))
-            }
-        },
-        // What was set up is dropped with the play.
-        () = interrupted => {
-            eprintln!("\npayram-updater: demo interrupted, everything was removed");
-            Ok(Exit::Interrupted)
+    let mut stage = stage.map_err(|fault| stopped(&fault))?;
+    let played = tokio::select! {
+        played = play(&mut stage) => Some(played),
+        () = interrupted.as_mut() => None,
+    };
+    stage.strike().await;
+    match played {
+        None => Ok(was_interrupted()),
+        Some(Ok(true)) => Ok(Exit::Done),
+        Some(Ok(false)) => Ok(Exit::Failed),
+        Some(Err(Fault::Io(error))) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(Exit::OutputClosed)
         }
+        Some(Err(fault)) => Err(stopped(&fault)),
     }
 }
 
-async fn play() -> Result<bool, Fault> {
+fn stopped(fault: &Fault) -> Problem {
+    Problem::stopped(Exit::Failed, "DEMO_FAILED", format!("demo: {fault}"))
+}
+
+fn was_interrupted() -> Exit {
+    eprintln!("\npayram-updater: demo interrupted, everything was removed");
+    Exit::Interrupted
+}
+
+/// Says what is to come and sets everything up.
+async fn open() -> Result<Stage, Fault> {
     let paper = Paper::of_stdout();
     paper.heading("payram-updater demo")?;
     paper.say(
@@ -127,14 +139,12 @@ async fn play() -> Result<bool, Fault> {
          journal, the commands and the files are real, and all of it is gone afterwards. It \
          takes half a minute. The same on a real engine, with PostgreSQL: tests/run",
     )?;
-    let mut stage = Stage::set(&scenario()).await?;
-    let played = play_on(&mut stage, &paper).await;
-    stage.strike().await;
-    played
+    Stage::set(&scenario()).await
 }
 
 /// All acts, and the sum; whether every promise was kept.
-async fn play_on(stage: &mut Stage, paper: &Paper) -> Result<bool, Fault> {
+async fn play(stage: &mut Stage) -> Result<bool, Fault> {
+    let paper = &Paper::of_stdout();
     stage.start_daemon().await?;
     let mut verdicts = Vec::new();
     for (index, act) in ACTS.iter().enumerate() {

@@ -42,11 +42,12 @@ const LOG_LINES: usize = 10;
 /// Everything that was set up for the demo.
 pub(super) struct Stage {
     program: PathBuf,
-    directory: Directory,
     settings: Vec<(&'static str, String)>,
     pub ready: Ready,
     engine: Child,
     daemon: Option<Child>,
+    /// Dropped last: nobody writes to it by then.
+    directory: Directory,
 }
 
 /// Removed when dropped.
@@ -87,21 +88,23 @@ impl Stage {
         let ready: Ready = serde_json::from_str(&line)
             .map_err(|error| Fault::new(format!("the engine said {line:?}: {error}")))?;
         let settings = settings(&directory.0, &ready)?;
-        Ok(Self { program, directory, settings, ready, engine, daemon: None })
+        Ok(Self { program, settings, ready, engine, daemon: None, directory })
     }
 
     /// Starts the daemon and waits until it answers.
     pub async fn start_daemon(&mut self) -> Result<(), Fault> {
         let log = fs::OpenOptions::new().append(true).create(true).open(self.at("daemon.log"))?;
-        let mut daemon = self
+        let daemon = self
             .command(&["serve"])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
+        self.daemon = Some(daemon);
         let deadline = Instant::now() + READY_WITHIN;
         while self.ask_daemon("/health").await.is_err() {
-            if let Some(status) = daemon.try_wait()? {
+            let ended = self.daemon.as_mut().map(Child::try_wait).transpose()?;
+            if let Some(status) = ended.flatten() {
                 return Err(Fault::new(format!("the daemon ended, {status}:\n{}", self.log())));
             }
             if Instant::now() >= deadline {
@@ -109,17 +112,18 @@ impl Stage {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        self.daemon = Some(daemon);
         Ok(())
     }
 
     /// Waits until the daemon has ended; how it did.
     pub async fn daemon_ends(&mut self) -> Result<ExitStatus, Fault> {
-        let Some(mut daemon) = self.daemon.take() else {
+        let Some(daemon) = &mut self.daemon else {
             return Err(Fault::new("no daemon runs"));
         };
         let ended = timeout(COMMAND_WITHIN, daemon.wait()).await;
-        Ok(ended.map_err(|_| Fault::new("the daemon did not end in time"))??)
+        let status = ended.map_err(|_| Fault::new("the daemon did not end in time"))??;
+        self.daemon = None;
+        Ok(status)
     }
 
     /// A command of this program, begun. On a terminal it is shown as it is; otherwise its
