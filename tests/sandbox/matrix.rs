@@ -5,6 +5,9 @@
 //! All points are tried with `PAYRAM_CRASH_MATRIX=full`; otherwise some, drawn by a seed that
 //! is printed and that `PAYRAM_CRASH_SEED` sets.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::{Value, json};
 
 use crate::shop::{END, SOON, Shop};
@@ -12,6 +15,12 @@ use crate::support::wait_until;
 
 /// Points of a scenario that are tried unless all are.
 const SAMPLED: usize = 3;
+
+/// When the daemon is killed: the request is not carried out, or it is and is not answered.
+const ACTS: [&str; 2] = ["kill-before", "kill-after"];
+
+/// Crashes that are tried at the same time.
+const WORKERS: usize = 8;
 
 /// A scenario, and how it ends.
 struct Scenario {
@@ -134,40 +143,76 @@ fn crash_at(scenario: &Scenario, nth: usize, act: &str) -> Vec<String> {
     wrong
 }
 
+/// One crash to try.
+struct Point<'a> {
+    scenario: &'a Scenario,
+    nth: usize,
+    kind: String,
+    act: &'static str,
+}
+
+/// The points of a scenario: before and after each of its requests.
+fn points(scenario: &Scenario) -> Vec<Point<'_>> {
+    let requests = undisturbed(scenario);
+    let point = |nth: usize, kind: &str, act| Point { scenario, nth, kind: kind.to_owned(), act };
+    let numbered = requests.iter().enumerate();
+    numbered.flat_map(|(index, kind)| ACTS.map(|act| point(index + 1, kind, act))).collect()
+}
+
+/// Runs something for each item, several at a time: a crash is mostly waited for.
+fn side_by_side<'i, T: Sync, R: Send>(items: &'i [T], run: impl Fn(&'i T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS.min(items.len()) {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    let result = run(item);
+                    results.lock().expect("no test panics with it").push(result);
+                }
+            });
+        }
+    });
+    results.into_inner().expect("no test panics with it")
+}
+
 #[test]
 fn a_daemon_killed_at_any_request_ends_the_upgrade_after_its_restart() {
     let is_full = std::env::var("PAYRAM_CRASH_MATRIX").is_ok_and(|how| how == "full");
     let seed = seed();
     let mut draw = Draw(seed);
     println!("PAYRAM_CRASH_SEED={seed}");
-    let mut violations = Vec::new();
-    for scenario in scenarios() {
-        let requests = undisturbed(&scenario);
-        let all: Vec<(usize, &str)> = (1..=requests.len())
-            .flat_map(|nth| [(nth, "kill-before"), (nth, "kill-after")])
-            .collect();
-        let points: Vec<(usize, &str)> = match is_full {
-            true => all.clone(),
-            false => (0..SAMPLED).map(|_| all[draw.below(all.len())]).collect(),
-        };
-        println!("{}: {} of {} points", scenario.name, points.len(), all.len());
-        for (nth, act) in points {
-            let kind = &requests[nth - 1];
-            for wrong in crash_at(&scenario, nth, act) {
-                violations
-                    .push(format!("{}, {act} request {nth} ({kind}): {wrong}", scenario.name));
-            }
+    let scenarios = scenarios();
+    let mut tried = Vec::new();
+    let mut found = side_by_side(&scenarios, points);
+    found.sort_by_key(|points| points.first().map(|point| point.scenario.name));
+    for mut all in found {
+        let count = all.len();
+        let name = all.first().map_or("none", |point| point.scenario.name);
+        if !is_full {
+            let drawn = (0..SAMPLED).map(|_| all.swap_remove(draw.below(all.len())));
+            all = drawn.collect();
         }
+        println!("{name}: {} of {count} points", all.len());
+        tried.extend(all);
     }
-    assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), violations.join("\n"));
+    let violations = side_by_side(&tried, |point| {
+        let wrong = crash_at(point.scenario, point.nth, point.act);
+        let at = format!("{}, {} request {}", point.scenario.name, point.act, point.nth);
+        wrong.into_iter().map(|what| format!("{at} ({}): {what}", point.kind)).collect::<Vec<_>>()
+    });
+    let violations = violations.concat();
+    println!("{} points, {} violations", tried.len(), violations.len());
+    assert!(violations.is_empty(), "{}", violations.join("\n"));
 }
 
 #[test]
 fn a_connection_that_breaks_at_a_change_is_observed_and_done_once() {
-    for act in ["drop-before", "drop-after"] {
-        let faults: Vec<Value> = ["create", "start", "stop", "rename", "update"]
-            .map(|on| json!({"on": on, "do": act}))
-            .into();
+    // Three in each: with every uncertain outcome the driver waits longer.
+    let broken =
+        [("drop-before", ["create", "stop", "start"]), ("drop-after", ["stop", "rename", "start"])];
+    side_by_side(&broken, |(act, kinds)| {
+        let faults: Vec<Value> = kinds.map(|on| json!({"on": on, "do": act})).into();
         let shop = Shop::open(json!({"2.0.0": {"migration": {"schema": true}}}));
         let daemon = shop.daemon();
         shop.faults(&Value::from(faults));
@@ -177,5 +222,5 @@ fn a_connection_that_breaks_at_a_change_is_observed_and_done_once() {
         assert_eq!(shop.serves().as_deref(), Some("2.0.0"));
         assert_eq!(shop.lost(), Vec::<String>::new());
         assert_eq!(shop.two_at_once(), "");
-    }
+    });
 }
