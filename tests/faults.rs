@@ -4,11 +4,12 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use payram_updater::journal::Reader;
+use payram_updater::journal::{JournalError, Reader};
 use payram_updater::machine::Step;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -224,14 +225,16 @@ fn rows_of_copy(journal: &Path, wal: &[u8]) -> Result<Vec<String>, String> {
     let copy = place.path().join("journal.db");
     fs::copy(journal, &copy).expect("a copy");
     fs::write(place.path().join("journal.db-wal"), wal).expect("a copy of the WAL");
-    let reader = Reader::open(&copy).map_err(|error| error.to_string())?;
-    let verified = reader.verify().map_err(|error| error.to_string())?;
-    verified.map_err(|broken| format!("{broken:?}"))?;
+    let text = |error: JournalError| {
+        error.to_string().replace(&place.path().display().to_string(), "PLACE")
+    };
+    let reader = Reader::open(&copy).map_err(text)?;
+    reader.verify().map_err(text)?.map_err(|broken| format!("{broken:?}"))?;
     // What the daemon does first: fold the rows back into a machine.
-    reader.active_job().map_err(|error| error.to_string())?;
-    reader.last_executed_job().map_err(|error| error.to_string())?;
+    reader.active_job().map_err(text)?;
+    reader.last_executed_job().map_err(text)?;
     let mut rows = Vec::new();
-    reader.export(&mut rows).map_err(|error| error.to_string())?;
+    reader.export(&mut rows).map_err(text)?;
     Ok(String::from_utf8(rows).expect("text").lines().map(str::to_owned).collect())
 }
 
@@ -259,7 +262,8 @@ fn a_journal_that_is_torn_at_any_page_holds_the_rows_before_it_or_is_refused() {
     let frames = (wal.len() - WAL_HEADER_BYTES) / FRAME_BYTES;
     assert!(frames > 30, "{frames} frames");
 
-    let (mut read, mut refused) = (0, 0);
+    let mut read = 0;
+    let mut refusals = BTreeMap::<String, usize>::new();
     let mut fewest = whole.len();
     for frame in 0..frames {
         let begin = WAL_HEADER_BYTES + frame * FRAME_BYTES;
@@ -281,13 +285,13 @@ fn a_journal_that_is_torn_at_any_page_holds_the_rows_before_it_or_is_refused() {
                     fewest = fewest.min(rows.len());
                     read += 1;
                 }
-                Err(_) => refused += 1,
+                Err(why) => *refusals.entry(why).or_default() += 1,
             }
         }
     }
     println!(
-        "{frames} frames, {} journals: {read} hold a beginning of the {} rows (at least {fewest}), {refused} refused",
-        read + refused,
+        "{frames} frames, {} journals: {read} hold a beginning of the {} rows (at least {fewest}); refused: {refusals:#?}",
+        read + refusals.values().sum::<usize>(),
         whole.len()
     );
 
