@@ -344,6 +344,8 @@ impl Driver {
                     () = tokio::time::sleep(pause) => pause *= 2,
                     () = self.stop.cancelled() => {}
                 }
+            } else {
+                pause = RETRY_PAUSE;
             }
         }
         Ok(true)

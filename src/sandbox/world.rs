@@ -5,34 +5,26 @@
 //! so that it can be killed and started again; then a container with a restart policy starts
 //! again, and every other one has exited, as after a restart of the real engine.
 
+mod life;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::TcpListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::SandboxError;
-use super::cluster::{Cluster, replace};
+use super::cluster::replace;
 use super::faults::Faults;
-use super::inspection::{self, DATA_DIRECTORY, SERVER, VERSION_LABEL};
+use super::inspection;
 use super::scenario::{Release, Scenario};
 use super::shop::Shop;
 use crate::clock::Timestamp;
-use crate::engine::mounts;
-
-/// The grace of a container that states none (Engine API v1.41, `StopTimeout`).
-const DEFAULT_GRACE: Duration = Duration::from_secs(10);
-
-/// Before a container that ended by itself is started again.
-const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
 /// Events that a slow listener may lag behind.
 const EVENTS: usize = 256;
@@ -223,73 +215,6 @@ impl World {
         Ok(id)
     }
 
-    /// Starts a container; false when it runs already.
-    pub fn start(self: &Arc<Self>, id_or_name: &str) -> Answer<bool> {
-        let mut inner = self.inner();
-        let id = find(&inner, id_or_name)?;
-        let Some(container) = inner.containers.get(&id) else { return Err(gone(id_or_name)) };
-        if container.running.is_some() {
-            return Ok(false);
-        }
-        let mut inspection = container.inspection.clone();
-        let listeners = self.publish(&mut inspection)?;
-        let directory = self.data_directory(&inspection);
-        let taken = inner.containers.values().any(|other| {
-            let running = other.running.as_ref().and_then(|running| running.shop.cluster.as_ref());
-            running.is_some_and(|cluster| cluster.directory() == directory)
-        });
-        if taken {
-            // The real server refuses by its lock; the note is for whoever watches I2.
-            self.note_two_at_once(&id);
-        }
-        let (shop, is_alone) = self.furnish(&inspection, &directory, taken)?;
-        let running = Running {
-            shop: Arc::clone(&shop),
-            stop: CancellationToken::new(),
-            grace_ms: Arc::new(AtomicU64::new(grace_ms(&inspection))),
-            ended: CancellationToken::new(),
-        };
-        let state = &mut inspection["State"];
-        state["Status"] = json!("running");
-        state["Running"] = json!(true);
-        state["Restarting"] = json!(false);
-        state["ExitCode"] = json!(0);
-        state["StartedAt"] = json!(Timestamp::now().rfc3339());
-        self.keep(&inspection)?;
-        if let Some(container) = inner.containers.get_mut(&id) {
-            container.inspection = inspection;
-            container.running = Some(running.clone());
-        }
-        drop(inner);
-        for listener in listeners {
-            tokio::spawn(Arc::clone(&shop).accept(listener, running.ended.clone()));
-        }
-        match shop.cluster {
-            None => shop.ends.cancel(),
-            Some(_) if is_alone => {}
-            Some(_) => shop.start_core(),
-        }
-        tokio::spawn(Arc::clone(self).live(id.clone(), running));
-        self.tell(&id, "start");
-        Ok(true)
-    }
-
-    /// Stops a container and waits for its end; false when it does not run.
-    pub async fn stop(&self, id_or_name: &str, grace: Option<Duration>) -> Answer<bool> {
-        let running = {
-            let inner = self.inner();
-            let id = find(&inner, id_or_name)?;
-            inner.containers.get(&id).and_then(|one| one.running.clone())
-        };
-        let Some(running) = running else { return Ok(false) };
-        if let Some(grace) = grace {
-            running.grace_ms.store(grace.as_millis() as u64, Ordering::SeqCst);
-        }
-        running.stop.cancel();
-        running.ended.cancelled().await;
-        Ok(true)
-    }
-
     /// Gives a container another name.
     pub fn rename(&self, id_or_name: &str, name: &str) -> Answer<()> {
         let mut inner = self.inner();
@@ -348,141 +273,6 @@ impl World {
     pub fn printed(&self, id_or_name: &str) -> Answer<String> {
         let id = find(&self.inner(), id_or_name)?;
         Ok(fs::read_to_string(self.log(&id)).unwrap_or_default())
-    }
-
-    /// Lives a container's life to its end, and starts it again where its policy says so.
-    async fn live(self: Arc<Self>, id: String, running: Running) {
-        let was_stopped = tokio::select! {
-            () = running.stop.cancelled() => true,
-            () = running.shop.ends.cancelled() => false,
-        };
-        let shop = &running.shop;
-        let mut code = if was_stopped { 0 } else { 1 };
-        if was_stopped && shop.release.ignores_term {
-            let grace = running.grace_ms.load(Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(grace)).await;
-            code = 137;
-        }
-        shop.stop_core().await;
-        if let Some(cluster) = shop.cluster.as_ref().filter(|_| code != 137) {
-            tokio::time::sleep(Duration::from_millis(self.scenario.stop_ms)).await;
-            if let Err(error) = cluster.stop() {
-                shop.say(&format!("the database did not stop cleanly: {error}"));
-            }
-        }
-        let policy = self.end(&id, code);
-        running.ended.cancel();
-        self.tell(&id, "die");
-        let is_again =
-            matches!(policy.as_deref(), Some("always" | "unless-stopped" | "on-failure"));
-        if is_again && !was_stopped && !self.is_closing.load(Ordering::SeqCst) {
-            tokio::time::sleep(RESTART_PAUSE).await;
-            let count = |one: &mut Value| {
-                one["RestartCount"] = json!(one["RestartCount"].as_i64().unwrap_or(0) + 1);
-            };
-            let counted = self.change(&mut self.inner(), &id, count);
-            if let Err(refusal) = counted.and_then(|()| self.start(&id)) {
-                tracing::warn!(container = id, "not started again: {}", refusal.message);
-            }
-        }
-    }
-
-    /// Notes that a container has ended; answers its restart policy.
-    fn end(&self, id: &str, code: i64) -> Option<String> {
-        let mut inner = self.inner();
-        let container = inner.containers.get_mut(id)?;
-        container.running = None;
-        ended(&mut container.inspection, code);
-        if !self.is_closing.load(Ordering::SeqCst)
-            && let Err(refusal) = self.keep(&container.inspection)
-        {
-            tracing::warn!(container = id, "its end is not on disk: {}", refusal.message);
-        }
-        let policy = &container.inspection["HostConfig"]["RestartPolicy"]["Name"];
-        policy.as_str().map(str::to_owned)
-    }
-
-    /// Binds the published ports, which is when a conflict shows.
-    fn publish(&self, inspection: &mut Value) -> Answer<Vec<TcpListener>> {
-        let mut listeners = Vec::new();
-        let mut published = serde_json::Map::new();
-        let bindings = inspection["HostConfig"]["PortBindings"].as_object().cloned();
-        for (port, bindings) in bindings.unwrap_or_default() {
-            let mut bound = Vec::new();
-            for binding in bindings.as_array().into_iter().flatten() {
-                let ip = match binding["HostIp"].as_str().unwrap_or_default() {
-                    "" => "0.0.0.0",
-                    ip => ip,
-                };
-                let wanted = binding["HostPort"].as_str().unwrap_or_default();
-                let at = format!("{ip}:{}", if wanted.is_empty() { "0" } else { wanted });
-                let taken = |error: io::Error| {
-                    let message = format!(
-                        "driver failed programming external connectivity: Bind for {at} failed: port is already allocated ({error})"
-                    );
-                    Refusal::new(500, message)
-                };
-                let listener = StdListener::bind(&at).map_err(taken)?;
-                listener.set_nonblocking(true).map_err(taken)?;
-                let number = listener.local_addr().map_err(taken)?.port();
-                bound.push(json!({"HostIp": ip, "HostPort": number.to_string()}));
-                listeners.push(TcpListener::from_std(listener).map_err(taken)?);
-            }
-            published.insert(port, Value::Array(bound));
-        }
-        inspection["NetworkSettings"]["Ports"] = Value::Object(published);
-        Ok(listeners)
-    }
-
-    /// The inside of a container, and whether it is the database's server alone.
-    fn furnish(
-        &self,
-        inspection: &Value,
-        directory: &Path,
-        is_taken: bool,
-    ) -> Answer<(Arc<Shop>, bool)> {
-        let config = &inspection["Config"];
-        let is_alone = config["Entrypoint"][0] == SERVER;
-        let version = config["Labels"][VERSION_LABEL].as_str().unwrap_or_default().to_owned();
-        let release = self.scenario.tags.get(&version).cloned().unwrap_or_default();
-        let release = if is_alone { Release::default() } else { release };
-        let starts_server = !is_taken && !release.exits_at_start;
-        let cluster = match starts_server {
-            true => Some(
-                Cluster::start(directory, DATA_DIRECTORY, 5432)
-                    .map_err(|error| Refusal::disk("start the make-believe database", &error))?,
-            ),
-            false => None,
-        };
-        let ack = mounts::host_path(inspection, Path::new("/ack/acked.log"));
-        let log = self.log(inspection["Id"].as_str().unwrap_or_default());
-        let shop = Shop::new(version, release, cluster, ack, log);
-        if !starts_server {
-            shop.say(if is_taken {
-                "another server has the data directory"
-            } else {
-                "exits at start"
-            });
-        }
-        Ok((shop, is_alone))
-    }
-
-    /// On this host; below the state directory when it lies on no mount.
-    fn data_directory(&self, inspection: &Value) -> PathBuf {
-        mounts::host_path(inspection, Path::new(DATA_DIRECTORY)).unwrap_or_else(|| {
-            let id = inspection["Id"].as_str().unwrap_or_default();
-            self.root.join("layers").join(id)
-        })
-    }
-
-    fn note_two_at_once(&self, id: &str) {
-        use std::io::Write;
-
-        let path = self.root.join("two-at-once.log");
-        let file = fs::OpenOptions::new().append(true).create(true).open(path);
-        if let Err(error) = file.and_then(|mut file| writeln!(file, "{id}")) {
-            tracing::error!(%error, container = id, "two containers run on one data directory");
-        }
     }
 
     /// Changes a container, on disk first.
@@ -555,11 +345,6 @@ fn ended(inspection: &mut Value, code: i64) {
     state["ExitCode"] = json!(code);
     state["FinishedAt"] = json!(Timestamp::now().rfc3339());
     inspection["NetworkSettings"]["Ports"] = json!({});
-}
-
-fn grace_ms(inspection: &Value) -> u64 {
-    let seconds = inspection["Config"]["StopTimeout"].as_u64();
-    seconds.map_or(DEFAULT_GRACE.as_millis() as u64, |seconds| seconds.saturating_mul(1000))
 }
 
 fn write(path: &Path, value: &Value) -> io::Result<()> {
