@@ -4,7 +4,6 @@
 //! everything that waits uses `tokio::time::Instant`.
 
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,20 +26,31 @@ impl Timestamp {
         self.0
     }
 
-    /// RFC 3339 in UTC with milliseconds: `2026-01-31T12:00:00.250Z`.
+    /// RFC 3339 in UTC, always with three digits of milliseconds, so that texts sort by time:
+    /// `2026-01-31T12:00:00.250Z`.
     pub fn rfc3339(self) -> String {
+        let t = self.utc();
+        format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+            t.year(),
+            u8::from(t.month()),
+            t.day(),
+            t.hour(),
+            t.minute(),
+            t.second(),
+            t.millisecond()
+        )
+    }
+
+    fn utc(self) -> OffsetDateTime {
         let nanos = i128::from(self.0) * 1_000_000;
-        OffsetDateTime::from_unix_timestamp_nanos(nanos)
-            .ok()
-            .and_then(|t| t.format(&Rfc3339).ok())
-            .unwrap_or_else(|| format!("{}ms", self.0))
+        // Out of the years that a calendar has: nothing that a clock says.
+        OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 
     /// `YYYYMMDD-HHMMSS` in UTC, for file names.
     pub fn compact(self) -> String {
-        let nanos = i128::from(self.0) * 1_000_000;
-        let t =
-            OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let t = self.utc();
         format!(
             "{:04}{:02}{:02}-{:02}{:02}{:02}",
             t.year(),
@@ -60,7 +70,7 @@ mod tests {
     #[test]
     fn times_are_rfc3339_in_utc() {
         let t = Timestamp::from_millis(1_769_860_800_250);
-        assert_eq!(t.rfc3339(), "2026-01-31T12:00:00.25Z");
+        assert_eq!(t.rfc3339(), "2026-01-31T12:00:00.250Z");
         assert_eq!(t.compact(), "20260131-120000");
     }
 }

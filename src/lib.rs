@@ -30,4 +30,5 @@ pub mod journal;
 pub mod machine;
 pub mod plan;
 pub mod restore_point;
+pub mod sandbox;
 pub mod secret;

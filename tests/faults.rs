@@ -153,14 +153,32 @@ fn an_upgrade_that_is_called_off_while_it_verifies_brings_the_old_version_back()
     }
     let world = World::build("1.9.6").rows(200).start();
     let daemon = world.daemon();
-    // It never gets healthy, so there is time to call it off; it changes nothing.
-    world.begin_upgrade("9.0.1");
+    // It never answers, so there is time to call it off; it changes nothing.
+    world.begin_upgrade("9.0.6");
     daemon.wait_status("it verifies", END_LIMIT, |status| status["step"] == "verify");
     let called = world.cli(&["cancel", "--yes"]);
     assert_eq!(called.status.code(), Some(0), "{called:?}");
     let status = ends(&daemon, "ROLLED_BACK");
     assert_eq!(status["failureCode"], "CANCELLED", "{status:#}");
     world.assert_sound("1.9.6", "called off in verify");
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+#[test]
+fn a_new_version_that_answers_already_is_not_called_off() {
+    if !require("docker") {
+        return;
+    }
+    let world = World::build("1.9.6").rows(200).start();
+    let daemon = world.daemon();
+    world.begin_upgrade("1.9.7");
+    daemon.wait_status("it answers", END_LIMIT, |status| {
+        status["step"] == "verify" && status["serving"] == true
+    });
+    let called = world.cli(&["cancel", "--yes"]);
+    assert_eq!(called.status.code(), Some(1), "{called:?}");
+    ends(&daemon, "VERIFIED");
+    world.assert_sound("1.9.7", "not called off in verify");
     assert_eq!(world.two_at_once(), Vec::<String>::new());
 }
 

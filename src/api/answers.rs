@@ -35,7 +35,12 @@ pub(super) fn text(text: String) -> Response {
 
 /// An error as JSON: `{"error": "<sentence>", "code": "<CODE>"}`.
 pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
-    with_status(status, &json!({"error": message, "code": code}))
+    with_status(status, &error_body(code, message))
+}
+
+/// The body of an error.
+pub(super) fn error_body(code: &str, message: &str) -> Value {
+    json!({"error": message, "code": code})
 }
 
 /// A refused request.

@@ -9,18 +9,21 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use warp::reply::Response;
 
-use super::access::Caller;
+use super::access::{self, Caller};
 use super::answers;
 use super::routes::{self, Endpoint, NoRoute};
 use super::{Api, events};
-use crate::driver::{Consent, JobView, Progress, RecoverError, refusal_after};
+use crate::driver::{Consent, Decision, JobView, Progress, RecoverError, refusal_after};
 use crate::inspect;
 use crate::journal::{HistoryFilter, JobRecord, JournalError, Mode, Reader};
 use crate::machine::Phase;
 use crate::plan::{self, PlanState};
 
-/// What `limit` of the history is when none is given, and the most that may be asked.
+/// What `limit` of the history is when none is given.
 const HISTORY_LIMIT: u32 = 100;
+
+/// Events that one answer holds at most, whatever is asked.
+const HISTORY_MOST: u32 = 10_000;
 
 /// A request, after access control.
 pub(super) struct Asked {
@@ -56,6 +59,11 @@ pub(super) async fn answer(api: Arc<Api>, method: &Method, path: &str, asked: As
             return answers::error(StatusCode::NOT_FOUND, "NOT_FOUND", &message);
         }
     };
+    if let (Caller::Tcp(_), &Method::POST) = (asked.caller, method)
+        && let Err(refusal) = access::check_content_type(&asked.headers)
+    {
+        return answers::refusal(&refusal);
+    }
     let answered = match endpoint {
         Endpoint::Health => Ok(answers::json(&json!({"status": "ok"}))),
         Endpoint::Status => status(&api).await,
@@ -72,6 +80,7 @@ pub(super) async fn answer(api: Arc<Api>, method: &Method, path: &str, asked: As
         Endpoint::Run => run(&api, &asked).await,
         Endpoint::Cancel => cancel(&api, &asked).await,
         Endpoint::Recover => recover(&api, &asked).await,
+        Endpoint::Sync => sync(&api, &asked).await,
     };
     match answered {
         Ok(response) => response,
@@ -200,9 +209,10 @@ fn history_filter(query: &str) -> Result<HistoryFilter, String> {
             "type" if !value.is_empty() => filter.kind = Some(value),
             "status" if !value.is_empty() => filter.status = Some(value),
             "limit" => {
-                let limit = value.parse().ok().filter(|limit| *limit > 0);
-                filter.limit = limit
+                let limit = value.parse::<u32>().ok().filter(|limit| *limit > 0);
+                let limit = limit
                     .ok_or_else(|| format!("limit is a whole number from 1, found {value:?}"))?;
+                filter.limit = limit.min(HISTORY_MOST);
             }
             _ => {}
         }
@@ -219,7 +229,12 @@ fn wanted(asked: &Asked) -> Result<plan::Request, Box<Response>> {
     let bad = |message: String| {
         Box::new(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", &message))
     };
-    let wanted: Wanted = serde_json::from_slice(&asked.body)
+    let body: Value = serde_json::from_slice(&asked.body)
+        .map_err(|error| bad(format!("the body is not JSON: {error}")))?;
+    if !body.is_object() {
+        return Err(bad("the body is not a JSON object".into()));
+    }
+    let wanted: Wanted = serde_json::from_value(body)
         .map_err(|error| bad(format!("the body is not the JSON expected here: {error}")))?;
     let target = wanted.requested_target.map(|target| target.trim().to_owned());
     let Some(requested_target) = target.filter(|target| !target.is_empty()) else {
@@ -326,14 +341,25 @@ async fn cancel(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
         let message = "no upgrade is under way";
         return Ok(answers::error(StatusCode::CONFLICT, "NOTHING_TO_CANCEL", message));
     };
-    let may_turn =
-        matches!(job.phase(), Phase::Planned | Phase::BackedUp | Phase::Pulled | Phase::Swapped);
+    let may_turn = match job.phase() {
+        Phase::Planned | Phase::BackedUp | Phase::Pulled => true,
+        // A new version that answers takes payments: to stop it would strand them. It is
+        // verified, or goes back by itself.
+        Phase::Swapped => {
+            let (settings, engine) = (&api.settings, api.engine.as_ref());
+            !api.serving.of(settings, engine, &job.body.container_name).await
+        }
+        Phase::Verified | Phase::RollingBack | Phase::RolledBack | Phase::NeedsOperator => false,
+    };
     if may_turn && api.driver.call_off(&job.id) {
         let message = "called off; what was begun is taken back";
         let body = json!({"jobId": job.id.as_str(), "message": message});
         return Ok(answers::with_status(StatusCode::ACCEPTED, &body));
     }
-    let message = format!("the upgrade can't be called off any more: it is {}", job.phase());
+    let message = format!(
+        "the upgrade can't be called off any more: it is {}; a new version that answers is verified, or goes back by itself",
+        job.phase()
+    );
     Ok(answers::error(StatusCode::CONFLICT, "NOTHING_TO_CANCEL", &message))
 }
 
@@ -362,7 +388,20 @@ async fn recover(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
         }
     };
     let consent = Consent { restore_database: wanted.restore_database };
-    match api.driver.recover(consent, wanted.dry_run).await {
+    decided(api.driver.recover(consent, wanted.dry_run).await)
+}
+
+/// Records what runs now as good, when it is.
+async fn sync(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
+    if asked.caller != Caller::Operator {
+        let message = "sync is the payram-updater command's on the host";
+        return Ok(answers::error(StatusCode::FORBIDDEN, "FORBIDDEN", message));
+    }
+    decided(api.driver.sync().await)
+}
+
+fn decided(decision: Result<Decision, RecoverError>) -> Result<Response, JournalError> {
+    match decision {
         Ok(decision) => Ok(answers::json(&decision)),
         Err(RecoverError::Journal(error)) => Err(error),
         Err(error @ RecoverError::Engine(_)) => {

@@ -19,8 +19,9 @@ use hyper::service::{Service, service_fn};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use warp::Filter;
 use warp::reply::Response;
@@ -36,6 +37,14 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Between two looks at which gateways there are.
 const FOLLOW_EVERY: Duration = Duration::from_secs(5);
+
+/// Connections that one TCP listener serves at once; more are closed unanswered. The bridge is
+/// shared with other containers, and a file for each of their connections would be missing to
+/// an upgrade.
+const MOST_CONNECTIONS: usize = 64;
+
+/// How long a stranger's connection is kept to tell it that it is one.
+const STRANGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// After a failed accept (out of file descriptors), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -98,6 +107,7 @@ fn bind_socket(path: &Path) -> io::Result<UnixListener> {
 }
 
 async fn accept_tcp(api: Arc<Api>, listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -105,8 +115,16 @@ async fn accept_tcp(api: Arc<Api>, listener: TcpListener) {
         };
         match accepted {
             Ok((stream, peer)) => {
-                let caller = Caller::Tcp(peer.ip().to_canonical());
-                tokio::spawn(connection(Arc::clone(&api), stream, caller));
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+                let (api, peer) = (Arc::clone(&api), peer.ip().to_canonical());
+                tokio::spawn(async move {
+                    if is_known(&api, peer).await {
+                        connection(api, stream, Caller::Tcp(peer)).await;
+                    } else {
+                        turn_away(stream, peer).await;
+                    }
+                    drop(place);
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -133,6 +151,36 @@ async fn accept_socket(api: Arc<Api>, listener: UnixListener) {
             }
         }
     }
+}
+
+/// This machine, or the PayRam container.
+async fn is_known(api: &Api, peer: IpAddr) -> bool {
+    if peer.is_loopback() {
+        return true;
+    }
+    let container = endpoints::container_name(api).await;
+    let engine = api.engine.as_ref();
+    api.neighbours.knows(peer, &api.settings, engine, container.as_deref()).await
+}
+
+/// 403 without reading a byte of what a stranger sends.
+async fn turn_away(mut stream: TcpStream, peer: IpAddr) {
+    let refusal = Refusal::stranger(peer);
+    let body = answers::error_body(refusal.code, &refusal.message).to_string();
+    let answer = format!(
+        "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    // Whether it hears it is its own affair.
+    let _ = tokio::time::timeout(STRANGER_TIMEOUT, async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        // Until it has closed too: a close with unread bytes would take the answer back.
+        let mut unread = [0; 1024];
+        while stream.read(&mut unread).await? > 0 {}
+        Ok::<(), io::Error>(())
+    })
+    .await;
 }
 
 /// Root, or the user that the daemon itself runs as.
@@ -244,16 +292,11 @@ async fn answer(api: Arc<Api>, caller: Caller, request: Request<Incoming>) -> Re
 }
 
 async fn may_call(api: &Api, caller: Caller, request: &Request<Incoming>) -> Result<(), Refusal> {
-    let peer = match caller {
+    match caller {
         Caller::Operator => return Ok(()),
-        Caller::Tcp(peer) => peer,
-    };
-    if !peer.is_loopback() {
-        let container = endpoints::container_name(api).await;
-        let engine = api.engine.as_ref();
-        if !api.neighbours.knows(peer, &api.settings, engine, container.as_deref()).await {
-            return Err(Refusal::stranger(peer));
-        }
+        // A connection may outlive the container that opened it.
+        Caller::Tcp(peer) if !is_known(api, peer).await => return Err(Refusal::stranger(peer)),
+        Caller::Tcp(_) => {}
     }
     let mut hosts = api.settings.allowed_hosts.clone();
     hosts.push("host.docker.internal".to_owned());

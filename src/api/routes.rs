@@ -17,6 +17,7 @@ pub(super) enum Endpoint {
     Run,
     Cancel,
     Recover,
+    Sync,
 }
 
 const GET: &str = "GET";
@@ -36,6 +37,7 @@ const ROUTES: &[(&str, &str, Endpoint)] = &[
     ("/upgrade/run", POST, Endpoint::Run),
     ("/upgrade/cancel", POST, Endpoint::Cancel),
     ("/upgrade/recover", POST, Endpoint::Recover),
+    ("/upgrade/sync", POST, Endpoint::Sync),
 ];
 
 /// Why a path leads nowhere.

@@ -1,5 +1,7 @@
 //! The command line, from which help, completions and the manual page come.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::journal::Mode;
@@ -27,6 +29,10 @@ pub(super) struct CommandLine {
     /// JSON instead of text; the default where the output is not a terminal
     #[arg(long, global = true)]
     pub json: bool,
+
+    /// Text even where the output is not a terminal
+    #[arg(long, global = true, hide = true, conflicts_with = "json")]
+    pub text: bool,
 
     /// Without one it is `serve`.
     #[command(subcommand)]
@@ -57,9 +63,15 @@ pub(super) enum Command {
     Inspect,
     /// Look at what went wrong, say what would be done about it, and do it
     Recover(Recover),
+    /// Record what runs now as good, after it was put right by hand
+    Sync,
     /// Check or export the journal
     #[command(subcommand)]
     Journal(Journal),
+    /// Show three upgrades on a make-believe container engine: no Docker, no root, no network
+    Demo,
+    /// Play a container engine in which everything is make-believe; for demos and tests
+    Sandbox(Sandbox),
     /// Show the version of this program
     Version,
     /// Print completions for a shell
@@ -146,6 +158,20 @@ pub(super) struct Recover {
     /// Don't ask
     #[arg(short, long)]
     pub yes: bool,
+}
+
+/// Of `sandbox`.
+#[derive(Debug, Args)]
+pub(super) struct Sandbox {
+    /// Where its world is kept; made when it is not there
+    #[arg(long, value_name = "DIR")]
+    pub state: PathBuf,
+    /// Where it listens: unix:PATH
+    #[arg(long, value_name = "ENDPOINT")]
+    pub listen: String,
+    /// What it plays (JSON); without one a shop on 1.9.6 and some releases, good and broken
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
 }
 
 /// Of `journal`.

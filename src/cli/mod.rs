@@ -11,6 +11,7 @@ mod ask;
 mod cancel;
 mod client;
 mod completions;
+mod demo;
 mod follow;
 mod history;
 mod inspect;
@@ -21,6 +22,7 @@ mod progress;
 mod recover;
 mod render;
 mod run;
+mod sandbox;
 mod screen;
 mod serve;
 mod statechart;
@@ -137,6 +139,8 @@ impl Reading {
             | Command::Completions { .. }
             | Command::Man
             | Command::Statechart
+            | Command::Sandbox(_)
+            | Command::Demo
             | Command::Journal(args::Journal::Export) => true,
             Command::Serve
             | Command::Status
@@ -145,6 +149,7 @@ impl Reading {
             | Command::DryRun(_)
             | Command::Cancel(_)
             | Command::Inspect
+            | Command::Sync
             | Command::Journal(args::Journal::Verify)
             | Command::Version => false,
         };
@@ -181,7 +186,10 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if matches!(command, Command::Serve) {
         return serve::serve().await;
     }
-    let reading = Reading::of(&command, line.json, io::stdout().is_terminal());
+    let reading = match Reading::of(&command, line.json, io::stdout().is_terminal()) {
+        Reading::Json if line.text => Reading::Text,
+        reading => reading,
+    };
     // Not locked: the display of a running upgrade draws from a thread of its own.
     let mut out = io::stdout();
     let ended = dispatch(command, reading, &mut out).await;
@@ -225,8 +233,11 @@ async fn dispatch(
         Command::Run(asked) => run::run(&context()?, &asked, out).await,
         Command::Cancel(asked) => cancel::cancel(&context()?, &asked, out).await,
         Command::Inspect => inspect::inspect(&context()?, out).await,
+        Command::Sync => recover::sync(&context()?, out).await,
         Command::Recover(asked) => recover::recover(&context()?, &asked, out).await,
         Command::Journal(asked) => journal::journal(&settings()?.state_dir, &asked, reading, out),
+        Command::Demo => demo::demo().await,
+        Command::Sandbox(asked) => sandbox::sandbox(asked, out).await,
         Command::Version => {
             let version = env!("CARGO_PKG_VERSION");
             match reading {

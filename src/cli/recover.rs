@@ -124,6 +124,14 @@ pub(super) async fn recover(
     })
 }
 
+/// `sync`
+pub(super) async fn sync(context: &Context, out: &mut dyn Write) -> Result<Exit, Problem> {
+    let raw = context.client.post("/upgrade/sync", &json!({}), Ways::SocketOnly).await?;
+    let decision: Decision = answers::read("/upgrade/sync", &raw)?;
+    show(context, &decision, &raw, false, out)?;
+    Ok(if decision.success { Exit::Done } else { Exit::Failed })
+}
+
 fn sentence(decision: &Decision) -> String {
     let mut text = decision.message.clone();
     if let Some(first) = text.get(..1).map(str::to_uppercase) {

@@ -34,6 +34,9 @@ async fn run() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     }
     let stop = CancellationToken::new();
     let lock = StateLock::take(&settings.state_dir)?;
+    // Two states behind one socket would be one too many: the later takes the socket away.
+    let _socket = StateLock::take(&settings.run_dir)?;
+    raise_file_limit();
     let settings = Arc::new(settings);
     let engine: Arc<dyn Engine> =
         Arc::new(Docker::connect(&settings.docker_bin, settings.docker_host.as_deref()).await?);
@@ -63,6 +66,17 @@ async fn run() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     served?;
     tracing::info!("payram-updater has ended; an unfinished upgrade goes on at the next start");
     Ok(())
+}
+
+/// As many open files as the system allows: each connection is one, and so is each that the
+/// upgrade itself needs.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it was");
+    }
 }
 
 fn stop_on_signal(

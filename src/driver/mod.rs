@@ -9,6 +9,7 @@ mod lock;
 mod narrate;
 mod prepare;
 mod recovery;
+mod sync;
 mod view;
 
 use std::panic::AssertUnwindSafe;
@@ -24,7 +25,7 @@ use crate::app::core;
 use crate::config::{Resume, Settings};
 use crate::engine::{Engine, EngineError};
 use crate::journal::{
-    Ending, JobBody, JobId, JobRecord, Journal, JournalError, Reader, Settlement,
+    Ending, HopRecord, JobBody, JobId, JobRecord, Journal, JournalError, Reader, Settlement,
 };
 use crate::machine::failure::{Failure, FailureCode};
 use crate::machine::{Event, Fact, Forbidden, Machine, Outcome, Phase, Step};
@@ -173,16 +174,24 @@ impl Driver {
             Remedy::TakeWayBack(event) => self.take_way_back(&job, event).await?,
             Remedy::StartOld => {
                 if let Some(known) = known {
-                    engine.start(&known.hop.old.id).await?;
+                    self.start_again(&job, &known.hop.old.id).await?;
                 }
             }
             Remedy::StartNext => {
                 if let Some(next) = known.and_then(|known| known.next) {
-                    engine.start(&next.id).await?;
+                    self.start_again(&job, &next.id).await?;
                 }
             }
         }
         Ok(decision)
+    }
+
+    /// Starts a container that should run, with the intent journaled first (I3).
+    async fn start_again(&self, job: &JobRecord, id: &str) -> Result<(), RecoverError> {
+        let (journal, job) = (Arc::clone(&self.journal), job.id.clone());
+        let line = format!("recover: starting container {}", narrate::short(id));
+        durable(move || journal.log(&job, None, &line)).await?;
+        Ok(self.engine.start(id).await?)
     }
 
     /// Whether the application behind one of the last hop's containers answers.
@@ -264,7 +273,9 @@ impl Driver {
                 return Ok(());
             }
             let token = CancellationToken::new();
-            if self.settings.resume == Resume::Rollback && self.is_found(&job) {
+            // A new version that may serve already is verified, or goes back by itself.
+            let is_before_swap = may_be_called_off(job.phase()) && job.phase() != Phase::Swapped;
+            if self.settings.resume == Resume::Rollback && self.is_found(&job) && is_before_swap {
                 token.cancel();
             }
             self.set_calling_off(Some((job.id.clone(), token.clone())));
@@ -290,6 +301,10 @@ impl Driver {
     async fn drive(&self, job: &JobRecord, off: &CancellationToken) -> Result<bool, JournalError> {
         let is_next_due = job.hop().is_none_or(|hop| hop.machine.phase() == Phase::Verified);
         if is_next_due {
+            // What the hop before left to tidy is tried once more: the next one's names are free.
+            if let Some(hop) = job.hop().filter(|hop| hop.machine.step() == Some(Step::Tidy)) {
+                self.tidy(job, hop).await?;
+            }
             return self.begin_hop(job).await;
         }
         let Some(hop) = job.hop() else { return Ok(true) };
@@ -341,7 +356,11 @@ impl Driver {
         if hop.machine.step() != Some(Step::Tidy) {
             return Ok(());
         }
-        let at = At { job: &job, hop: job.hops.len(), began: hop.began };
+        self.tidy(&job, hop).await
+    }
+
+    async fn tidy(&self, job: &JobRecord, hop: &HopRecord) -> Result<(), JournalError> {
+        let at = At { job, hop: job.hops.len(), began: hop.began };
         let mut machine = hop.machine.clone();
         if hop.pending.is_some() {
             machine = self.settle(&at, machine, Step::Tidy, Outcome::Interrupted).await?;
@@ -502,7 +521,8 @@ fn called_off(step: Step) -> Outcome {
 
 /// Why no upgrade may begin after this one: a person must decide about it first.
 pub fn refusal_after(last: &JobRecord) -> Option<Failure> {
-    let is_left = last.phase() == Phase::NeedsOperator && !last.is_active();
+    let is_put_right = last.ending.as_ref().is_some_and(|ending| ending.failure_code.is_none());
+    let is_left = last.phase() == Phase::NeedsOperator && !last.is_active() && !is_put_right;
     is_left.then(|| {
         Failure::new(
             FailureCode::RecoveryRequired,

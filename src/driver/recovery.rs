@@ -82,7 +82,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    fn will(action: &'static str, remedy: Remedy, message: impl Into<String>) -> Self {
+    pub(super) fn will(action: &'static str, remedy: Remedy, message: impl Into<String>) -> Self {
         Self {
             success: true,
             message: message.into(),
@@ -93,7 +93,7 @@ impl Decision {
         }
     }
 
-    fn refused(message: impl Into<String>, refusal: impl Into<String>) -> Self {
+    pub(super) fn refused(message: impl Into<String>, refusal: impl Into<String>) -> Self {
         Self {
             success: false,
             refusals: vec![refusal.into()],
@@ -166,6 +166,12 @@ fn decide_for(job: &JobRecord, world: World, consent: Consent) -> Decision {
     match hop.machine.state() {
         State::Verified(verified) => after_success(target, world, verified.is_tidy),
         State::RolledBack(_) => after_rollback(target, world),
+        State::NeedsOperator(_)
+            if job.ending.as_ref().is_some_and(|ending| ending.failure_code.is_none()) =>
+        {
+            let message = "what serves was recorded as good; nothing to recover";
+            Decision::will("none", Remedy::Nothing, message)
+        }
         State::NeedsOperator(needs) => {
             needs_operator(target, world, consent, needs.assessment.as_ref(), &needs.reason.code)
         }
@@ -245,7 +251,7 @@ fn needs_operator(
     if world.old == Seen::Gone {
         return Decision::refused(
             "the old container is gone: there is nothing to go back to",
-            "payram-updater backup restore --full-recovery",
+            "the backup that the last job names is the way: pg_restore it into a database of that version",
         );
     }
     if consent.restore_database {

@@ -57,14 +57,14 @@ impl Reader {
 
     /// The newest job.
     pub fn last_job(&self) -> Result<Option<JobRecord>, JournalError> {
-        self.job_where("SELECT id FROM jobs ORDER BY created_ms DESC, id DESC LIMIT 1")
+        self.job_where("SELECT id FROM jobs ORDER BY rowid DESC LIMIT 1")
     }
 
     /// The newest job that did not only ask for a plan.
     pub fn last_executed_job(&self) -> Result<Option<JobRecord>, JournalError> {
         self.job_where(
             "SELECT id FROM jobs WHERE json_extract(body, '$.dryRun') = 0
-             ORDER BY created_ms DESC, id DESC LIMIT 1",
+             ORDER BY rowid DESC LIMIT 1",
         )
     }
 

@@ -2,7 +2,8 @@
 //!
 //! The core's own report wins over what the caller states: the gates are counted from this
 //! version, and a request must not be able to move them (I9); and it is the version that a way
-//! back is verified against. What the caller states counts where the core is silent.
+//! back is verified against. What the caller states counts where the core is silent and an
+//! operator asks (manual mode).
 
 use super::versions::Scheme;
 use crate::journal::Mode;
@@ -26,7 +27,8 @@ pub(super) fn current(
     mode: Mode,
     scheme: Scheme<'_>,
 ) -> (Option<String>, Option<String>) {
-    let said = [evidence.reported, evidence.stated, evidence.label];
+    let stated = evidence.stated.filter(|_| mode == Mode::Manual);
+    let said = [evidence.reported, stated, evidence.label];
     let mut said = said.into_iter().flatten().filter(|text| !text.trim().is_empty());
     let chosen = match scheme {
         Scheme::Semantic => said.next(),
@@ -64,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_core_is_believed_before_the_request_and_the_request_before_the_label() {
+    fn what_a_request_states_counts_in_manual_mode_alone_and_after_the_core() {
         let all = Evidence {
             reported: Some("v1.9.6"),
             stated: Some("2.5.0"),
@@ -73,7 +75,8 @@ mod tests {
         };
         assert_eq!(version(all, Mode::Dashboard).as_deref(), Some("1.9.6"));
         let silent = Evidence { reported: None, ..all };
-        assert_eq!(version(silent, Mode::Dashboard).as_deref(), Some("2.5.0"));
+        assert_eq!(version(silent, Mode::Manual).as_deref(), Some("2.5.0"));
+        assert_eq!(version(silent, Mode::Dashboard).as_deref(), Some("1.9.5"));
         let labelled = Evidence { stated: None, ..silent };
         assert_eq!(version(labelled, Mode::Dashboard).as_deref(), Some("1.9.5"));
         let (_, note) = current(&all, Mode::Dashboard, Scheme::Semantic);

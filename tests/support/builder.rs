@@ -15,6 +15,7 @@ use super::world::{LABEL, World};
 pub struct WorldBuilder {
     tag: String,
     run_args: Vec<String>,
+    command: Vec<String>,
     environment: BTreeMap<String, String>,
     settings: BTreeMap<String, String>,
     rows: u32,
@@ -27,6 +28,7 @@ impl WorldBuilder {
         Self {
             tag: tag.into(),
             run_args: Vec::new(),
+            command: Vec::new(),
             environment: BTreeMap::new(),
             settings: BTreeMap::new(),
             rows: 0,
@@ -37,6 +39,12 @@ impl WorldBuilder {
     /// Further arguments of `docker run`, before the image.
     pub fn run_args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.run_args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// What the container runs instead of the image's command.
+    pub fn command<S: Into<String>>(mut self, command: impl IntoIterator<Item = S>) -> Self {
+        self.command = command.into_iter().map(Into::into).collect();
         self
     }
 
@@ -77,6 +85,7 @@ impl WorldBuilder {
             name,
             id,
             run_args: self.run_args,
+            command: self.command,
             environment: self.environment,
             settings: RefCell::default(),
             watcher: RefCell::default(),

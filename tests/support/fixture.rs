@@ -1,7 +1,7 @@
 //! Where the images of the stand-in are, as `tests/fixtures/payram-image/prepare` left them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -40,11 +40,9 @@ impl Fixture {
         let ask = ["version", "--format", "{{.Server.Version}}"];
         run(Command::new("docker").args(ask), "ask the Docker engine")?;
         let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/payram-image");
-        run(Command::new(files.join("prepare")).arg("--if-built"), "find the fixture's images")
-            .map_err(|why| format!("{why} (tests/run prepares them)"))?;
-        let place = std::env::var_os("PAYRAM_FIXTURE_DIR")
-            .map_or_else(|| PathBuf::from("/var/tmp/payram-updater-fixture"), PathBuf::from);
-        let settings = read(&place.join("fixture.env"))?
+        let mut prepare = Command::new(files.join("prepare"));
+        let settings = run(prepare.arg("--if-built"), "find the fixture's images")
+            .map_err(|why| format!("{why} (tests/run prepares them)"))?
             .lines()
             .filter_map(|line| line.split_once('='))
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -98,10 +96,11 @@ fn read(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("read {}: {error}", path.display()))
 }
 
-fn run(command: &mut Command, what: &str) -> Result<(), String> {
+/// What a command prints.
+fn run(command: &mut Command, what: &str) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("{what}: {error}"))?;
     match output.status.success() {
-        true => Ok(()),
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => Err(format!("{what}: {}", String::from_utf8_lossy(&output.stderr).trim())),
     }
 }

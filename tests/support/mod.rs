@@ -40,7 +40,7 @@ const FIRST_PORT: u16 = 10_000;
 /// How many ports there are to choose from.
 const PORTS: u16 = 9_000;
 
-/// Whether `what` (`docker`, `postgres`, `browser`, `systemd`) is here.
+/// Whether `what` (`docker`, `postgres`, `root`, `browser`, `systemd`) is here.
 ///
 /// Where it isn't, says so, appends the line to the file that `PAYRAM_TEST_SKIPS` names, and
 /// returns false. Where it is, appends `WHAT TEST` to the file that `PAYRAM_TEST_USED` names.
@@ -74,6 +74,10 @@ fn present(what: &str) -> Result<(), String> {
         "postgres" => match postgres_bin() {
             Some(_) => Ok(()),
             None => Err("no initdb and pg_dump below /usr/lib/postgresql".into()),
+        },
+        "root" => match rustix::process::geteuid().is_root() {
+            true => Ok(()),
+            false => Err("these tests don't run as root".into()),
         },
         "systemd" => match Path::new("/run/systemd/system").is_dir() {
             true => Ok(()),

@@ -27,7 +27,7 @@ use super::wait_until;
 use super::watch::Watcher;
 
 /// From `docker run` to a healthy answer: a first start makes a database.
-pub(super) const START_LIMIT: Duration = Duration::from_secs(90);
+pub(super) const START_LIMIT: Duration = Duration::from_secs(180);
 /// Given to the container; long enough to be told apart from anything else in a search.
 pub const PASSWORD: &str = "correct-horse-'battery'-staple-7c1d";
 /// Given to the container as `AES_KEY`.
@@ -46,6 +46,7 @@ pub struct World {
     pub(super) id: String,
     pub(super) root: tempfile::TempDir,
     pub(super) run_args: Vec<String>,
+    pub(super) command: Vec<String>,
     pub(super) environment: BTreeMap<String, String>,
     pub(super) settings: RefCell<BTreeMap<String, String>>,
     pub(super) watcher: RefCell<Option<Watcher>>,
@@ -150,7 +151,7 @@ impl World {
         for (key, value) in &environment {
             command.args(["--env", key]).env(key, value);
         }
-        command.args(&self.run_args).arg(Fixture::get().image(tag));
+        command.args(&self.run_args).arg(Fixture::get().image(tag)).args(&self.command);
         succeed(&mut command);
     }
 

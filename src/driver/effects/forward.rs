@@ -195,7 +195,7 @@ impl Effects<'_> {
         for note in &next.notes {
             self.say(&format!("specification: {note}")).await;
         }
-        let temporary_name = format!("{}-next-{}", hop.old.name, self.at.job.id.short());
+        let temporary_name = format!("{}-next-{}", hop.old.name, self.id_of_hop());
         let created = self.engine.create_container(&temporary_name, &next.create_body).await;
         let id = created.map_err(|error| match Trouble::from(error) {
             Trouble::Failed(failure) => {
@@ -300,7 +300,7 @@ impl Effects<'_> {
     }
 
     pub(super) async fn rename_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        let name = format!("{}-previous-{}", known.hop.old.name, self.at.job.id.short());
+        let name = format!("{}-previous-{}", known.hop.old.name, self.id_of_hop());
         self.set_name(self.old(known), &name).await?;
         done()
     }

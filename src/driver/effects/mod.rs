@@ -132,6 +132,14 @@ impl Effects<'_> {
         format!("{}/{}", self.at.job.id, self.at.hop)
     }
 
+    /// Short, for names of containers: the job's, and the hop's after the first.
+    fn id_of_hop(&self) -> String {
+        match self.at.hop {
+            1 => self.at.job.id.short().to_owned(),
+            hop => format!("{}-{hop}", self.at.job.id.short()),
+        }
+    }
+
     async fn inspect(&self, id: &str) -> Result<Option<Value>, Trouble> {
         Ok(self.engine.inspect_container(id).await?)
     }

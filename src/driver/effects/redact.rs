@@ -3,8 +3,12 @@
 
 use crate::secret::Secret;
 
-/// Environment keys whose values are secrets, by a part of their name.
-const SECRET_KEYS: [&str; 6] = ["PASSWORD", "PASSWD", "SECRET", "KEY", "TOKEN", "CREDENTIAL"];
+/// Ends of environment keys whose values are no secrets, and occur in ordinary text. The value
+/// of every other key is taken out: what an operator calls a secret can't be listed.
+const PLAIN_KEYS: [&str; 14] = [
+    "HOST", "PORT", "USER", "USERNAME", "DATABASE", "DB", "SSLMODE", "PATH", "LANG", "TZ", "HOME",
+    "VERSION", "MODE", "LEVEL",
+];
 
 /// Values shorter than this are not looked for: they would match ordinary words.
 const SHORTEST: usize = 6;
@@ -20,7 +24,7 @@ impl Redactor {
             .filter_map(|entry| entry.split_once('='))
             .filter(|(key, value)| {
                 let key = key.to_ascii_uppercase();
-                value.len() >= SHORTEST && SECRET_KEYS.iter().any(|part| key.contains(part))
+                value.len() >= SHORTEST && !PLAIN_KEYS.iter().any(|end| key.ends_with(end))
             })
             .map(|(_, value)| value.to_owned())
             .collect();
@@ -45,10 +49,12 @@ mod tests {
             "AES_KEY=0123456789abcdef".into(),
             "POSTGRES_PASSWORD=hunter22".into(),
             "POSTGRES_USERNAME=payram".into(),
+            "MNEMONIC=twelve words of a wallet".into(),
         ]);
         assert_eq!(
-            redactor.clean("connect payram:hunter22@db key 0123456789abcdef"),
-            "connect payram:***@db key ***"
+            redactor
+                .clean("connect payram:hunter22@db key 0123456789abcdef, twelve words of a wallet"),
+            "connect payram:***@db key ***, ***"
         );
     }
 }

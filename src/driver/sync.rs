@@ -1,0 +1,94 @@
+//! `sync`: a person put things right by hand, or upgraded by other means, and says so. What runs
+//! now is looked at as strictly as `inspect` does, and recorded as the last good version; a
+//! stopped upgrade that waited for a person is closed by it (contract section 8).
+
+use super::effects::is_running;
+use super::recovery::{Decision, Remedy};
+use super::{Driver, RecoverError, durable};
+use crate::app::container;
+use crate::app::core::{self, Health};
+use crate::journal::{Ending, JobRecord, NewEvent};
+use crate::machine::facts::CoreRules;
+
+impl Driver {
+    /// Records what runs now as good, when it is.
+    ///
+    /// # Errors
+    /// When the journal or the engine can't be asked.
+    pub async fn sync(&self) -> Result<Decision, RecoverError> {
+        let Some(job) = self.reader.last_executed_job()? else {
+            let message = "no upgrade was ever run; there is nothing to put right";
+            return Ok(Decision::will("none", Remedy::Nothing, message));
+        };
+        if job.is_active() {
+            let message = "an upgrade is under way";
+            return Ok(Decision::refused(message, "payram-updater status says where it is"));
+        }
+        let found = match self.what_serves(&job).await? {
+            Ok(found) => found,
+            Err(reason) => {
+                let then = "mend it first; what does not serve is not recorded as good";
+                return Ok(Decision::refused(reason, then));
+            }
+        };
+        let message = format!("{} serves in {} and is recorded as good", found.version, found.name);
+        let ending = Ending { failure_code: None, message: format!("sync: {message}") };
+        let data = [
+            ("version".to_owned(), found.version.clone()),
+            ("container".to_owned(), found.name.clone()),
+        ];
+        let event = NewEvent {
+            kind: "sync",
+            status: "succeeded",
+            message: message.clone(),
+            data: data.into(),
+        };
+        let (journal, id) = (std::sync::Arc::clone(&self.journal), job.id.clone());
+        durable(move || journal.end(&id, &ending, &[event])).await?;
+        // The policy that an upgrade held back and never came to give.
+        if let Some(known) = job.hop().map(|hop| hop.machine.state().known()) {
+            let policy = &known.hop.old.restart_policy;
+            self.engine.set_restart_policy(&found.id, policy).await?;
+        }
+        Ok(Decision::will("sync", Remedy::Nothing, message))
+    }
+
+    async fn what_serves(&self, job: &JobRecord) -> Result<Result<Found, String>, RecoverError> {
+        let found = match container::find(self.engine.as_ref(), &self.settings, None).await {
+            Ok(found) => found,
+            Err(failure) => return Ok(Err(failure.message)),
+        };
+        let Some(inspected) = self.engine.inspect_container(&found.id).await? else {
+            return Ok(Err(format!("container {} is gone", found.name)));
+        };
+        if !is_running(&inspected) {
+            return Ok(Err(format!("container {} does not run", found.name)));
+        }
+        let url = match core::find_core(self.settings.core_base_url.as_ref(), &inspected).await {
+            Ok(url) => url,
+            Err(silent) => return Ok(Err(silent.to_string())),
+        };
+        let rules = rules_of(job);
+        match core::health(&url, &rules).await {
+            Health::Healthy => {}
+            Health::Unhealthy { found } => return Ok(Err(found)),
+            Health::Silent { reason } => return Ok(Err(reason)),
+        }
+        Ok(match core::version(&url, &rules, &inspected).await {
+            Ok(version) => Ok(Found { id: found.id, name: found.name, version }),
+            Err(silent) => Err(silent.to_string()),
+        })
+    }
+}
+
+/// How the last job's versions were asked.
+fn rules_of(job: &JobRecord) -> CoreRules {
+    job.body.hops.last().map_or_else(|| job.body.from_rules.clone(), |hop| hop.rules.clone())
+}
+
+/// What serves.
+struct Found {
+    id: String,
+    name: String,
+    version: String,
+}

@@ -1,0 +1,183 @@
+//! The forms of the engine's answers: JSON, frames, streams of lines (Engine API v1.41).
+//!
+//! Called by `http`; decides nothing.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::body::Frame;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
+use hyper::{Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{broadcast, mpsc};
+
+use super::world::{Answer, Refusal, World};
+
+/// What every request is answered with.
+pub(super) type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// Pieces in which a pull is told.
+const PIECES: u64 = 10;
+
+fn reply(status: u16, kind: &'static str, body: Bytes) -> Reply {
+    let mut response = Response::new(Full::new(body).boxed_unsync());
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// One JSON value.
+pub(super) fn json(status: u16, value: &Value) -> Reply {
+    reply(status, "application/json", Bytes::from(value.to_string()))
+}
+
+/// `{"message": …}`
+pub(super) fn refused(refusal: &Refusal) -> Reply {
+    json(refusal.status, &json!({"message": refusal.message}))
+}
+
+/// Nothing more to say: 204, or 304 when it was so already.
+pub(super) fn done(is_change: bool) -> Reply {
+    let mut response = Response::new(Empty::new().boxed_unsync());
+    *response.status_mut() =
+        if is_change { StatusCode::NO_CONTENT } else { StatusCode::NOT_MODIFIED };
+    response
+}
+
+/// The answer of `/_ping`, which names the API's version.
+pub(super) fn ping(version: &'static str) -> Reply {
+    let mut response = reply(200, "text/plain", Bytes::from_static(b"OK"));
+    response.headers_mut().insert("api-version", HeaderValue::from_static(version));
+    response
+}
+
+/// The connection is the command's from here on.
+pub(super) fn switching() -> Reply {
+    let mut response = Response::new(Empty::new().boxed_unsync());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("tcp"));
+    response
+}
+
+/// Both outputs of a command or a container, interleaved.
+pub(super) fn frames(out: &[u8], err: &[u8]) -> Reply {
+    let kind = "application/vnd.docker.raw-stream";
+    reply(200, kind, Bytes::from(framed(out, err)))
+}
+
+fn framed(out: &[u8], err: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (stream, content) in [(1, out), (2, err)] {
+        for piece in content.chunks(32 * 1024) {
+            bytes.extend([stream, 0, 0, 0]);
+            // A piece has 32 KiB at most.
+            bytes.extend((piece.len() as u32).to_be_bytes());
+            bytes.extend(piece);
+        }
+    }
+    bytes
+}
+
+/// A command's standard input, until its writer has shut it down.
+pub(super) async fn read_to_end(
+    connection: &mut (impl tokio::io::AsyncRead + Unpin),
+) -> std::io::Result<Vec<u8>> {
+    let mut input = Vec::new();
+    connection.read_to_end(&mut input).await?;
+    Ok(input)
+}
+
+/// A command's outputs on the connection that it has taken over.
+pub(super) async fn write_frames(
+    connection: &mut (impl tokio::io::AsyncWrite + Unpin),
+    out: &[u8],
+    err: &[u8],
+) -> std::io::Result<()> {
+    connection.write_all(&framed(out, err)).await?;
+    connection.shutdown().await
+}
+
+fn lines(receiver: mpsc::Receiver<Value>) -> Reply {
+    let values = stream::unfold(receiver, |mut receiver| async {
+        let value = receiver.recv().await?;
+        let line = Bytes::from(format!("{value}\r\n"));
+        Some((Ok::<_, Infallible>(Frame::data(line)), receiver))
+    });
+    let mut response = Response::new(StreamBody::new(values).boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Pulls an image and tells how far it is; a client that goes away ends it.
+pub(super) fn pull(world: Arc<World>, repo: &str, tag: &str) -> Answer<Reply> {
+    let release = world.release(repo, tag)?;
+    let (sender, receiver) = mpsc::channel(4);
+    let (tag, total) = (tag.to_owned(), release.image_mb * 1_000_000);
+    let pause = Duration::from_millis(release.pull_ms / PIECES);
+    tokio::spawn(async move {
+        for piece in 1..=PIECES {
+            let line = json!({
+                "status": "Downloading", "id": "layer1",
+                "progressDetail": {"current": total * piece / PIECES, "total": total},
+            });
+            if sender.send(line).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            if let Some(why) = release.pull_fails.as_ref().filter(|_| piece == PIECES / 2) {
+                let line = json!({"error": why, "errorDetail": {"message": why}});
+                // Whether it is heard or not, the pull has failed.
+                let _ = sender.send(line).await;
+                return;
+            }
+        }
+        let last = match world.add_image(&tag, &release) {
+            Ok(()) => json!({"status": "Pull complete", "id": "layer1"}),
+            Err(refusal) => json!({"error": refusal.message}),
+        };
+        let _ = sender.send(last).await;
+    });
+    Ok(lines(receiver))
+}
+
+/// Events as they come, until the client goes away.
+pub(super) fn events(mut events: broadcast::Receiver<Value>) -> Reply {
+    let (sender, receiver) = mpsc::channel(4);
+    tokio::spawn(async move {
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = sender.closed() => return,
+            };
+            match event {
+                Ok(event) => {
+                    if sender.send(event).await.is_err() {
+                        return;
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    });
+    lines(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_piece_of_output_stands_behind_its_stream_and_length() {
+        assert_eq!(framed(b"ab", b"c"), b"\x01\0\0\0\0\0\0\x02ab\x02\0\0\0\0\0\0\x01c");
+        assert_eq!(framed(&[7; 40_000], b"").len(), 40_000 + 2 * 8);
+    }
+}

@@ -1,0 +1,139 @@
+//! The commands that the product runs inside a container, answered as their programs would.
+//!
+//! Recognised by program and statement; what is not recognised ends with 127 and says so, so
+//! that a command which the product learns is noticed here. Pure but for the shop it asks.
+
+use std::sync::Arc;
+
+use super::cluster::{Cluster, MAJOR};
+use super::inspection::{DATA_DIRECTORY, SERVER};
+use super::shop::Shop;
+
+/// What a command came to.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    pub code: i64,
+    pub out: Vec<u8>,
+    pub err: String,
+}
+
+impl Ended {
+    fn said(out: impl Into<Vec<u8>>) -> Self {
+        Self { out: out.into(), ..Self::default() }
+    }
+
+    fn failed(code: i64, err: impl Into<String>) -> Self {
+        Self { code, out: Vec::new(), err: err.into() }
+    }
+}
+
+/// Runs a command with this standard input.
+pub(super) async fn run(shop: &Arc<Shop>, argv: &[String], input: &[u8]) -> Ended {
+    let words: Vec<&str> = argv.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["supervisorctl", verb, names @ ..] => supervisorctl(shop, verb, names).await,
+        ["sh", "-c", _, _, tool @ ("psql" | "pg_dump" | "pg_restore"), _, arguments @ ..] => {
+            let Some(cluster) = &shop.cluster else {
+                return Ended::failed(
+                    2,
+                    "connection to server at \"localhost\", port 5432 failed: Connection refused",
+                );
+            };
+            match *tool {
+                "psql" => psql(cluster, arguments),
+                "pg_dump" => cluster.dump().map_or_else(
+                    |error| Ended::failed(1, format!("pg_dump: error: {error}")),
+                    Ended::said,
+                ),
+                _ => pg_restore(arguments, input),
+            }
+        }
+        ["sh", "-c", script, _, _port] if script.contains("postmaster.pid") => look(shop),
+        ["sh", "-c", script, ..] if script.contains("/proc/[0-9]*") => owners(shop),
+        _ => Ended::failed(127, format!("the sandbox does not play this command: {words:?}")),
+    }
+}
+
+async fn supervisorctl(shop: &Arc<Shop>, verb: &str, names: &[&str]) -> Ended {
+    let means_core = names.iter().any(|name| matches!(*name, "payram-core" | "all"));
+    match verb {
+        "status" => {}
+        "stop" if means_core => shop.stop_core().await,
+        "start" if means_core => shop.start_core(),
+        // The others do nothing, whether they run or not.
+        "stop" | "start" => {}
+        other => return Ended::failed(2, format!("*** Unknown syntax: {other}")),
+    }
+    if matches!(verb, "stop" | "start") {
+        names.iter().for_each(|name| shop.set_idle(name, verb == "stop"));
+    }
+    let programs = shop.programs();
+    let lines: String =
+        programs.iter().map(|(name, state)| format!("{name:<33}{state:<10}\n")).collect();
+    let is_down = verb == "status" && programs.iter().any(|(_, state)| *state != "RUNNING");
+    Ended { code: if is_down { 3 } else { 0 }, ..Ended::said(lines) }
+}
+
+/// Answers the last statement; what comes before it sets the session up.
+fn psql(cluster: &Cluster, arguments: &[&str]) -> Ended {
+    let statement = arguments.last().copied().unwrap_or_default();
+    let answer = if statement.starts_with("select pg_database_size") {
+        cluster.size().map(|bytes| bytes.to_string())
+    } else if statement == "show server_version" {
+        Ok(format!("{MAJOR}.0 (sandbox)"))
+    } else if statement.contains("payram_updater.rows") {
+        cluster.fingerprint().map(|found| found.to_string())
+    } else if statement.starts_with("select case when pg_is_in_recovery()") {
+        Ok("role payram may not create databases".to_owned())
+    } else if statement.starts_with("select datname from pg_database")
+        || statement.starts_with("select pg_terminate_backend")
+    {
+        Ok(String::new())
+    } else {
+        let start: String = statement.chars().take(80).collect();
+        return Ended::failed(1, format!("ERROR:  the sandbox does not play: {start}"));
+    };
+    match answer {
+        Ok(text) => Ended::said(format!("{text}\n")),
+        Err(error) => Ended::failed(1, format!("ERROR:  could not read file: {error}")),
+    }
+}
+
+fn pg_restore(arguments: &[&str], input: &[u8]) -> Ended {
+    if !input.starts_with(b"PGDMP") {
+        return Ended::failed(
+            1,
+            "pg_restore: error: input file does not appear to be a valid archive",
+        );
+    }
+    if !arguments.contains(&"--list") {
+        return Ended::failed(1, "pg_restore: error: the sandbox only lists an archive");
+    }
+    Ended::said(
+        ";\n; Archive created at 2026-01-01 00:00:00 UTC\n;     dbname: payram\n;\n\
+         215; 1259 16390 TABLE public payments payram\n\
+         216; 1259 16391 TABLE public schema_migrations payram\n\
+         3360; 0 16390 TABLE DATA public payments payram\n\
+         3361; 0 16391 TABLE DATA public schema_migrations payram\n",
+    )
+}
+
+/// The owners of the server's processes.
+fn owners(shop: &Shop) -> Ended {
+    match shop.cluster.as_ref().map(Cluster::owner) {
+        Some(Ok(owner)) => Ended::said(format!("{owner}\n")),
+        Some(Err(error)) => Ended::failed(1, error.to_string()),
+        None => Ended::default(),
+    }
+}
+
+/// Program, directory, owner, version, arguments of the server.
+fn look(shop: &Shop) -> Ended {
+    match shop.cluster.as_ref().map(Cluster::owner) {
+        Some(Ok(owner)) => Ended::said(format!(
+            "{SERVER}\n{DATA_DIRECTORY}\n{owner}\n{MAJOR}\npostgres\n-D\n{DATA_DIRECTORY}\n"
+        )),
+        Some(Err(error)) => Ended::failed(1, error.to_string()),
+        None => Ended::failed(1, "no PostgreSQL server listens"),
+    }
+}

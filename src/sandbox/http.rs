@@ -1,0 +1,358 @@
+//! The make-believe engine's voice: the part of the Docker Engine API that the product speaks.
+//!
+//! Written from the reference of API v1.41. Every request is one connection's; each of those
+//! that change something is counted first and may meet a fault. What was asked is done in a
+//! task of its own: a client that goes away does not undo it, as with the real engine.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{self, Reply};
+use super::exec;
+use super::faults;
+use super::inspection::architecture;
+use super::scenario::{Act, Fault};
+use super::world::{Answer, Refusal, World};
+
+/// The Engine API's version that is spoken: that of Docker 20.10.
+const API_VERSION: &str = "1.41";
+
+/// What the engine calls itself.
+const VERSION: &str = "20.10.0-sandbox";
+
+/// The engine's face: the world, and the commands that were created and not run yet.
+pub(super) struct Face {
+    pub world: Arc<World>,
+    execs: Mutex<HashMap<String, Exec>>,
+    numbered: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Exec {
+    container: String,
+    argv: Vec<String>,
+    /// None until it has ended.
+    code: Option<i64>,
+}
+
+/// A request, taken apart.
+struct Asked {
+    method: Method,
+    path: Vec<String>,
+    query: HashMap<String, String>,
+    body: Value,
+    upgrade: Option<OnUpgrade>,
+}
+
+/// The connection is closed without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("a fault of the scenario")]
+struct Dropped;
+
+impl Face {
+    pub fn new(world: Arc<World>) -> Arc<Self> {
+        Arc::new(Self { world, execs: Mutex::default(), numbered: AtomicU64::new(1) })
+    }
+
+    /// Serves on a socket until told to stop.
+    pub async fn serve(self: Arc<Self>, socket: UnixListener, stop: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    tokio::spawn(Arc::clone(&self).connection(stream));
+                }
+                Err(error) => tracing::warn!(%error, "accept failed"),
+            }
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: UnixStream) {
+        let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
+        let service = service_fn(move |request| Arc::clone(&self).answer(request, peer));
+        let served = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        // A dropped connection is what a fault is; nobody is left to be told.
+        let _ = served.await;
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: Option<i32>,
+    ) -> Result<Reply, Dropped> {
+        let asked = match take_apart(request).await {
+            Ok(asked) => asked,
+            Err(refusal) => return Ok(answer::refused(&refusal)),
+        };
+        let path: Vec<&str> = asked.path.iter().map(String::as_str).collect();
+        let kind = faults::kind(asked.method.as_str(), &path);
+        let fault = kind.and_then(|kind| self.world.faults.meet(kind));
+        let Some(Fault { act, ms, .. }) = fault else { return Ok(self.carry_out(asked).await) };
+        match act {
+            Act::Late => tokio::time::sleep(Duration::from_millis(ms)).await,
+            Act::DropBefore => return Err(Dropped),
+            Act::KillBefore => {
+                kill(peer);
+                return Err(Dropped);
+            }
+            Act::Refuse => {
+                return Ok(answer::refused(&Refusal::new(500, "a fault of the scenario")));
+            }
+            Act::DropAfter | Act::KillAfter => {}
+        }
+        let reply = self.carry_out(asked).await;
+        match act {
+            Act::Late | Act::DropBefore | Act::KillBefore | Act::Refuse => Ok(reply),
+            Act::DropAfter => {
+                // To the end of the answer: a pull is done only then.
+                let _ = reply.into_body().collect().await;
+                Err(Dropped)
+            }
+            Act::KillAfter => {
+                let _ = reply.into_body().collect().await;
+                kill(peer);
+                Err(Dropped)
+            }
+        }
+    }
+
+    async fn carry_out(self: &Arc<Self>, asked: Asked) -> Reply {
+        let face = Arc::clone(self);
+        let done = tokio::spawn(async move { face.route(asked).await }).await;
+        match done {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(refusal)) => answer::refused(&refusal),
+            Err(panicked) => answer::refused(&Refusal::new(500, panicked.to_string())),
+        }
+    }
+
+    async fn route(self: Arc<Self>, asked: Asked) -> Answer<Reply> {
+        let path: Vec<&str> = asked.path.iter().map(String::as_str).collect();
+        let query = |key: &str| asked.query.get(key).map(String::as_str);
+        let world = &self.world;
+        match (asked.method.as_str(), path.as_slice()) {
+            ("GET" | "HEAD", ["_ping"]) => Ok(answer::ping(API_VERSION)),
+            ("GET", ["version"]) => Ok(answer::json(
+                200,
+                &json!({
+                    "Version": VERSION, "ApiVersion": API_VERSION, "MinAPIVersion": "1.25",
+                    "Arch": architecture(), "Os": "linux",
+                }),
+            )),
+            ("GET", ["info"]) => Ok(answer::json(
+                200,
+                &json!({
+                    "Name": "sandbox", "ServerVersion": VERSION,
+                    "DockerRootDir": world.root(), "OperatingSystem": "payram-updater sandbox",
+                }),
+            )),
+            ("GET", ["containers", "json"]) => {
+                let label = query("filters").and_then(label_filter);
+                Ok(answer::json(200, &world.list(label.as_deref())))
+            }
+            ("GET", ["containers", id, "json"]) => Ok(answer::json(200, &world.inspect(id)?)),
+            ("GET", ["containers", id, "logs"]) => {
+                let tail = query("tail").and_then(|tail| tail.parse().ok());
+                Ok(answer::frames(last_lines(&world.printed(id)?, tail).as_bytes(), b""))
+            }
+            ("GET", ["images", reference @ .., "json"]) => {
+                Ok(answer::json(200, &world.image(&reference.join("/"))?))
+            }
+            ("GET", ["networks", "bridge"]) => Ok(answer::json(
+                200,
+                &json!({
+                    "Name": "bridge", "Driver": "bridge", "IPAM": {"Config": []},
+                }),
+            )),
+            ("POST", ["containers", "create"]) => {
+                let name = query("name").unwrap_or("unnamed");
+                let id = world.create(name, &asked.body)?;
+                Ok(answer::json(201, &json!({"Id": id, "Warnings": []})))
+            }
+            ("POST", ["containers", id, "start"]) => Ok(answer::done(world.start(id)?)),
+            ("POST", ["containers", id, "stop"]) => {
+                let grace = query("t").and_then(|t| t.parse().ok()).map(Duration::from_secs);
+                Ok(answer::done(world.stop(id, grace).await?))
+            }
+            ("POST", ["containers", id, "rename"]) => {
+                world.rename(id, query("name").unwrap_or_default())?;
+                Ok(answer::done(true))
+            }
+            ("POST", ["containers", id, "update"]) => {
+                world.set_policy(id, &asked.body["RestartPolicy"])?;
+                Ok(answer::json(200, &json!({"Warnings": []})))
+            }
+            ("DELETE", ["containers", id]) => {
+                world.remove(id)?;
+                Ok(answer::done(true))
+            }
+            ("POST", ["containers", id, "exec"]) => self.create_exec(id, &asked.body),
+            ("POST", ["exec", id, "start"]) => {
+                let (id, upgrade) = ((*id).to_owned(), asked.upgrade);
+                self.start_exec(&id, upgrade).await
+            }
+            ("GET", ["exec", id, "json"]) => {
+                let exec = self.exec(id)?;
+                Ok(answer::json(
+                    200,
+                    &json!({
+                        "ID": id, "Running": exec.code.is_none(), "ExitCode": exec.code,
+                    }),
+                ))
+            }
+            ("POST", ["images", "create"]) => {
+                let repo = query("fromImage").unwrap_or_default();
+                let tag = query("tag").unwrap_or("latest");
+                answer::pull(Arc::clone(world), repo, tag)
+            }
+            ("GET", ["events"]) => Ok(answer::events(world.events.subscribe())),
+            ("POST", ["sandbox", "faults"]) => {
+                let faults = serde_json::from_value(asked.body)
+                    .map_err(|error| Refusal::new(400, format!("the faults: {error}")))?;
+                world.faults.replace(faults);
+                Ok(answer::done(true))
+            }
+            ("GET", ["sandbox", "requests"]) => {
+                Ok(answer::json(200, &json!(world.faults.requests())))
+            }
+            ("POST", ["networks", name, "connect"]) | ("GET", ["networks", name]) => {
+                Err(Refusal::new(404, format!("network {name} not found")))
+            }
+            (method, _) => {
+                let path = path.join("/");
+                Err(Refusal::new(404, format!("the sandbox does not play {method} /{path}")))
+            }
+        }
+    }
+
+    fn create_exec(&self, container: &str, body: &Value) -> Answer<Reply> {
+        self.world.shop(container)?;
+        let argv = body["Cmd"].as_array().into_iter().flatten();
+        let argv = argv.filter_map(Value::as_str).map(str::to_owned).collect();
+        let number = self.numbered.fetch_add(1, Ordering::SeqCst);
+        let id = super::inspection::digest(&format!("exec {number}"));
+        let exec = Exec { container: container.to_owned(), argv, code: None };
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), exec);
+        Ok(answer::json(201, &json!({"Id": id})))
+    }
+
+    async fn start_exec(self: &Arc<Self>, id: &str, upgrade: Option<OnUpgrade>) -> Answer<Reply> {
+        let exec = self.exec(id)?;
+        let shop = self.world.shop(&exec.container)?;
+        let Some(upgrade) = upgrade else {
+            let ended = exec::run(&shop, &exec.argv, b"").await;
+            self.note_end(id, ended.code);
+            return Ok(answer::frames(&ended.out, ended.err.as_bytes()));
+        };
+        let (face, id) = (Arc::clone(self), id.to_owned());
+        tokio::spawn(async move {
+            let hijacked = async {
+                let mut connection = TokioIo::new(upgrade.await.map_err(io::Error::other)?);
+                let input = answer::read_to_end(&mut connection).await?;
+                let ended = exec::run(&shop, &exec.argv, &input).await;
+                face.note_end(&id, ended.code);
+                answer::write_frames(&mut connection, &ended.out, ended.err.as_bytes()).await
+            };
+            if let Err(error) = hijacked.await {
+                face.note_end(&id, 137);
+                tracing::debug!(%error, "a command's connection broke");
+            }
+        });
+        Ok(answer::switching())
+    }
+
+    fn exec(&self, id: &str) -> Answer<Exec> {
+        let execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
+        execs.get(id).cloned().ok_or_else(|| Refusal::new(404, format!("No such exec: {id}")))
+    }
+
+    fn note_end(&self, id: &str, code: i64) {
+        let mut execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(exec) = execs.get_mut(id) {
+            exec.code = Some(code);
+        }
+    }
+}
+
+/// Binds the socket; one that a killed sandbox left behind is replaced.
+pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    UnixListener::bind(path)
+}
+
+async fn take_apart(mut request: Request<Incoming>) -> Answer<Asked> {
+    let is_upgrade = request.headers().contains_key(hyper::header::UPGRADE);
+    let upgrade = is_upgrade.then(|| hyper::upgrade::on(&mut request));
+    let (head, body) = request.into_parts();
+    let url = url::Url::parse(&format!("http://sandbox{}", head.uri))
+        .map_err(|error| Refusal::new(400, error.to_string()))?;
+    let mut path: Vec<String> = url
+        .path_segments()
+        .into_iter()
+        .flatten()
+        .map(|part| {
+            url::form_urlencoded::parse(part.replace('+', "%2B").as_bytes())
+                .map(|(key, _)| key.into_owned())
+                .collect()
+        })
+        .collect();
+    let is_version = |part: &String| {
+        part.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    if path.first().is_some_and(is_version) {
+        path.remove(0);
+    }
+    let bytes = body.collect().await.map_err(|error| Refusal::new(400, error.to_string()))?;
+    let bytes = bytes.to_bytes();
+    let body = match bytes.is_empty() {
+        true => Value::Null,
+        false => serde_json::from_slice(&bytes)
+            .map_err(|error| Refusal::new(400, format!("the body: {error}")))?,
+    };
+    let query = url.query_pairs().into_owned().collect();
+    Ok(Asked { method: head.method, path, query, body, upgrade })
+}
+
+/// Of `{"label":["key=value"]}`, the label.
+fn label_filter(filters: &str) -> Option<String> {
+    let filters: Value = serde_json::from_str(filters).ok()?;
+    filters["label"][0].as_str().map(str::to_owned)
+}
+
+fn last_lines(text: &str, tail: Option<usize>) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let from = lines.len().saturating_sub(tail.unwrap_or(usize::MAX));
+    lines.iter().skip(from).map(|line| format!("{line}\n")).collect()
+}
+
+/// A power cut for whoever asks.
+fn kill(peer: Option<i32>) {
+    let pid = peer.and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid
+        && let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+    {
+        tracing::warn!(%error, "the scenario's kill did not reach the client");
+    }
+}

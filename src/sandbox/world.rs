@@ -1,0 +1,579 @@
+//! The make-believe engine's world: containers and images, kept on disk, and what runs.
+//!
+//! Each verb does what the real engine's does, by the same rules and with the same refusals.
+//! Called by `http`, which speaks for it. Everything but what runs is in the state directory,
+//! so that it can be killed and started again; then a container with a restart policy starts
+//! again, and every other one has exited, as after a restart of the real engine.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::SandboxError;
+use super::cluster::{Cluster, replace};
+use super::faults::Faults;
+use super::inspection::{self, DATA_DIRECTORY, SERVER, VERSION_LABEL};
+use super::scenario::{Release, Scenario};
+use super::shop::Shop;
+use crate::clock::Timestamp;
+use crate::engine::mounts;
+
+/// The grace of a container that states none (Engine API v1.41, `StopTimeout`).
+const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+
+/// Before a container that ended by itself is started again.
+const RESTART_PAUSE: Duration = Duration::from_millis(200);
+
+/// Events that a slow listener may lag behind.
+const EVENTS: usize = 256;
+
+/// The engine's no.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub status: u16,
+    pub message: String,
+}
+
+impl Refusal {
+    pub fn new(status: u16, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    fn disk(doing: &str, error: &io::Error) -> Self {
+        Self::new(500, format!("{doing}: {error}"))
+    }
+}
+
+pub(super) type Answer<T> = Result<T, Refusal>;
+
+/// Everything that there is.
+pub(super) struct World {
+    root: PathBuf,
+    pub scenario: Scenario,
+    /// The images' repository.
+    pub repo: String,
+    pub faults: Faults,
+    pub events: broadcast::Sender<Value>,
+    inner: Mutex<Inner>,
+    is_closing: AtomicBool,
+}
+
+#[derive(Default)]
+struct Inner {
+    containers: BTreeMap<String, Container>,
+    images: Vec<Value>,
+}
+
+struct Container {
+    inspection: Value,
+    running: Option<Running>,
+}
+
+/// A container that runs.
+#[derive(Clone)]
+struct Running {
+    shop: Arc<Shop>,
+    stop: CancellationToken,
+    grace_ms: Arc<AtomicU64>,
+    ended: CancellationToken,
+}
+
+impl World {
+    /// Opens the state directory; what ran under a restart policy starts again.
+    pub fn open(root: &Path, scenario: Scenario, repo: String) -> Result<Arc<Self>, SandboxError> {
+        let failed = |error: io::Error| {
+            SandboxError::new(format!("read the sandbox's state {}: {error}", root.display()))
+        };
+        for below in ["containers", "images", "volumes"] {
+            fs::create_dir_all(root.join(below)).map_err(failed)?;
+        }
+        let mut inner =
+            Inner { images: read_all(&root.join("images")).map_err(failed)?, ..Inner::default() };
+        let mut again = Vec::new();
+        for mut inspection in read_all(&root.join("containers")).map_err(failed)? {
+            let id = inspection["Id"].as_str().unwrap_or_default().to_owned();
+            if inspection["State"]["Running"] == true {
+                ended(&mut inspection, 137);
+                let policy = inspection["HostConfig"]["RestartPolicy"]["Name"].as_str();
+                if matches!(policy, Some("always" | "unless-stopped")) {
+                    again.push(id.clone());
+                }
+            }
+            inner.containers.insert(id, Container { inspection, running: None });
+        }
+        let world = Arc::new(Self {
+            root: root.to_owned(),
+            faults: Faults::new(scenario.faults.clone()),
+            scenario,
+            repo,
+            events: broadcast::Sender::new(EVENTS),
+            inner: Mutex::new(inner),
+            is_closing: AtomicBool::new(false),
+        });
+        for id in again {
+            if let Err(refusal) = world.start(&id) {
+                tracing::warn!(container = id, "not started again: {}", refusal.message);
+            }
+        }
+        Ok(world)
+    }
+
+    /// Whether nothing was ever created here.
+    pub fn is_empty(&self) -> bool {
+        self.inner().containers.is_empty()
+    }
+
+    /// Where everything lies.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Ends every container cleanly; on disk they run, so that they run again after this.
+    pub async fn close(&self) {
+        self.is_closing.store(true, Ordering::SeqCst);
+        let running: Vec<Running> =
+            self.inner().containers.values().filter_map(|one| one.running.clone()).collect();
+        for one in &running {
+            one.grace_ms.store(0, Ordering::SeqCst);
+            one.stop.cancel();
+        }
+        for one in &running {
+            one.ended.cancelled().await;
+        }
+    }
+
+    /// All containers as the listing has them, with a label filter `key=value`.
+    pub fn list(&self, label: Option<&str>) -> Value {
+        let inner = self.inner();
+        let wanted = label.map(|label| label.split_once('=').unwrap_or((label, "")));
+        let lines =
+            inner.containers.values().map(|one| &one.inspection).filter(|one| {
+                wanted.is_none_or(|(key, value)| one["Config"]["Labels"][key] == value)
+            });
+        lines
+            .map(|one| {
+                json!({
+                    "Id": one["Id"], "Names": [one["Name"]], "Image": one["Config"]["Image"],
+                    "ImageID": one["Image"], "State": one["State"]["Status"],
+                    "Status": one["State"]["Status"], "Labels": one["Config"]["Labels"],
+                })
+            })
+            .collect()
+    }
+
+    /// A container's inspection.
+    pub fn inspect(&self, id_or_name: &str) -> Answer<Value> {
+        let inner = self.inner();
+        let id = find(&inner, id_or_name)?;
+        inner.containers.get(&id).map(|one| one.inspection.clone()).ok_or_else(|| gone(id_or_name))
+    }
+
+    /// An image's inspection, by id or `repo:tag`.
+    pub fn image(&self, reference: &str) -> Answer<Value> {
+        let inner = self.inner();
+        let found = inner.images.iter().find(|image| {
+            image["Id"] == reference
+                || image["RepoTags"]
+                    .as_array()
+                    .is_some_and(|tags| tags.iter().any(|tag| tag == reference))
+        });
+        found.cloned().ok_or_else(|| Refusal::new(404, format!("No such image: {reference}")))
+    }
+
+    /// The release behind `repo:tag`, which a registry would have.
+    pub fn release(&self, repo: &str, tag: &str) -> Answer<Release> {
+        let found = self.scenario.tags.get(tag).filter(|_| repo == self.repo);
+        found.cloned().ok_or_else(|| {
+            Refusal::new(404, format!("manifest for {repo}:{tag} not found: manifest unknown"))
+        })
+    }
+
+    /// Puts a pulled image there.
+    pub fn add_image(&self, tag: &str, release: &Release) -> Answer<()> {
+        let image = inspection::image(&self.repo, tag, release);
+        let mut inner = self.inner();
+        inner.images.retain(|one| one["Id"] != image["Id"]);
+        let path = self.root.join("images").join(format!("{tag}.json"));
+        write(&path, &image).map_err(|error| Refusal::disk("keep the image", &error))?;
+        inner.images.push(image);
+        Ok(())
+    }
+
+    /// Creates a container.
+    pub fn create(&self, name: &str, body: &Value) -> Answer<String> {
+        let image = self.image(body["Image"].as_str().unwrap_or_default())?;
+        let mut inner = self.inner();
+        name_is_free(&inner, name)?;
+        let id = inspection::digest(&format!("{name} {}", uuid::Uuid::now_v7()));
+        let inspection = inspection::container(&id, name, body, &image, &self.root.join("volumes"));
+        self.keep(&inspection)?;
+        inner.containers.insert(id.clone(), Container { inspection, running: None });
+        drop(inner);
+        self.tell(&id, "create");
+        Ok(id)
+    }
+
+    /// Starts a container; false when it runs already.
+    pub fn start(self: &Arc<Self>, id_or_name: &str) -> Answer<bool> {
+        let mut inner = self.inner();
+        let id = find(&inner, id_or_name)?;
+        let Some(container) = inner.containers.get(&id) else { return Err(gone(id_or_name)) };
+        if container.running.is_some() {
+            return Ok(false);
+        }
+        let mut inspection = container.inspection.clone();
+        let listeners = self.publish(&mut inspection)?;
+        let directory = self.data_directory(&inspection);
+        let taken = inner.containers.values().any(|other| {
+            let running = other.running.as_ref().and_then(|running| running.shop.cluster.as_ref());
+            running.is_some_and(|cluster| cluster.directory() == directory)
+        });
+        if taken {
+            // The real server refuses by its lock; the note is for whoever watches I2.
+            self.note_two_at_once(&id);
+        }
+        let (shop, is_alone) = self.furnish(&inspection, &directory, taken)?;
+        let running = Running {
+            shop: Arc::clone(&shop),
+            stop: CancellationToken::new(),
+            grace_ms: Arc::new(AtomicU64::new(grace_ms(&inspection))),
+            ended: CancellationToken::new(),
+        };
+        let state = &mut inspection["State"];
+        state["Status"] = json!("running");
+        state["Running"] = json!(true);
+        state["Restarting"] = json!(false);
+        state["ExitCode"] = json!(0);
+        state["StartedAt"] = json!(Timestamp::now().rfc3339());
+        self.keep(&inspection)?;
+        if let Some(container) = inner.containers.get_mut(&id) {
+            container.inspection = inspection;
+            container.running = Some(running.clone());
+        }
+        drop(inner);
+        for listener in listeners {
+            tokio::spawn(Arc::clone(&shop).accept(listener, running.ended.clone()));
+        }
+        match shop.cluster {
+            None => shop.ends.cancel(),
+            Some(_) if is_alone => {}
+            Some(_) => shop.start_core(),
+        }
+        tokio::spawn(Arc::clone(self).live(id.clone(), running));
+        self.tell(&id, "start");
+        Ok(true)
+    }
+
+    /// Stops a container and waits for its end; false when it does not run.
+    pub async fn stop(&self, id_or_name: &str, grace: Option<Duration>) -> Answer<bool> {
+        let running = {
+            let inner = self.inner();
+            let id = find(&inner, id_or_name)?;
+            inner.containers.get(&id).and_then(|one| one.running.clone())
+        };
+        let Some(running) = running else { return Ok(false) };
+        if let Some(grace) = grace {
+            running.grace_ms.store(grace.as_millis() as u64, Ordering::SeqCst);
+        }
+        running.stop.cancel();
+        running.ended.cancelled().await;
+        Ok(true)
+    }
+
+    /// Gives a container another name.
+    pub fn rename(&self, id_or_name: &str, name: &str) -> Answer<()> {
+        let mut inner = self.inner();
+        let id = find(&inner, id_or_name)?;
+        name_is_free(&inner, name)?;
+        self.change(&mut inner, &id, |one| one["Name"] = json!(format!("/{name}")))?;
+        drop(inner);
+        self.tell(&id, "rename");
+        Ok(())
+    }
+
+    /// Replaces the restart policy.
+    pub fn set_policy(&self, id_or_name: &str, policy: &Value) -> Answer<()> {
+        let mut inner = self.inner();
+        let id = find(&inner, id_or_name)?;
+        self.change(&mut inner, &id, |one| {
+            one["HostConfig"]["RestartPolicy"] = policy.clone();
+        })
+    }
+
+    /// Removes a stopped container.
+    pub fn remove(&self, id_or_name: &str) -> Answer<()> {
+        let mut inner = self.inner();
+        let id = find(&inner, id_or_name)?;
+        if inner.containers.get(&id).is_some_and(|one| one.running.is_some()) {
+            let message = format!(
+                "You cannot remove a running container {id}. Stop the container before attempting removal"
+            );
+            return Err(Refusal::new(409, message));
+        }
+        for file in [self.file(&id), self.log(&id)] {
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Refusal::disk("remove the container", &error));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        inner.containers.remove(&id);
+        drop(inner);
+        self.tell(&id, "destroy");
+        Ok(())
+    }
+
+    /// The inside of a running container, for commands in it.
+    pub fn shop(&self, id_or_name: &str) -> Answer<Arc<Shop>> {
+        let inner = self.inner();
+        let id = find(&inner, id_or_name)?;
+        let running = inner.containers.get(&id).and_then(|one| one.running.as_ref());
+        running
+            .map(|running| Arc::clone(&running.shop))
+            .ok_or_else(|| Refusal::new(409, format!("Container {id} is not running")))
+    }
+
+    /// What a container printed.
+    pub fn printed(&self, id_or_name: &str) -> Answer<String> {
+        let id = find(&self.inner(), id_or_name)?;
+        Ok(fs::read_to_string(self.log(&id)).unwrap_or_default())
+    }
+
+    /// Lives a container's life to its end, and starts it again where its policy says so.
+    async fn live(self: Arc<Self>, id: String, running: Running) {
+        let was_stopped = tokio::select! {
+            () = running.stop.cancelled() => true,
+            () = running.shop.ends.cancelled() => false,
+        };
+        let shop = &running.shop;
+        let mut code = if was_stopped { 0 } else { 1 };
+        if was_stopped && shop.release.ignores_term {
+            let grace = running.grace_ms.load(Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(grace)).await;
+            code = 137;
+        }
+        shop.stop_core().await;
+        if let Some(cluster) = shop.cluster.as_ref().filter(|_| code != 137) {
+            tokio::time::sleep(Duration::from_millis(self.scenario.stop_ms)).await;
+            if let Err(error) = cluster.stop() {
+                shop.say(&format!("the database did not stop cleanly: {error}"));
+            }
+        }
+        let policy = self.end(&id, code);
+        running.ended.cancel();
+        self.tell(&id, "die");
+        let is_again =
+            matches!(policy.as_deref(), Some("always" | "unless-stopped" | "on-failure"));
+        if is_again && !was_stopped && !self.is_closing.load(Ordering::SeqCst) {
+            tokio::time::sleep(RESTART_PAUSE).await;
+            let count = |one: &mut Value| {
+                one["RestartCount"] = json!(one["RestartCount"].as_i64().unwrap_or(0) + 1);
+            };
+            let counted = self.change(&mut self.inner(), &id, count);
+            if let Err(refusal) = counted.and_then(|()| self.start(&id)) {
+                tracing::warn!(container = id, "not started again: {}", refusal.message);
+            }
+        }
+    }
+
+    /// Notes that a container has ended; answers its restart policy.
+    fn end(&self, id: &str, code: i64) -> Option<String> {
+        let mut inner = self.inner();
+        let container = inner.containers.get_mut(id)?;
+        container.running = None;
+        ended(&mut container.inspection, code);
+        if !self.is_closing.load(Ordering::SeqCst)
+            && let Err(refusal) = self.keep(&container.inspection)
+        {
+            tracing::warn!(container = id, "its end is not on disk: {}", refusal.message);
+        }
+        let policy = &container.inspection["HostConfig"]["RestartPolicy"]["Name"];
+        policy.as_str().map(str::to_owned)
+    }
+
+    /// Binds the published ports, which is when a conflict shows.
+    fn publish(&self, inspection: &mut Value) -> Answer<Vec<TcpListener>> {
+        let mut listeners = Vec::new();
+        let mut published = serde_json::Map::new();
+        let bindings = inspection["HostConfig"]["PortBindings"].as_object().cloned();
+        for (port, bindings) in bindings.unwrap_or_default() {
+            let mut bound = Vec::new();
+            for binding in bindings.as_array().into_iter().flatten() {
+                let ip = match binding["HostIp"].as_str().unwrap_or_default() {
+                    "" => "0.0.0.0",
+                    ip => ip,
+                };
+                let wanted = binding["HostPort"].as_str().unwrap_or_default();
+                let at = format!("{ip}:{}", if wanted.is_empty() { "0" } else { wanted });
+                let taken = |error: io::Error| {
+                    let message = format!(
+                        "driver failed programming external connectivity: Bind for {at} failed: port is already allocated ({error})"
+                    );
+                    Refusal::new(500, message)
+                };
+                let listener = StdListener::bind(&at).map_err(taken)?;
+                listener.set_nonblocking(true).map_err(taken)?;
+                let number = listener.local_addr().map_err(taken)?.port();
+                bound.push(json!({"HostIp": ip, "HostPort": number.to_string()}));
+                listeners.push(TcpListener::from_std(listener).map_err(taken)?);
+            }
+            published.insert(port, Value::Array(bound));
+        }
+        inspection["NetworkSettings"]["Ports"] = Value::Object(published);
+        Ok(listeners)
+    }
+
+    /// The inside of a container, and whether it is the database's server alone.
+    fn furnish(
+        &self,
+        inspection: &Value,
+        directory: &Path,
+        is_taken: bool,
+    ) -> Answer<(Arc<Shop>, bool)> {
+        let config = &inspection["Config"];
+        let is_alone = config["Entrypoint"][0] == SERVER;
+        let version = config["Labels"][VERSION_LABEL].as_str().unwrap_or_default().to_owned();
+        let release = self.scenario.tags.get(&version).cloned().unwrap_or_default();
+        let release = if is_alone { Release::default() } else { release };
+        let starts_server = !is_taken && !release.exits_at_start;
+        let cluster = match starts_server {
+            true => Some(
+                Cluster::start(directory, DATA_DIRECTORY, 5432)
+                    .map_err(|error| Refusal::disk("start the make-believe database", &error))?,
+            ),
+            false => None,
+        };
+        let ack = mounts::host_path(inspection, Path::new("/ack/acked.log"));
+        let log = self.log(inspection["Id"].as_str().unwrap_or_default());
+        let shop = Shop::new(version, release, cluster, ack, log);
+        if !starts_server {
+            shop.say(if is_taken {
+                "another server has the data directory"
+            } else {
+                "exits at start"
+            });
+        }
+        Ok((shop, is_alone))
+    }
+
+    /// On this host; below the state directory when it lies on no mount.
+    fn data_directory(&self, inspection: &Value) -> PathBuf {
+        mounts::host_path(inspection, Path::new(DATA_DIRECTORY)).unwrap_or_else(|| {
+            let id = inspection["Id"].as_str().unwrap_or_default();
+            self.root.join("layers").join(id)
+        })
+    }
+
+    fn note_two_at_once(&self, id: &str) {
+        use std::io::Write;
+
+        let path = self.root.join("two-at-once.log");
+        let file = fs::OpenOptions::new().append(true).create(true).open(path);
+        if let Err(error) = file.and_then(|mut file| writeln!(file, "{id}")) {
+            tracing::error!(%error, container = id, "two containers run on one data directory");
+        }
+    }
+
+    /// Changes a container, on disk first.
+    fn change(&self, inner: &mut Inner, id: &str, change: impl FnOnce(&mut Value)) -> Answer<()> {
+        let Some(container) = inner.containers.get_mut(id) else { return Err(gone(id)) };
+        let mut changed = container.inspection.clone();
+        change(&mut changed);
+        self.keep(&changed)?;
+        container.inspection = changed;
+        Ok(())
+    }
+
+    fn keep(&self, inspection: &Value) -> Answer<()> {
+        let path = self.file(inspection["Id"].as_str().unwrap_or_default());
+        write(&path, inspection).map_err(|error| Refusal::disk("keep the container", &error))
+    }
+
+    fn file(&self, id: &str) -> PathBuf {
+        self.root.join("containers").join(format!("{id}.json"))
+    }
+
+    fn log(&self, id: &str) -> PathBuf {
+        self.root.join("containers").join(format!("{id}.log"))
+    }
+
+    fn tell(&self, id: &str, action: &str) {
+        // Nobody listens most of the time.
+        let _ = self.events.send(json!({
+            "Type": "container", "Action": action, "Actor": {"ID": id, "Attributes": {}},
+            "time": Timestamp::now().millis() / 1000,
+        }));
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn gone(id_or_name: &str) -> Refusal {
+    Refusal::new(404, format!("No such container: {id_or_name}"))
+}
+
+/// The full id of what is named by id, its beginning, or name.
+fn find(inner: &Inner, id_or_name: &str) -> Answer<String> {
+    let name = format!("/{}", id_or_name.trim_start_matches('/'));
+    let by_name = inner.containers.iter().find(|(_, one)| one.inspection["Name"] == name.as_str());
+    let found = by_name
+        .or_else(|| inner.containers.iter().find(|(id, _)| id.starts_with(id_or_name)))
+        .filter(|_| !id_or_name.is_empty());
+    found.map(|(id, _)| id.clone()).ok_or_else(|| gone(id_or_name))
+}
+
+fn name_is_free(inner: &Inner, name: &str) -> Answer<()> {
+    let slashed = format!("/{name}");
+    match inner.containers.iter().find(|(_, one)| one.inspection["Name"] == slashed.as_str()) {
+        None => Ok(()),
+        Some((id, _)) => Err(Refusal::new(
+            409,
+            format!(
+                "Conflict. The container name \"{slashed}\" is already in use by container \"{id}\""
+            ),
+        )),
+    }
+}
+
+fn ended(inspection: &mut Value, code: i64) {
+    let state = &mut inspection["State"];
+    state["Status"] = json!("exited");
+    state["Running"] = json!(false);
+    state["ExitCode"] = json!(code);
+    state["FinishedAt"] = json!(Timestamp::now().rfc3339());
+    inspection["NetworkSettings"]["Ports"] = json!({});
+}
+
+fn grace_ms(inspection: &Value) -> u64 {
+    let seconds = inspection["Config"]["StopTimeout"].as_u64();
+    seconds.map_or(DEFAULT_GRACE.as_millis() as u64, |seconds| seconds.saturating_mul(1000))
+}
+
+fn write(path: &Path, value: &Value) -> io::Result<()> {
+    replace(path, &serde_json::to_vec_pretty(value)?)
+}
+
+/// Every JSON file of a directory.
+fn read_all(directory: &Path) -> io::Result<Vec<Value>> {
+    let mut values = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            values.push(serde_json::from_slice(&fs::read(&path)?)?);
+        }
+    }
+    Ok(values)
+}
