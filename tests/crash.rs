@@ -275,10 +275,10 @@ fn a_step_that_kills_the_daemon_three_times_is_taken_back() {
         return;
     }
     let (world, trap) = world_of_payments();
-    let daemon = kill_in_each(&world, &trap, &[Step::Verify; 3], "1.9.7");
-    ends(&daemon, "ROLLED_BACK", "killed three times in verify");
+    let daemon = kill_in_each(&world, &trap, &[Step::StopOld; 3], "1.9.7");
+    ends(&daemon, "ROLLED_BACK", "killed three times in stop_old");
     let status = daemon.status();
     assert_eq!(status["failureCode"], "STEP_INTERRUPTED", "{status:#}");
-    world.assert_sound("1.9.6", "killed three times in verify");
+    world.assert_sound("1.9.6", "killed three times in stop_old");
     assert_eq!(world.two_at_once(), Vec::<String>::new());
 }

@@ -140,8 +140,9 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Opt
 /// free when a container comes back to it. Two calls in one process never return the same.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test binaries that run side by side begin at different ends.
-    let start = u16::try_from(std::process::id() % u32::from(PORTS)).expect("less than PORTS");
+    // Test binaries that run side by side, with process ids side by side, begin far apart: a port
+    // whose container is stopped for a moment looks free to the others.
+    let start = u16::try_from(std::process::id() * 97 % u32::from(PORTS)).expect("less than PORTS");
     for _ in 0..PORTS {
         let offset = (start + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS) % PORTS;
         let port = FIRST_PORT + offset;

@@ -96,6 +96,9 @@ struct State {
     armed: Option<(Step, Point)>,
     /// Whether what is held may go on when the trap is disarmed.
     lets_go: bool,
+    /// The intent at which it sprung last. One that was killed is found again by the next
+    /// daemon, before it begins the step anew: that is no second time.
+    last_intent: i64,
     /// The write lock, while the trap has sprung.
     lock: Option<Connection>,
     last_traffic: Instant,
@@ -112,6 +115,7 @@ impl Trap {
             state: Mutex::new(State {
                 armed: None,
                 lets_go: false,
+                last_intent: 0,
                 lock: None,
                 last_traffic: Instant::now(),
             }),
@@ -188,7 +192,7 @@ impl Trap {
 
     /// The step whose intent is journaled and whose outcome is not.
     pub fn pending(&self) -> Option<String> {
-        pending(&reader(&self.shared.journal)?)
+        self.shared.pending()
     }
 
     fn disarm(&self) {
@@ -211,14 +215,20 @@ impl Shared {
         self.state.lock().expect("not poisoned")
     }
 
+    fn pending(&self) -> Option<String> {
+        pending(&reader(&self.journal)?).map(|(_, step)| step)
+    }
+
     /// Takes the journal's write lock if `step` is under way, and says so.
     fn spring(&self, state: &mut State, step: Step) -> bool {
         if state.lock.is_some() {
             return false;
         }
-        let is_under_way =
-            reader(&self.journal).and_then(|reader| pending(&reader)) == Some(step.to_string());
-        if !is_under_way {
+        let due = |journal: &Connection| {
+            pending(journal)
+                .filter(|(seq, name)| *seq > state.last_intent && *name == step.as_str())
+        };
+        if reader(&self.journal).and_then(|reader| due(&reader)).is_none() {
             return false;
         }
         let writer = Connection::open_with_flags(&self.journal, OpenFlags::SQLITE_OPEN_READ_WRITE)
@@ -229,9 +239,8 @@ impl Shared {
             .expect("a connection that checkpoints nothing");
         writer.busy_timeout(Duration::from_secs(5)).expect("a patient connection");
         writer.execute_batch("BEGIN IMMEDIATE").expect("the journal's write lock");
-        if pending(&writer) != Some(step.to_string()) {
-            return false;
-        }
+        let Some((seq, _)) = due(&writer) else { return false };
+        state.last_intent = seq;
         state.lock = Some(writer);
         state.last_traffic = Instant::now();
         self.changed.notify_all();
@@ -246,7 +255,7 @@ impl Shared {
             if state.armed.is_none_or(|(armed, _)| armed != step) || self.spring(&mut state, step) {
                 return;
             }
-            let now = reader(&self.journal).and_then(|reader| pending(&reader));
+            let now = self.pending();
             if before == Some(step.to_string()) && now != before {
                 state.armed = None;
                 self.changed.notify_all();
@@ -270,8 +279,7 @@ impl Shared {
                 true
             }
             Some((step, Point::Unanswered)) if is_change(request) => {
-                let pending = reader(&self.journal).and_then(|reader| pending(&reader));
-                holds_answer.store(pending == Some(step.to_string()), Ordering::Relaxed);
+                holds_answer.store(self.pending() == Some(step.to_string()), Ordering::Relaxed);
                 true
             }
             Some((_, Point::Unasked | Point::Unanswered)) | None => true,
@@ -347,14 +355,12 @@ pub fn reader(journal: &Path) -> Option<Connection> {
     Some(reader)
 }
 
-fn pending(journal: &Connection) -> Option<String> {
+/// The newest intent without an outcome: its row, and its step.
+fn pending(journal: &Connection) -> Option<(i64, String)> {
+    let sql = "SELECT seq, name, kind = 'intent' FROM journal
+               WHERE kind IN ('intent', 'outcome') ORDER BY seq DESC LIMIT 1";
     journal
-        .query_row(
-            "SELECT kind, name FROM journal WHERE kind IN ('intent', 'outcome')
-             ORDER BY seq DESC LIMIT 1",
-            [],
-            |row| Ok((row.get::<_, String>(0)?, row.get(1)?)),
-        )
+        .query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, bool>(2)?)))
         .ok()
-        .and_then(|(kind, step)| (kind == "intent").then_some(step))
+        .and_then(|(seq, step, is_pending)| is_pending.then_some((seq, step)))
 }
