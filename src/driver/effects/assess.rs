@@ -50,7 +50,16 @@ impl Effects<'_> {
         let target = self.database(known)?;
         match target.access {
             Access::InContainer => {
-                let is_silent = is_up && self.silence(next).await?;
+                let silenced = if is_up { self.silence(next).await } else { Ok(false) };
+                let is_silent = match silenced {
+                    Ok(is_silent) => is_silent,
+                    Err(Trouble::Failed(failure)) => {
+                        // It may be ending just now, its supervisor with it.
+                        self.say(&format!("the {next} can't be silenced: {failure}")).await;
+                        false
+                    }
+                    Err(unknown @ Trouble::Unknown(_)) => return Err(unknown),
+                };
                 if !is_silent {
                     if is_up {
                         self.stop(next).await?;
