@@ -22,7 +22,7 @@ pub enum LockError {
     Held {
         /// The state directory.
         directory: PathBuf,
-        /// What it wrote about itself: `pid 1234`.
+        /// What it wrote about itself: `pid 1234, uid 0, boot 6a3c…`.
         holder: String,
     },
     /// The file can't be made or locked.
@@ -56,7 +56,7 @@ impl StateLock {
             Ok(()) => {
                 file.set_len(0).map_err(io)?;
                 file.rewind().map_err(io)?;
-                writeln!(file, "pid {}", std::process::id()).map_err(io)?;
+                writeln!(file, "{}", this_process()).map_err(io)?;
                 Ok(Self { _file: file })
             }
             Err(TryLockError::WouldBlock) => {
@@ -73,6 +73,17 @@ impl StateLock {
     }
 }
 
+/// Who holds the lock, for whoever finds the file: a boot that is not the present one says at
+/// once that the holder is gone.
+fn this_process() -> String {
+    let holder = format!("pid {}, uid {}", std::process::id(), rustix::process::getuid().as_raw());
+    // proc(5): a new one at each boot.
+    match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+        Ok(boot) => format!("{holder}, boot {}", boot.trim()),
+        Err(_not_linux) => holder,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,7 +93,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let first = StateLock::take(directory.path()).expect("free");
         let refused = StateLock::take(directory.path()).err().expect("held").to_string();
-        assert!(refused.contains(&format!("(pid {})", std::process::id())), "{refused}");
+        assert!(refused.contains(&format!("(pid {}, uid ", std::process::id())), "{refused}");
         drop(first);
         StateLock::take(directory.path()).expect("free again");
     }
