@@ -208,6 +208,18 @@ fn a_changed_missing_or_cut_off_row_is_named() {
 }
 
 #[test]
+fn an_unfinished_job_that_is_marked_as_at_rest_is_named() {
+    let place = place();
+    let job = job_with_a_backup(&Journal::open(&place.path).expect("opens"));
+    let reader = Reader::open(&place.path).expect("reader");
+    reader.verify().expect("walks").expect("holds while it is active");
+    sqlite(&place.path, "UPDATE jobs SET active = 0").expect("tampers");
+    let broken = reader.verify().expect("walks").expect_err("the mark is wrong");
+    assert!(broken.reason.contains(job.as_str()), "{broken:?}");
+    assert!(broken.reason.contains("no end of it is journaled"), "{broken:?}");
+}
+
+#[test]
 fn an_untouched_journal_verifies_and_exports_every_row() {
     let place = place();
     job_with_a_backup(&Journal::open(&place.path).expect("opens"));

@@ -98,7 +98,39 @@ pub(super) fn verify(connection: &Connection) -> rusqlite::Result<Result<Verifie
     if let Some(job) = job_that_differs(connection)? {
         return Ok(Err(job));
     }
+    if let Some(job) = job_whose_activity_differs(connection)? {
+        return Ok(Err(job));
+    }
     Ok(Ok(Verified { rows: count, head: previous }))
+}
+
+/// A job is active until its end is journaled, and again once it was taken up after that. A
+/// wrong mark would hide an unfinished upgrade from the next start.
+fn job_whose_activity_differs(connection: &Connection) -> rusqlite::Result<Option<Broken>> {
+    let mut statement = connection.prepare(
+        "SELECT ended, id, active FROM (
+             SELECT id, active,
+                 (SELECT max(seq) FROM journal WHERE job = jobs.id AND kind = 'end') AS ended,
+                 (SELECT max(seq) FROM journal WHERE job = jobs.id AND kind = 'transition'
+                     AND name IN ('recover', 'recover_restoring')) AS reopened
+             FROM jobs)
+         WHERE active <> (ended IS NULL OR coalesce(reopened > ended, 0)) LIMIT 1",
+    )?;
+    let mut rows = statement.query([])?;
+    Ok(match rows.next()? {
+        Some(row) => {
+            let (ended, job, active): (Option<Seq>, String, bool) =
+                (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (marked, found) = match (active, ended) {
+                (true, _) => ("active", "its end is journaled"),
+                (false, Some(_)) => ("at rest", "it was taken up again after its end"),
+                (false, None) => ("at rest", "no end of it is journaled"),
+            };
+            let reason = format!("job {job} is marked as {marked}, and {found}");
+            Some(Broken { seq: ended.unwrap_or_default(), reason })
+        }
+        None => None,
+    })
 }
 
 fn job_that_differs(connection: &Connection) -> rusqlite::Result<Option<Broken>> {
