@@ -25,7 +25,7 @@ use crate::app::core;
 use crate::config::{Resume, Settings};
 use crate::engine::{Engine, EngineError};
 use crate::journal::{
-    Ending, HopRecord, JobBody, JobId, JobRecord, Journal, JournalError, Reader, Settlement,
+    Ending, JobBody, JobId, JobRecord, Journal, JournalError, Reader, Settlement,
 };
 use crate::machine::failure::{Failure, FailureCode};
 use crate::machine::{Event, Fact, Forbidden, Machine, Outcome, Phase, Step};
@@ -301,9 +301,15 @@ impl Driver {
     async fn drive(&self, job: &JobRecord, off: &CancellationToken) -> Result<bool, JournalError> {
         let is_next_due = job.hop().is_none_or(|hop| hop.machine.phase() == Phase::Verified);
         if is_next_due {
-            // What the hop before left to tidy is tried once more: the next one's names are free.
-            if let Some(hop) = job.hop().filter(|hop| hop.machine.step() == Some(Step::Tidy)) {
-                self.tidy(job, hop).await?;
+            // What the hop before left to tidy is tried once more, as long as it is the newest:
+            // only then it is known that nothing of it is needed.
+            match job.hop() {
+                Some(_) => self.tidy(job).await?,
+                None => {
+                    if let Some(before) = self.reader.executed_job_before(&job.id)? {
+                        self.tidy(&before).await?;
+                    }
+                }
             }
             return self.begin_hop(job).await;
         }
@@ -353,15 +359,16 @@ impl Driver {
 
     /// Tidying that did not come to its end is tried again at every start.
     async fn tidy_the_last(&self) -> Result<(), JournalError> {
-        let Some(job) = self.reader.last_executed_job()? else { return Ok(()) };
-        let Some(hop) = job.hop() else { return Ok(()) };
-        if hop.machine.step() != Some(Step::Tidy) {
-            return Ok(());
+        match self.reader.last_executed_job()? {
+            Some(job) => self.tidy(&job).await,
+            None => Ok(()),
         }
-        self.tidy(&job, hop).await
     }
 
-    async fn tidy(&self, job: &JobRecord, hop: &HopRecord) -> Result<(), JournalError> {
+    /// Does what this job's last hop has still to tidy, if it has.
+    async fn tidy(&self, job: &JobRecord) -> Result<(), JournalError> {
+        let untidy = job.hop().filter(|hop| hop.machine.step() == Some(Step::Tidy));
+        let Some(hop) = untidy else { return Ok(()) };
         let at = At { job, hop: job.hops.len(), began: hop.began };
         let mut machine = hop.machine.clone();
         if hop.pending.is_some() {

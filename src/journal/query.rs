@@ -68,6 +68,24 @@ impl Reader {
         )
     }
 
+    /// The newest job before this one that did not only ask for a plan.
+    pub fn executed_job_before(&self, job: &JobId) -> Result<Option<JobRecord>, JournalError> {
+        let rows = self.read("read a job", |connection| {
+            let transaction = connection.unchecked_transaction()?;
+            let id: Option<String> = transaction
+                .query_row(
+                    "SELECT id FROM jobs WHERE json_extract(body, '$.dryRun') = 0
+                     AND rowid < (SELECT rowid FROM jobs WHERE id = ?1)
+                     ORDER BY rowid DESC LIMIT 1",
+                    params![job.as_str()],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            id.map(|id| rows_of_job(&transaction, &id).map(|rows| (id, rows))).transpose()
+        })?;
+        rows.map(|(id, rows)| fold::fold(JobId::from_text(id), &rows, &self.path)).transpose()
+    }
+
     fn job_where(&self, sql: &str) -> Result<Option<JobRecord>, JournalError> {
         let rows = self.read("read a job", |connection| {
             // One snapshot, so that the job and its rows belong together.
