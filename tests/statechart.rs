@@ -271,6 +271,7 @@ fn outcomes(step: Step) -> Vec<Outcome> {
             Fact::Assessment(Assessment::SchemaChanged { what: "a column".into() }),
             Fact::Assessment(Assessment::RowsChanged { tables: vec!["t".into()] }),
             Fact::Assessment(Assessment::Unreadable { reason: "down".into() }),
+            Fact::Assessment(Assessment::Serves { version: "1.9.7".into() }),
         ],
         Step::DisarmOld
         | Step::StopOld

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::journal::{Ending, JobBody, JobRecord, NewEvent};
+use crate::machine::facts::{Assessment, Copy};
 use crate::machine::failure::FailureCode;
 use crate::machine::{Event, Fact, Machine, Outcome, Phase, State, Step, Transition};
 
@@ -62,7 +63,6 @@ pub(super) fn log_lines(step: Step, outcome: &Outcome, transitions: &[Transition
 }
 
 fn found(fact: &Fact) -> String {
-    use crate::machine::facts::{Assessment, Copy};
     match fact {
         Fact::Backup(backup) => {
             format!("{} ({} bytes, sha256 {})", backup.path, backup.size_bytes, backup.sha256)
@@ -114,6 +114,9 @@ fn found(fact: &Fact) -> String {
             format!("rows were changed: {}", tables.join("; "))
         }
         Fact::Assessment(Assessment::Unreadable { reason }) => format!("can't be told: {reason}"),
+        Fact::Assessment(Assessment::Serves { version }) => {
+            format!("not looked at: {version} serves and is left running")
+        }
         Fact::Done => "done".to_owned(),
     }
 }
@@ -152,6 +155,13 @@ pub fn closing_message(machine: &Machine) -> String {
             format!("upgrade to {} failed: {}; {old} {how}", hop.version, back.failure)
         }
         State::NeedsOperator(needs) => {
+            if let Some(Assessment::Serves { version }) = &needs.assessment {
+                return format!(
+                    "upgrade to {} was not finished: {}; {version} serves and is left running: \
+                     payram-updater sync records it as good",
+                    hop.version, needs.failure
+                );
+            }
             let kept = format!("{} and its database are kept as they are", hop.old.name);
             format!(
                 "upgrade to {} failed: {}; it stopped because {}; {kept}",

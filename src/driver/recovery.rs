@@ -267,7 +267,7 @@ fn needs_operator(
         Some(Assessment::RowsChanged { tables }) => Some(tables.join("; ")),
         Some(Assessment::Unreadable { reason }) => Some(reason.clone()),
         Some(Assessment::SchemaChanged { what }) => Some(what.clone()),
-        Some(Assessment::Unchanged) | None => None,
+        Some(Assessment::Unchanged | Assessment::Serves { .. }) | None => None,
     };
     match at_stake {
         Some(what) if *reason == FailureCode::MigrationFailed => Decision::refused(

@@ -54,7 +54,9 @@ impl Driver {
     }
 
     async fn what_serves(&self, job: &JobRecord) -> Result<Result<Found, String>, RecoverError> {
-        let found = match container::find(self.engine.as_ref(), &self.settings, None).await {
+        // Whoever put things right kept the name by which the shop is known.
+        let name = job.hop().map(|hop| hop.machine.state().known().hop.old.name.as_str());
+        let found = match container::find(self.engine.as_ref(), &self.settings, name).await {
             Ok(found) => found,
             Err(failure) => return Ok(Err(failure.message)),
         };

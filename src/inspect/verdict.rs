@@ -12,6 +12,7 @@ use crate::config::Settings;
 use crate::driver::{JobView, Progress};
 use crate::journal::JobRecord;
 use crate::machine::Phase;
+use crate::machine::facts::Assessment;
 use crate::machine::failure::FailureCode;
 use crate::plan::updates::{UpdateInfo, update_info};
 use crate::plan::versions::Scheme;
@@ -158,6 +159,13 @@ fn judge_last_job(verdict: &mut Verdict, seen: &Seen) {
         }
         (Some(code), _) => {
             verdict.found("lastJob", Severity::Critical, format!("{code}: {message}"));
+            if is_left_serving(job) {
+                verdict.recommend(
+                    Action::Sync,
+                    "payram-updater sync records the version that serves as good",
+                );
+                return;
+            }
             verdict.recommend(Action::Recover, "payram-updater recover");
             if code == FailureCode::MigrationFailed {
                 verdict.recommend(
@@ -167,6 +175,12 @@ fn judge_last_job(verdict: &mut Verdict, seen: &Seen) {
             }
         }
     }
+}
+
+/// Whether the upgrade stopped with its new version serving.
+fn is_left_serving(job: &JobRecord) -> bool {
+    let known = job.hop().map(|hop| hop.machine.state().known());
+    known.is_some_and(|known| matches!(known.assessment, Some(Assessment::Serves { .. })))
 }
 
 fn judge_container(verdict: &mut Verdict, seen: &Seen) {

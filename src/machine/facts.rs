@@ -313,4 +313,10 @@ pub enum Assessment {
         /// Why.
         reason: String,
     },
+    /// Nothing was looked at, because the new version serves: what failed was not its doing,
+    /// and payments may have been taken by it.
+    Serves {
+        /// As it reports it.
+        version: String,
+    },
 }

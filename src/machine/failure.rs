@@ -75,6 +75,21 @@ failure_codes! {
     Unknown => "UNKNOWN",
 }
 
+impl FailureCode {
+    /// Whether a new version that failed with it had its trial and did not pass, or was called
+    /// off. All others are troubles around it, through which it may serve all the same.
+    pub fn is_a_verdict(self) -> bool {
+        matches!(
+            self,
+            FailureCode::HealthcheckFailed
+                | FailureCode::VersionMismatch
+                | FailureCode::MigrationTimeout
+                | FailureCode::MigrationFailed
+                | FailureCode::Cancelled
+        )
+    }
+}
+
 impl std::fmt::Display for FailureCode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())

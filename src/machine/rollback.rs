@@ -144,6 +144,14 @@ impl RollingBack {
         };
         let held = |message: String| Some(Failure::new(FailureCode::MigrationFailed, message));
         let (restores, hold) = match &assessment {
+            // It is never stopped by what is not its doing.
+            Assessment::Serves { version } => (
+                false,
+                Some(Failure::new(
+                    self.failure.code,
+                    format!("{version} serves and is left running; what failed is not its doing"),
+                )),
+            ),
             // A return of the restore point that was begun is brought to its end.
             Assessment::Unchanged => (self.begun == Begun::Restore, None),
             Assessment::SchemaChanged { .. }
@@ -181,7 +189,8 @@ impl RollingBack {
             self.remaining.retain(|step| *step != Step::RestoreDatabase);
         }
         if hold.is_some() {
-            self.remaining.retain(|step| *step == Step::StopNext);
+            let stops = !matches!(assessment, Assessment::Serves { .. });
+            self.remaining.retain(|step| *step == Step::StopNext && stops);
         }
         self.hold = hold;
         self.assessment = Some(assessment);

@@ -7,6 +7,7 @@ use super::facts::{
     Assessment, Backup, Copy, CoreRules, NextContainer, OldContainer, Programs, Proof, PulledImage,
     Quiesced, RestorePoint, RollbackDatabase, TargetImage, Verdict,
 };
+use super::failure::Failure;
 use super::rollback::{NeedsOperator, RolledBack, RollingBack};
 
 /// What one hop is to do; fixed when it is planned.
@@ -238,6 +239,8 @@ pub struct Known<'a> {
     pub quiesced: Option<&'a Quiesced>,
     /// What the copy holds.
     pub restore_point: Option<&'a RestorePoint>,
+    /// Why the way forward ended.
+    pub failure: Option<&'a Failure>,
     /// What the failed version did to the database.
     pub assessment: Option<&'a Assessment>,
     /// The good verdict.
@@ -276,13 +279,16 @@ impl State {
             State::Swapped(s) => s.known(),
             State::Verified(s) => Known { verdict: Some(&s.verdict), ..s.swapped.known() },
             State::RollingBack(s) => {
-                Known { assessment: s.assessment.as_ref(), ..s.interrupted.known() }
+                let (failure, assessment) = (Some(&s.failure), s.assessment.as_ref());
+                Known { failure, assessment, ..s.interrupted.known() }
             }
             State::RolledBack(s) => {
-                Known { assessment: s.assessment.as_ref(), ..s.interrupted.known() }
+                let (failure, assessment) = (Some(&s.failure), s.assessment.as_ref());
+                Known { failure, assessment, ..s.interrupted.known() }
             }
             State::NeedsOperator(s) => {
-                Known { assessment: s.assessment.as_ref(), ..s.interrupted.known() }
+                let (failure, assessment) = (Some(&s.failure), s.assessment.as_ref());
+                Known { failure, assessment, ..s.interrupted.known() }
             }
         }
     }
@@ -300,6 +306,7 @@ impl<'a> Known<'a> {
             programs: None,
             quiesced: None,
             restore_point: None,
+            failure: None,
             assessment: None,
             verdict: None,
         }

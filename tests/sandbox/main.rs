@@ -7,4 +7,5 @@ mod support;
 mod engine;
 mod matrix;
 mod shop;
+mod strikes;
 mod upgrades;

@@ -62,6 +62,7 @@ pub enum Found {
     Schema,
     Rows,
     Unreadable,
+    Serves,
 }
 
 /// One run of an effect: every world it went through, the first as it was found, and its answer.

@@ -11,11 +11,11 @@ use std::hash::{BuildHasherDefault, Hasher};
 use payram_updater::machine::facts::RollbackDatabase;
 use payram_updater::machine::{Phase, Step};
 
-use super::effects::{Answer, Run, Sabotage, run};
+use super::effects::{Answer, Found, Run, Sabotage, run};
 use super::invariants::{Invariant, broken};
 use super::machines::{Input, Machines};
 use super::trace::Trace;
-use super::world::{Reboot, Stranger, Touch, World};
+use super::world::{Lone, Reboot, Stranger, Touch, World};
 
 /// Honest steps after which a machine has come to rest; the longest way has fewer.
 const STEPS_TO_REST: u32 = 64;
@@ -209,6 +209,14 @@ impl Search {
         if step == Step::Quiesce && effect.answer != Answer::Refused {
             let blind = Answer::Quiesced { has_fingerprint: false };
             self.lead(from, Input::Answered(blind), effect.last(), Move::Honest(step, blind))?;
+        }
+        // Where the failure is no verdict on it, a new version that serves is left alone.
+        if step == Step::AssessDatabase
+            && world.next.is_some_and(|next| next.running && !next.silenced)
+        {
+            let serves = Answer::Assessment(Found::Serves);
+            let world = World { lone: Lone::Absent, ..world };
+            self.lead(from, Input::Answered(serves), world, Move::Honest(step, serves))?;
         }
         let may_be_cancelled =
             matches!(view.phase, Phase::Planned | Phase::BackedUp | Phase::Pulled | Phase::Swapped);

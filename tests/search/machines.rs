@@ -29,7 +29,7 @@ pub enum Input {
 }
 
 impl Input {
-    const SLOTS: usize = 23;
+    const SLOTS: usize = 24;
 
     fn slot(self) -> usize {
         match self {
@@ -56,6 +56,7 @@ impl Input {
             Input::Answered(Answer::Assessment(Found::Schema)) => 20,
             Input::Answered(Answer::Assessment(Found::Rows)) => 21,
             Input::Answered(Answer::Assessment(Found::Unreadable)) => 22,
+            Input::Answered(Answer::Assessment(Found::Serves)) => 23,
         }
     }
 }
@@ -201,6 +202,7 @@ impl Machines {
                 Found::Schema => Assessment::SchemaChanged { what: "a column".into() },
                 Found::Rows => Assessment::RowsChanged { tables: vec!["payments: 1 row".into()] },
                 Found::Unreadable => Assessment::Unreadable { reason: "no answer".into() },
+                Found::Serves => Assessment::Serves { version: "1.9.7".into() },
             }),
             Answer::Restored => {
                 Fact::Restored(Restored { failed: "/db.failed-1".into(), exported: None })

@@ -35,12 +35,19 @@ const KEPT_FOR_THE_SERVER: [&str; 8] =
     ["Binds", "Mounts", "VolumesFrom", "ShmSize", "Ulimits", "Tmpfs", "SecurityOpt", "UsernsMode"];
 
 impl Effects<'_> {
-    /// Silences the failed version, then compares the database with what it was.
+    /// Silences the failed version, then compares the database with what it was; unless it
+    /// serves, and what failed was something around it.
     pub(super) async fn assess_database(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         self.remove_lone_server(known).await?;
         let next = self.next(known)?;
         let container = self.inspect(next.id).await?;
         let is_up = container.as_ref().is_some_and(is_running);
+        let was_judged = known.failure.is_some_and(|failure| failure.code.is_a_verdict());
+        if let Some(container) = container.as_ref().filter(|_| is_up && !was_judged)
+            && let Some(version) = self.version_that_serves(known, container).await?
+        {
+            return Ok(Fact::Assessment(Assessment::Serves { version }));
+        }
         if container.is_some_and(|container| !was_started(&container)) {
             return Ok(Fact::Assessment(Assessment::Unchanged));
         }

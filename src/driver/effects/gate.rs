@@ -57,6 +57,24 @@ impl Effects<'_> {
         verdict.map(Fact::Verdict)
     }
 
+    /// The new version's own word, when it serves although something around it failed: it
+    /// answers at once, and passes its gate.
+    pub(super) async fn version_that_serves(
+        &self,
+        known: &Known<'_>,
+        container: &Value,
+    ) -> Result<Option<String>, Trouble> {
+        if !self.answers(container).await {
+            return Ok(None);
+        }
+        let expected = Expected { version: Some(&known.hop.version), rules: &known.hop.rules };
+        match self.pass_gate(self.next(known)?, &expected).await {
+            Ok(verdict) => Ok(Some(verdict.version)),
+            Err(Trouble::Failed(failure)) if failure.code.is_a_verdict() => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
     /// The old version passes the same gate, or it is not rolled back to.
     pub(super) async fn verify_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         let expected =

@@ -1,0 +1,53 @@
+//! The updater itself is what fails: it dies again and again while the new version serves.
+
+use serde_json::json;
+
+use crate::shop::{END, SOON, Shop};
+use crate::support::trap::reader;
+use crate::support::wait_until;
+
+/// How often the journal says that verifying was begun.
+fn times_begun(shop: &Shop) -> Option<i64> {
+    let sql = "SELECT count(*) FROM journal WHERE kind = 'intent' AND name = 'verify'";
+    let journal = reader(&shop.path("state/journal.db"))?;
+    journal.query_row(sql, [], |row| row.get(0)).ok()
+}
+
+#[test]
+fn a_new_version_that_serves_is_not_stopped_because_the_updater_died_three_times() {
+    let shop = Shop::open(json!({"2.0.0": {"migration": {"schema": true}}}));
+    let mut daemon = shop.daemon();
+    let ran = shop.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    for begun in 1..=3 {
+        wait_until("it is verifying", END, || (times_begun(&shop) == Some(begun)).then_some(()));
+        shop.wait_serves("2.0.0");
+        daemon.kill();
+        daemon = shop.daemon();
+    }
+    let status = daemon.wait_settled(END);
+    assert_eq!(status["phase"], "NEEDS_OPERATOR", "{status}");
+    assert_eq!(status["failureCode"], "STEP_INTERRUPTED");
+    let message = status["message"].as_str().expect("a message");
+    assert!(message.contains("2.0.0 serves and is left running"), "{message}");
+    assert_eq!(shop.serves().as_deref(), Some("2.0.0"));
+    let new = shop.id();
+
+    let recover = shop.cli(&["recover", "--yes", "--json"]);
+    let said = String::from_utf8_lossy(&recover.stdout).into_owned();
+    assert_eq!(recover.status.code(), Some(5), "{said}");
+    assert!(said.contains("payram-updater sync"), "it says the way out: {said}");
+    assert_eq!(shop.id(), new);
+    assert_eq!(shop.serves().as_deref(), Some("2.0.0"));
+
+    let sync = shop.cli(&["sync", "--json"]);
+    let said = String::from_utf8_lossy(&sync.stdout).into_owned();
+    assert_eq!(sync.status.code(), Some(0), "{said}");
+    wait_until("what serves comes back after a reboot", SOON, || {
+        let policy = &shop.ask("/containers/payram/json")["HostConfig"]["RestartPolicy"]["Name"];
+        (policy == "unless-stopped").then_some(())
+    });
+    assert_eq!(shop.id(), new);
+    assert_eq!(shop.lost(), Vec::<String>::new());
+    assert_eq!(shop.two_at_once(), "");
+}
