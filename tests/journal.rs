@@ -239,6 +239,26 @@ fn an_untouched_journal_verifies_and_exports_every_row() {
 }
 
 #[test]
+fn a_journal_that_is_being_written_verifies_all_the_same() {
+    let place = place();
+    let journal = Journal::open(&place.path).expect("opens");
+    let job = job_with_a_backup(&journal);
+    let reader = Reader::open(&place.path).expect("reader");
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for line in 0..500 {
+                journal.log(&job, None, &format!("line {line}")).expect("logs");
+            }
+            is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
+            reader.verify().expect("walks").expect("nobody has tampered with it");
+        }
+    });
+}
+
+#[test]
 fn a_journal_of_a_newer_version_is_refused_and_left_as_it_is() {
     let place = place();
     drop(Journal::open(&place.path).expect("opens"));
