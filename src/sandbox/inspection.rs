@@ -26,13 +26,30 @@ pub(super) fn digest(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The id of a release's image. A release that behaves otherwise is another image, so a tag
+/// moves when its entry in the scenario is changed.
+fn image_id(tag: &str, release: &Release) -> String {
+    format!("sha256:{}", digest(&format!("image {tag} {release:?}")))
+}
+
+/// The manifest that the registry has for a tag; its sha256 is the image's digest.
+pub(super) fn manifest(tag: &str, release: &Release) -> String {
+    // The product takes three bytes of disk for each compressed one.
+    let size = release.image_mb * 1_000_000 / 3;
+    json!({
+        "schemaVersion": 2,
+        "config": {"digest": image_id(tag, release)},
+        "layers": [{"size": size}],
+    })
+    .to_string()
+}
+
 /// An image as it is inspected after its pull.
 pub(super) fn image(repo: &str, tag: &str, release: &Release) -> Value {
-    let id = format!("sha256:{}", digest(&format!("image {tag}")));
     json!({
-        "Id": id,
+        "Id": image_id(tag, release),
         "RepoTags": [format!("{repo}:{tag}")],
-        "RepoDigests": [format!("{repo}@sha256:{}", digest(&format!("manifest {tag}")))],
+        "RepoDigests": [format!("{repo}@sha256:{}", digest(&manifest(tag, release)))],
         "Created": "2026-01-01T00:00:00Z",
         "Architecture": architecture(),
         "Os": "linux",

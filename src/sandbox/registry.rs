@@ -1,5 +1,5 @@
 //! A registry on loopback that knows the scenario's images and serves their manifests, so that
-//! the product learns their sizes as it does from a real one. No layer is ever served: the
+//! the product learns their sizes and digests as it does from a real one. No layer is ever served: the
 //! make-believe engine makes its images itself.
 
 use std::convert::Infallible;
@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::inspection;
 use super::world::World;
 
 /// The repository below the registry's address.
@@ -51,15 +52,14 @@ pub(super) async fn serve(world: Arc<World>, listener: TcpListener, stop: Cancel
 fn manifest(world: &World, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let tag = request.uri().path().strip_prefix(&format!("/v2/{REPOSITORY}/manifests/"));
     let release = tag.and_then(|tag| world.scenario.tags.get(tag));
-    let (status, body) = match release {
-        // The product takes three bytes of disk for each compressed one.
-        Some(release) => {
-            let size = release.image_mb * 1_000_000 / 3;
-            (StatusCode::OK, json!({"schemaVersion": 2, "layers": [{"size": size}]}))
+    let (status, body) = match tag.zip(release) {
+        Some((tag, release)) => (StatusCode::OK, inspection::manifest(tag, release)),
+        None => {
+            let unknown = json!({"errors": [{"code": "MANIFEST_UNKNOWN"}]});
+            (StatusCode::NOT_FOUND, unknown.to_string())
         }
-        None => (StatusCode::NOT_FOUND, json!({"errors": [{"code": "MANIFEST_UNKNOWN"}]})),
     };
-    let mut response = Response::new(Full::from(body.to_string()));
+    let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     response
 }

@@ -190,15 +190,25 @@ impl World {
         })
     }
 
-    /// Puts a pulled image there.
+    /// Puts a pulled image there. One that had its tag stays, without it.
     pub fn add_image(&self, tag: &str, release: &Release) -> Answer<()> {
         let image = inspection::image(&self.repo, tag, release);
         let mut inner = self.inner();
         inner.images.retain(|one| one["Id"] != image["Id"]);
-        let path = self.root.join("images").join(format!("{tag}.json"));
-        write(&path, &image).map_err(|error| Refusal::disk("keep the image", &error))?;
+        for one in inner.images.iter_mut().filter(|one| one["RepoTags"] == image["RepoTags"]) {
+            one["RepoTags"] = json!([]);
+            self.keep_image(one)?;
+        }
+        self.keep_image(&image)?;
         inner.images.push(image);
         Ok(())
+    }
+
+    fn keep_image(&self, image: &Value) -> Answer<()> {
+        let id = image["Id"].as_str().unwrap_or_default();
+        let name = id.rsplit(':').next().unwrap_or(id);
+        let path = self.root.join("images").join(format!("{name}.json"));
+        write(&path, image).map_err(|error| Refusal::disk("keep the image", &error))
     }
 
     /// Creates a container.
