@@ -343,6 +343,9 @@ impl Engine for NoEngine {
     async fn registry_size(&self, _: &str, _: &str) -> Option<u64> {
         None
     }
+    async fn registry_digest(&self, _: &str, _: &str) -> Result<String, String> {
+        Err("there is no registry".to_owned())
+    }
     async fn create_container(&self, _: &str, _: &Value) -> Result<String, EngineError> {
         nobody()
     }

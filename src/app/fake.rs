@@ -100,6 +100,10 @@ impl Engine for FakeEngine {
         unreachable!("not asked here")
     }
 
+    async fn registry_digest(&self, _: &str, _: &str) -> Result<String, String> {
+        Err("there is no registry".to_owned())
+    }
+
     async fn create_container(&self, _: &str, _: &Value) -> Result<String, EngineError> {
         unreachable!("not asked here")
     }

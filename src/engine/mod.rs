@@ -171,6 +171,10 @@ pub trait Engine: Send + Sync {
     /// Reads the registry's manifest over HTTP(S); never fails the caller.
     async fn registry_size(&self, repo: &str, tag: &str) -> Option<u64>;
 
+    /// The digest, `sha256:…`, that the registry has for `repo:tag` now, or why it does not say:
+    /// what a pull would bring. Reads the registry over HTTP(S); never fails the caller.
+    async fn registry_digest(&self, repo: &str, tag: &str) -> Result<String, String>;
+
     /// Creates a container from a raw specification; answers its full id.
     async fn create_container(&self, name: &str, spec: &Value) -> Result<String, EngineError>;
 

@@ -206,6 +206,13 @@ impl Engine for Docker {
         None
     }
 
+    async fn registry_digest(&self, repo: &str, tag: &str) -> Result<String, String> {
+        match tokio::time::timeout(registry::DEADLINE, registry::digest(repo, tag)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("no answer in {:?}", registry::DEADLINE)),
+        }
+    }
+
     async fn create_container(&self, name: &str, spec: &Value) -> Result<String, EngineError> {
         let call = self
             .change(&["containers", "create"], format!("create container {name}"))

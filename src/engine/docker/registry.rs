@@ -1,9 +1,10 @@
-//! How large an image will be, as its registry states it before anything is pulled.
+//! What a registry says of an image before anything is pulled: how large it will be, and which
+//! image its tag names now.
 //!
-//! Called by the verb `registry_size`, for the disk table of the plan: an estimate. It is read
-//! from the registry itself (OCI distribution specification, "Pulling manifests"), since the
-//! engine's API has no way to ask without pulling. No credentials; what goes wrong is a reason
-//! to estimate otherwise, never a failure.
+//! Called by the verb `registry_size`, for the disk table of the plan: an estimate; and by
+//! `registry_digest`, for the quarantine. It is read from the registry itself (OCI distribution
+//! specification, "Pulling manifests"), since the engine's API has no way to ask for a size
+//! without pulling. No credentials; what goes wrong is a reason to do without, never a failure.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, WWW_AUTHENTICATE};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use url::Host;
 
 /// For all requests together.
@@ -41,6 +43,16 @@ pub(super) async fn size(repo: &str, tag: &str, architecture: &str) -> Result<u6
     compressed
         .and_then(|bytes| bytes.checked_mul(DISK_PER_COMPRESSED_BYTE))
         .ok_or_else(|| "its layers' sizes are absurd".to_owned())
+}
+
+/// The digest that `repo:tag` has now, or why it is not known.
+///
+/// It is computed, not believed: the sha256 of the manifest's bytes (OCI image specification,
+/// "Digests"), which is what an engine notes as the digest of a tag that it pulled.
+pub(super) async fn digest(repo: &str, tag: &str) -> Result<String, String> {
+    let bytes = Registry::of(repo)?.manifest_bytes(tag).await?;
+    let hex: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("sha256:{hex}"))
 }
 
 /// A repository in a registry.
@@ -97,8 +109,13 @@ impl Registry {
         Ok(Self { client, base, repository, is_loopback, token: None })
     }
 
-    /// The manifest of a tag or digest; fetches a token when the registry wants one.
+    /// The manifest of a tag or digest.
     async fn manifest(&mut self, reference: &str) -> Result<Manifest, String> {
+        parse(&self.manifest_bytes(reference).await?)
+    }
+
+    /// The same as it stands; fetches a token when the registry wants one.
+    async fn manifest_bytes(&mut self, reference: &str) -> Result<Vec<u8>, String> {
         let mut response = self.get_manifest(reference).await?;
         if response.status() == StatusCode::UNAUTHORIZED && self.token.is_none() {
             self.token = Some(self.fetch_token(&response).await?);
@@ -136,7 +153,8 @@ impl Registry {
             }
         }
         let response = self.client.get(url).send().await;
-        let token: Token = body(response.map_err(|error| crate::http::reason(&error))?).await?;
+        let answer = body(response.map_err(|error| crate::http::reason(&error))?).await?;
+        let token: Token = parse(&answer)?;
         token.token.or(token.access_token).ok_or_else(|| "its token service gave none".to_owned())
     }
 }
@@ -196,7 +214,7 @@ fn parameter<'a>(challenge: &'a str, key: &str) -> Option<&'a str> {
     }
 }
 
-async fn body<T: serde::de::DeserializeOwned>(mut response: Response) -> Result<T, String> {
+async fn body(mut response: Response) -> Result<Vec<u8>, String> {
     let status = response.status();
     if status != StatusCode::OK {
         return Err(format!("it answered {status}"));
@@ -208,7 +226,11 @@ async fn body<T: serde::de::DeserializeOwned>(mut response: Response) -> Result<
         }
         bytes.extend_from_slice(&piece);
     }
-    serde_json::from_slice(&bytes).map_err(|error| format!("its answer is no such JSON: {error}"))
+    Ok(bytes)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(bytes).map_err(|error| format!("its answer is no such JSON: {error}"))
 }
 
 #[cfg(test)]
@@ -306,10 +328,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_digest_of_a_tag_is_that_of_its_manifests_bytes() {
+        let registry = FakeEngine::start(|line| match line {
+            "GET /v2/payram/manifests/1 HTTP/1.1" => answer(200, &[], "{}\n"),
+            other => answer(404, &[], other),
+        })
+        .await;
+        let repo = format!("{}/payram", registry.address());
+        // printf '{}\n' | sha256sum
+        let expected = "sha256:ca3d163bab055381827226140568f3bef7eaac187cebd76878e0b63e9e442356";
+        assert_eq!(digest(&repo, "1").await.as_deref(), Ok(expected));
+        let gone = digest(&repo, "2").await;
+        assert!(gone.as_ref().is_err_and(|why| why.contains("404")), "{gone:?}");
+    }
+
+    #[tokio::test]
     async fn a_registry_that_is_away_is_a_reason_and_no_failure() {
         let registry = FakeEngine::start(|_| String::new()).await;
         let repo = format!("{}/payram", registry.address());
         assert!(size(&repo, "1", "amd64").await.is_err());
+        assert!(digest(&repo, "1").await.is_err());
         assert!(size(&repo, "../../../etc", "amd64").await.is_err());
     }
 }
