@@ -11,6 +11,7 @@
 
 mod chain;
 mod fold;
+mod quarantine;
 mod query;
 mod record;
 mod schema;
@@ -18,6 +19,7 @@ mod write;
 
 pub use chain::{Broken, Verified};
 pub use fold::{HopRecord, JobRecord};
+pub use quarantine::{CLEARED, QUARANTINE, Quarantined, Release, Released};
 pub use query::{HistoryFilter, Line, Reader};
 pub use record::{
     Ending, HistoryEvent, HopTarget, JobBody, JobId, Mode, NewEvent, Row, RowKind, Seq,

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 
 /// A read-only connection.
 pub struct Reader {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     connection: Mutex<Connection>,
 }
 
@@ -192,7 +192,7 @@ impl Reader {
         Ok(count)
     }
 
-    fn read<T>(
+    pub(super) fn read<T>(
         &self,
         doing: &'static str,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,

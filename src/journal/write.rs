@@ -74,7 +74,7 @@ impl Journal {
             }
             let mut tail = Tail::of(transaction, now)?;
             tail.append(RowKind::Job, Some(&job), None, None, None, &text)?;
-            tail.events(&job, None, events)?;
+            tail.events(Some(&job), None, events)?;
             if let Some(ending) = ending {
                 tail.append(RowKind::End, Some(&job), None, None, None, &json(ending))?;
             }
@@ -96,7 +96,7 @@ impl Journal {
     ) -> Result<(), JournalError> {
         self.append(|tail| {
             tail.append(RowKind::Hop, Some(job), Some(hop), None, None, &json(body))?;
-            tail.events(job, Some(hop), events)
+            tail.events(Some(job), Some(hop), events)
         })
     }
 
@@ -134,7 +134,7 @@ impl Journal {
             for line in &then.log {
                 tail.append(RowKind::Log, job_of, hop_of, None, None, line)?;
             }
-            tail.events(job, hop_of, &then.events)?;
+            tail.events(job_of, hop_of, &then.events)?;
             if let Some(ending) = &then.ending {
                 tail.append(RowKind::End, job_of, hop_of, None, None, &json(ending))?;
                 transaction
@@ -170,7 +170,7 @@ impl Journal {
             tail.append(RowKind::Transition, Some(job), Some(hop), name, None, &body)?;
             let line = format!("{} -> {}", transition.from, transition.to);
             tail.append(RowKind::Log, Some(job), Some(hop), None, None, &line)?;
-            tail.events(job, Some(hop), events)?;
+            tail.events(Some(job), Some(hop), events)?;
             Ok(Ok(()))
         })?;
         reopened.map_err(|job| JournalError::AlreadyActive { job })
@@ -186,11 +186,16 @@ impl Journal {
         self.write("end a job", |transaction| {
             let mut tail = Tail::of(transaction, Timestamp::now())?;
             tail.append(RowKind::End, Some(job), None, None, None, &json(ending))?;
-            tail.events(job, None, events)?;
+            tail.events(Some(job), None, events)?;
             transaction
                 .execute("UPDATE jobs SET active = 0 WHERE id = ?1", params![job.as_str()])?;
             Ok(())
         })
+    }
+
+    /// Events of the history that belong to no job; all of them or none.
+    pub fn note(&self, events: &[NewEvent]) -> Result<(), JournalError> {
+        self.append(|tail| tail.events(None, None, events))
     }
 
     /// A line for a person.
@@ -284,19 +289,20 @@ impl<'a> Tail<'a> {
         Ok(self.seq)
     }
 
-    /// Each event names its job: only here is the id of one that begins known.
+    /// Each event names its job, if it belongs to one: only here is the id of one that begins
+    /// known.
     fn events(
         &mut self,
-        job: &JobId,
+        job: Option<&JobId>,
         hop: Option<usize>,
         events: &[NewEvent],
     ) -> rusqlite::Result<()> {
         for event in events {
             let mut data = event.data.clone();
-            data.insert("jobId".to_owned(), job.as_str().to_owned());
+            data.extend(job.map(|job| ("jobId".to_owned(), job.as_str().to_owned())));
             let body = EventBody { message: event.message.clone(), data };
             let (name, status) = (Some(event.kind), Some(event.status));
-            self.append(RowKind::Event, Some(job), hop, name, status, &json(&body))?;
+            self.append(RowKind::Event, job, hop, name, status, &json(&body))?;
         }
         Ok(())
     }
