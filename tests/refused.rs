@@ -9,9 +9,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::http::Request;
-use support::{Daemon, World, require, wait_until};
+use support::{Daemon, Fixture, World, require, wait_until};
 
 #[test]
 fn a_tag_that_does_not_exist_is_rolled_back_without_touching_the_container() {
@@ -141,6 +141,78 @@ fn a_version_that_never_gets_healthy_is_rolled_back_to_the_old_one_which_serves(
     world.wait_for_payments(10);
     assert_eq!(world.lost(), Vec::<String>::new());
     assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+#[test]
+fn a_version_that_failed_is_refused_until_the_registry_has_another_image_under_its_tag() {
+    if !require("docker") {
+        return;
+    }
+    let world = World::build("1.9.6").rows(100).setting("HEALTH_TIMEOUT_SECONDS", "5").start();
+    let tag = OwnTag::of("9.0.1");
+    let releases = [tag.name.as_str(), "1.9.6"];
+    world.write_policy(&json!({"latest": tag.name, "releases": releases}));
+    let daemon = world.daemon();
+    let plan = || daemon.post("/upgrade/plan", &json!({"requestedTarget": "latest"})).json();
+
+    let run = world.cli(&["run", "--to", &tag.name, "--yes"]);
+    assert_rolled_back(&daemon, &run, "HEALTHCHECK_FAILED");
+
+    let refused = plan();
+    assert_eq!(refused["failureCode"], "VERSION_QUARANTINED", "{refused:#}");
+    let pulled = world.inspect(&tag.image).expect("the image that was pulled");
+    let digest = pulled["RepoDigests"][0].as_str().and_then(|one| one.split_once('@'));
+    let (_, digest) = digest.expect("the digest that the engine noted");
+    assert_eq!(refused["quarantined"][0]["digest"], digest, "{refused:#}");
+    assert_said(&refused, &["HEALTHCHECK_FAILED", "recover --clear-quarantine"]);
+    assert!(refused["quarantined"][0].get("unsure").is_none(), "{refused:#}");
+
+    tag.move_to("2.0.0");
+    let offered = plan();
+    assert_eq!(offered["state"], "READY", "{offered:#}");
+    tag.move_to("9.0.1");
+    assert_eq!(plan()["failureCode"], "VERSION_QUARANTINED", "the same image again");
+    println!("{}: quarantined, moved away: offered, moved back: quarantined", tag.name);
+    assert_eq!(world.lost(), Vec::<String>::new());
+}
+
+/// A tag in the fixture's registry that no other test knows.
+struct OwnTag {
+    name: String,
+    image: String,
+}
+
+impl OwnTag {
+    fn of(version: &str) -> Self {
+        // The end of it is random.
+        let (_, unique) = uuid::Uuid::now_v7().as_u64_pair();
+        let name = format!("9.1.{}", unique & 0xffff_ffff);
+        let tag = Self { image: Fixture::get().image(&name), name };
+        tag.move_to(version);
+        tag
+    }
+
+    /// The registry has this version's image under the tag from here on, and the engine none.
+    fn move_to(&self, version: &str) {
+        let image = Fixture::get().image(version);
+        docker(&["pull", "--quiet", &image]);
+        docker(&["tag", &image, &self.image]);
+        docker(&["push", "--quiet", &self.image]);
+        docker(&["image", "rm", &self.image]);
+    }
+}
+
+impl Drop for OwnTag {
+    fn drop(&mut self) {
+        // A plan that was refused has pulled nothing.
+        Command::new("docker").args(["image", "rm", &self.image]).output().ok();
+    }
+}
+
+fn docker(args: &[&str]) {
+    let output = Command::new("docker").args(args).output().expect("docker starts");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "docker {args:?}: {error}");
 }
 
 /// Asserts that a command and the API agree on an upgrade that was rolled back; answers the

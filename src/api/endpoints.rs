@@ -267,12 +267,19 @@ async fn make_plan(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
         Ok(request) => request,
         Err(answer) => return Ok(*answer),
     };
-    let mut plan = plan::make(&api.settings, api.engine.as_ref(), &request).await;
+    Ok(answers::json(&planned(api, &request).await?))
+}
+
+/// The plan, refused where the journal says that it must not be run.
+async fn planned(api: &Api, request: &plan::Request) -> Result<plan::Plan, JournalError> {
+    let mut plan = plan::make(&api.settings, api.engine.as_ref(), request).await;
+    let quarantined = read(api, Reader::quarantine).await?;
+    plan::quarantine::check(api.engine.as_ref(), &mut plan, &quarantined).await;
     let last = read(api, Reader::last_executed_job).await?;
     if let Some(refused) = last.as_ref().and_then(refusal_after) {
         plan.refuse(&refused);
     }
-    Ok(answers::json(&plan))
+    Ok(plan)
 }
 
 async fn run(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
@@ -283,11 +290,7 @@ async fn run(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
     if let Some(active) = read(api, Reader::active_job).await? {
         return Ok(conflict(&active));
     }
-    let mut plan = plan::make(&api.settings, api.engine.as_ref(), &request).await;
-    let last = read(api, Reader::last_executed_job).await?;
-    if let Some(refused) = last.as_ref().and_then(refusal_after) {
-        plan.refuse(&refused);
-    }
+    let plan = planned(api, &request).await?;
     let answer = |job: &str, state: &str, message: &str| {
         answers::json(&json!({
             "jobId": job,
@@ -369,6 +372,9 @@ async fn cancel(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
 struct RecoverWanted {
     #[serde(default)]
     restore_database: bool,
+    /// A version that may be offered again; then nothing else is done.
+    #[serde(default)]
+    clear_quarantine: Option<String>,
     #[serde(default)]
     dry_run: bool,
 }
@@ -387,6 +393,13 @@ async fn recover(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
             return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", &message));
         }
     };
+    if let Some(version) = &wanted.clear_quarantine {
+        if wanted.restore_database {
+            let message = "clearQuarantine and restoreDatabase are two requests";
+            return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", message));
+        }
+        return decided(api.driver.clear_quarantine(version, wanted.dry_run).await);
+    }
     let consent = Consent { restore_database: wanted.restore_database };
     decided(api.driver.recover(consent, wanted.dry_run).await)
 }

@@ -129,6 +129,7 @@ pub(super) struct Plan {
     pub stopped_at: Option<StoppedAt>,
     pub checks: Vec<Check>,
     pub notes: Vec<String>,
+    pub quarantined: Vec<Quarantined>,
 }
 
 impl Plan {
@@ -136,6 +137,14 @@ impl Plan {
     pub(super) fn is_refused(&self) -> bool {
         self.state != JobState::Ready.as_str()
     }
+}
+
+/// A version of a plan's route that failed on this host before.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Quarantined {
+    pub version: String,
+    pub failure_code: String,
 }
 
 /// A hop of a plan's route.

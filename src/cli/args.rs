@@ -100,10 +100,11 @@ pub(super) struct Logs {
 /// Of `history`.
 #[derive(Debug, Args)]
 pub(super) struct History {
-    /// Only this type: upgrade, backup, restore, rollback, recovery, sync
+    /// Only this type: upgrade, backup, restore, rollback, recovery, sync,
+    /// quarantine
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: Option<String>,
-    /// Only this status: started, succeeded, failed, validated, rolled_back
+    /// Only this status: started, succeeded, failed, validated, rolled_back, cleared
     #[arg(long)]
     pub status: Option<String>,
     /// At most so many
@@ -152,6 +153,9 @@ pub(super) struct Recover {
     /// Put the database back as it was before the failed version changed it, which is kept aside
     #[arg(long)]
     pub restore_database: bool,
+    /// Let a version that failed here be offered again; does nothing else
+    #[arg(long, value_name = "VERSION", conflicts_with = "restore_database")]
+    pub clear_quarantine: Option<String>,
     /// Only say what would be done
     #[arg(long)]
     pub dry_run: bool,

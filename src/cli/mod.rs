@@ -19,6 +19,7 @@ mod journal;
 mod logs;
 mod man;
 mod progress;
+mod quarantine;
 mod recover;
 mod render;
 mod run;
@@ -35,7 +36,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::{Value, json};
 
-use self::args::{Command, CommandLine};
+use self::args::{Command, CommandLine, Recover};
 use self::client::{Client, ClientError};
 use self::screen::Screen;
 use crate::config::ClientSettings;
@@ -234,6 +235,9 @@ async fn dispatch(
         Command::Cancel(asked) => cancel::cancel(&context()?, &asked, out).await,
         Command::Inspect => inspect::inspect(&context()?, out).await,
         Command::Sync => recover::sync(&context()?, out).await,
+        Command::Recover(Recover { clear_quarantine: Some(version), dry_run, yes, .. }) => {
+            quarantine::clear(&context()?, &version, dry_run, yes, out).await
+        }
         Command::Recover(asked) => recover::recover(&context()?, &asked, out).await,
         Command::Journal(asked) => journal::journal(&settings()?.state_dir, &asked, reading, out),
         Command::Demo => demo::demo().await,

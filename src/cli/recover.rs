@@ -31,8 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The answer of `recover` (contract section 8).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Decision {
-    success: bool,
+pub(super) struct Decision {
+    pub(super) success: bool,
     message: String,
     action: String,
     #[serde(default)]
@@ -47,8 +47,9 @@ impl Decision {
         ["wait", "rollback", "restore_database", "tidy"].contains(&self.action.as_str())
     }
 
-    fn changes_something(&self) -> bool {
-        self.success && (self.is_a_way() || self.action == "start")
+    pub(super) fn changes_something(&self) -> bool {
+        self.success
+            && (self.is_a_way() || ["start", "clear_quarantine"].contains(&self.action.as_str()))
     }
 }
 
@@ -59,8 +60,8 @@ enum Hand {
 }
 
 /// A driver of this process.
-struct Own {
-    driver: Driver,
+pub(super) struct Own {
+    pub(super) driver: Driver,
     reader: Reader,
 }
 
@@ -132,7 +133,7 @@ pub(super) async fn sync(context: &Context, out: &mut dyn Write) -> Result<Exit,
     Ok(if decision.success { Exit::Done } else { Exit::Failed })
 }
 
-fn sentence(decision: &Decision) -> String {
+pub(super) fn sentence(decision: &Decision) -> String {
     let mut text = decision.message.clone();
     if let Some(first) = text.get(..1).map(str::to_uppercase) {
         text.replace_range(..1, &first);
@@ -140,7 +141,7 @@ fn sentence(decision: &Decision) -> String {
     text + "."
 }
 
-fn show(
+pub(super) fn show(
     context: &Context,
     decision: &Decision,
     raw: &Value,
@@ -194,7 +195,7 @@ async fn watch(context: &Context, out: &mut dyn Write) -> Result<Option<Job>, Pr
 }
 
 /// A driver of this process' own, under the daemon's lock.
-async fn own_driver(unreachable: ClientError) -> Result<Own, Problem> {
+pub(super) async fn own_driver(unreachable: ClientError) -> Result<Own, Problem> {
     let failed = |code: &'static str| {
         move |error: &dyn std::fmt::Display| Problem::stopped(Exit::Failed, code, error.to_string())
     };

@@ -43,6 +43,14 @@ pub(super) fn summary_box(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
     if plan.mode == Mode::Dashboard.as_str() {
         writeln!(out, "║{:<INNER$}║", "     The policy's breakpoints are passed one by one.")?;
     }
+    for one in &plan.quarantined {
+        let warning = format!("⚠️  {} failed here before: {}", one.version, one.failure_code);
+        let warning: Vec<char> = clean(&warning).chars().collect();
+        for part in warning.chunks(INNER - 4) {
+            let part: String = part.iter().collect();
+            writeln!(out, "║  {part:<width$}║", width = INNER - 2)?;
+        }
+    }
     writeln!(out, "╚{rule}╝")
 }
 
@@ -167,7 +175,7 @@ fn numbered(number: usize, text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answers::{Check, RouteHop, StoppedAt};
+    use super::super::answers::{Check, Quarantined, RouteHop, StoppedAt};
     use super::*;
 
     const PLAIN: Screen = Screen { color: false, width: 80 };
@@ -229,6 +237,20 @@ mod tests {
             ..plan("MANUAL", "latest")
         };
         assert_eq!(text(|out| summary_box(out, &plan)), expected);
+    }
+
+    #[test]
+    fn the_summary_warns_of_a_version_that_failed_here_before() {
+        let quarantined =
+            Quarantined { version: "2.0.0".into(), failure_code: "HEALTHCHECK_FAILED".into() };
+        let plan = Plan { quarantined: vec![quarantined], ..plan("MANUAL", "2.0.0") };
+        let shown = text(|out| summary_box(out, &plan));
+        let expected = "\
+║     Brief downtime expected.                                 ║
+║  ⚠️  2.0.0 failed here before: HEALTHCHECK_FAILED            ║
+╚══════════════════════════════════════════════════════════════╝
+";
+        assert!(shown.ends_with(expected), "{shown}");
     }
 
     #[test]

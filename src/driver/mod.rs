@@ -8,6 +8,7 @@ mod effects;
 mod lock;
 mod narrate;
 mod prepare;
+mod quarantine;
 mod recovery;
 mod sync;
 mod view;

@@ -69,7 +69,8 @@ pub struct Decision {
     pub success: bool,
     /// What is seen, what will be done, and why.
     pub message: String,
-    /// `none`, `wait`, `retry`, `rollback`, `restore_database`, `start`, `tidy`, `refused`.
+    /// `none`, `wait`, `retry`, `rollback`, `restore_database`, `start`, `tidy`,
+    /// `clear_quarantine`, `refused`.
     pub action: &'static str,
     /// The last job's failure code; empty when it has none.
     pub code: String,

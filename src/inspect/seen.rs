@@ -8,9 +8,10 @@ use crate::app::core::{self, Health};
 use crate::config::Settings;
 use crate::database;
 use crate::engine::Engine;
-use crate::journal::{JobRecord, Reader};
+use crate::journal::{JobRecord, Quarantined, Reader};
 use crate::machine::facts::CoreRules;
 use crate::machine::failure::Failure;
+use crate::plan::quarantine::{self, QuarantinedVersion};
 use crate::plan::{fetch, manifest::Manifest, policy::Policy};
 
 /// The label of an image that names its version.
@@ -34,6 +35,8 @@ pub(super) struct Seen {
     pub health: Option<Health>,
     /// The version that runs, or why it is not known; none when there was no container.
     pub version: Option<Result<String, String>>,
+    /// Versions whose tag still names an image that failed here, or why the journal can't say.
+    pub quarantined: Result<Vec<QuarantinedVersion>, String>,
     /// Containers that earlier upgrades left.
     pub leftovers: Vec<String>,
     /// The newest backup's path, and whether it still matches its sidecar.
@@ -79,6 +82,7 @@ pub(super) async fn look(
         manifest,
         health: None,
         version: None,
+        quarantined: quarantined(engine, reader).await,
         leftovers: Vec::new(),
     };
     if seen.engine.is_err() {
@@ -133,6 +137,21 @@ fn rules(seen: &Seen, inspected: &Value) -> CoreRules {
     let since = seen.policy.as_ref().ok().and_then(|p| p.updater_api_init_version.clone());
     let path = seen.manifest.as_ref().ok().map(|m| m.health_path.clone());
     core::rules_for(label, since.as_deref(), path.as_deref())
+}
+
+/// What failed here, but for the tags that have moved since.
+async fn quarantined(
+    engine: &dyn Engine,
+    reader: Option<&Reader>,
+) -> Result<Vec<QuarantinedVersion>, String> {
+    let Some(reader) = reader else { return Ok(Vec::new()) };
+    let entries = reader.quarantine().map_err(|error| error.to_string())?;
+    let standing: Vec<Quarantined> = entries.into_iter().filter(Quarantined::stands).collect();
+    let mut images: Vec<String> = standing.iter().map(quarantine::image_of).collect();
+    images.sort();
+    images.dedup();
+    let asked = images.iter().map(|image| quarantine::look(engine, image, &standing));
+    Ok(futures_util::future::join_all(asked).await.into_iter().flatten().collect())
 }
 
 /// Containers with this product's label that are not the one that serves. While a job is under

@@ -14,6 +14,7 @@ use crate::journal::JobRecord;
 use crate::machine::Phase;
 use crate::machine::facts::Assessment;
 use crate::machine::failure::FailureCode;
+use crate::plan::quarantine;
 use crate::plan::updates::{UpdateInfo, update_info};
 use crate::plan::versions::Scheme;
 
@@ -62,6 +63,7 @@ pub(super) fn judge(settings: &Settings, seen: &Seen) -> Report {
     judge_health(&mut verdict, seen);
     judge_version(&mut verdict, settings, seen, job);
     judge_rest(&mut verdict, seen);
+    judge_quarantine(&mut verdict, seen);
     let update_info = judge_updates(&mut verdict, settings, seen);
     verdict.issues.sort_by_key(|issue| std::cmp::Reverse(issue.severity));
     let worst = verdict.issues.first().map(|issue| issue.severity);
@@ -302,12 +304,38 @@ fn judge_rest(verdict: &mut Verdict, seen: &Seen) {
     }
 }
 
+/// Versions that failed here: known, and no fault of what serves.
+fn judge_quarantine(verdict: &mut Verdict, seen: &Seen) {
+    let quarantined = match &seen.quarantined {
+        Ok(quarantined) => quarantined,
+        Err(reason) => {
+            return verdict.found(
+                "quarantine",
+                Severity::Warning,
+                format!("can't be read: {reason}"),
+            );
+        }
+    };
+    if quarantined.is_empty() {
+        return verdict.check("quarantine", CheckStatus::Ok, "no version is quarantined");
+    }
+    let found: Vec<String> = quarantined.iter().map(quarantine::sentence).collect();
+    verdict.found("quarantine", Severity::Info, found.join("; "));
+    let commands: Vec<&str> = quarantined.iter().map(|one| one.clear.as_str()).collect();
+    let how = format!(
+        "wait for a newer version; or, once its failure is understood and mended, have it offered again: {}",
+        commands.join("; ")
+    );
+    verdict.recommend(Action::Recover, how);
+}
+
 fn judge_updates(verdict: &mut Verdict, settings: &Settings, seen: &Seen) -> Option<UpdateInfo> {
     let (Ok(policy), Some(Ok(version))) = (&seen.policy, &seen.version) else {
         verdict.check("updateCheck", CheckStatus::Unknown, "policy or version is not known");
         return None;
     };
-    let info = update_info(policy, version, settings.debug_version_mode);
+    let quarantined = seen.quarantined.as_deref().unwrap_or_default();
+    let info = update_info(policy, version, settings.debug_version_mode, quarantined);
     verdict.check("updateCheck", CheckStatus::Ok, info.message.clone());
     Some(info)
 }

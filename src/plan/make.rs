@@ -62,6 +62,7 @@ fn blank(request: &Request) -> Plan {
         stopped_at: None,
         checks: Vec::new(),
         notes: Vec::new(),
+        quarantined: Vec::new(),
         job: None,
     }
 }

@@ -4,7 +4,7 @@
 //! at the engine.
 //!
 //! `make` does the looking; the deciding is pure and has a file for each subject: `versions`
-//! and `architecture`, `route`, `current`, `space`, `updates`, `playbook`.
+//! and `architecture`, `route`, `current`, `space`, `updates`, `quarantine`, `playbook`.
 
 mod architecture;
 mod current;
@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod playbook;
 pub mod policy;
 mod preflight;
+pub mod quarantine;
 pub mod route;
 mod shape;
 pub mod space;
@@ -23,6 +24,8 @@ pub mod updates;
 pub mod versions;
 
 pub use make::make;
+
+use quarantine::QuarantinedVersion;
 
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +80,9 @@ pub struct Plan {
     pub checks: Vec<Check>,
     /// Things worth knowing that refuse nothing.
     pub notes: Vec<String>,
+    /// Versions on the route whose image failed here before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quarantined: Vec<QuarantinedVersion>,
     /// What a run would begin; none when the plan is refused.
     #[serde(skip)]
     pub job: Option<JobBody>,

@@ -120,3 +120,17 @@ pub(crate) fn settings_at(state_dir: &str) -> Settings {
         log_format: LogFormat::Text,
     }
 }
+
+/// A version whose tag still names an image that failed here.
+pub(crate) fn quarantined(version: &str) -> super::quarantine::QuarantinedVersion {
+    super::quarantine::QuarantinedVersion {
+        version: version.to_owned(),
+        image: format!("payramapp/payram:{version}"),
+        digest: "sha256:bad".to_owned(),
+        failed_at: "2026-01-31T12:00:00.250Z".to_owned(),
+        failure_code: "HEALTHCHECK_FAILED".to_owned(),
+        reason: "health answered 500".to_owned(),
+        unsure: None,
+        clear: super::quarantine::clearing(version),
+    }
+}

@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use super::StoppedAt;
 use super::policy::Policy;
-use super::route::{Question, route};
+use super::quarantine::{self, QuarantinedVersion};
+use super::route::{Question, Route, route};
 use crate::journal::Mode;
 use crate::machine::failure::{Failure, FailureCode};
 
@@ -31,8 +32,14 @@ pub struct UpdateInfo {
     pub message: String,
 }
 
-/// What the policy has for `current`.
-pub fn update_info(policy: &Policy, current: &str, debug_version_mode: bool) -> UpdateInfo {
+/// What the policy has for `current`; `quarantined` are the versions whose tag still names an
+/// image that failed here.
+pub fn update_info(
+    policy: &Policy,
+    current: &str,
+    debug_version_mode: bool,
+    quarantined: &[QuarantinedVersion],
+) -> UpdateInfo {
     let question = Question {
         policy: Some(policy),
         mode: Mode::Dashboard,
@@ -56,7 +63,12 @@ pub fn update_info(policy: &Policy, current: &str, debug_version_mode: bool) -> 
         next_breakpoint: next_gate(&question, policy, current, latest),
         message: String::new(),
     };
-    match route(&question) {
+    let planned = route(&question).map_err(|refusal| refusal.failure);
+    let allowed = planned.and_then(|route| match in_the_way(&route, quarantined) {
+        Some(one) => Err(quarantine::refusal_in_brief(one)),
+        None => Ok(route),
+    });
+    match allowed {
         Ok(route) => {
             let end = route.hops.last().map(|hop| hop.version.clone()).unwrap_or_default();
             let hops = match route.hops.len() {
@@ -73,9 +85,17 @@ pub fn update_info(policy: &Policy, current: &str, debug_version_mode: bool) -> 
             };
             info.max_dashboard_version = Some(end);
         }
-        Err(refusal) => info.message = why_not(&info, &refusal.failure),
+        Err(failure) => info.message = why_not(&info, &failure),
     }
     info
+}
+
+/// The first version on the route that is quarantined.
+fn in_the_way<'q>(
+    route: &Route,
+    quarantined: &'q [QuarantinedVersion],
+) -> Option<&'q QuarantinedVersion> {
+    route.hops.iter().find_map(|hop| quarantined.iter().find(|one| one.version == hop.version))
 }
 
 fn why_not(info: &UpdateInfo, failure: &Failure) -> String {
@@ -128,7 +148,7 @@ mod tests {
     #[test]
     fn a_breakpoint_ahead_is_named_and_passed_in_hops() {
         let policy = Policy::parse(testing::POLICY.as_bytes()).expect("the published policy");
-        let info = update_info(&policy, "1.9.6", false);
+        let info = update_info(&policy, "1.9.6", false, &[]);
         assert!(info.update_available && info.can_update_via_dashboard);
         assert_eq!(info.max_dashboard_version.as_deref(), Some("3.3.0"));
         assert_eq!(info.next_breakpoint.expect("a gate").version, "2.0.0");
@@ -138,10 +158,10 @@ mod tests {
     #[test]
     fn with_a_stop_point_ahead_the_dashboard_goes_up_to_the_release_below_it() {
         let policy = policy(&["3.0.0", "2.5.0", "2.0.0"], &[], &["3.0.0"]);
-        let info = update_info(&policy, "2.0.0", false);
+        let info = update_info(&policy, "2.0.0", false, &[]);
         assert!(info.can_update_via_dashboard);
         assert_eq!(info.max_dashboard_version.as_deref(), Some("2.5.0"));
-        let info = update_info(&policy, "2.5.0", false);
+        let info = update_info(&policy, "2.5.0", false, &[]);
         assert!(info.update_available && !info.can_update_via_dashboard);
         assert_eq!(info.max_dashboard_version, None);
         assert_eq!(
@@ -153,10 +173,10 @@ mod tests {
     #[test]
     fn at_and_above_the_latest_version_there_is_no_update() {
         let policy = policy(&["2.0.0", "1.0.0"], &[], &[]);
-        let info = update_info(&policy, "v2.0.0-arm64", false);
+        let info = update_info(&policy, "v2.0.0-arm64", false, &[]);
         assert!(!info.update_available && !info.can_update_via_dashboard);
         assert_eq!(info.message, "2.0.0 is the latest version.");
-        let info = update_info(&policy, "2.0.1", false);
+        let info = update_info(&policy, "2.0.1", false, &[]);
         assert_eq!(info.message, "2.0.1 is above the policy's latest, 2.0.0.");
     }
 
@@ -164,21 +184,36 @@ mod tests {
     fn a_capped_latest_is_available_and_not_by_the_dashboard() {
         let mut policy = policy(&["2.0.0", "1.0.0"], &[], &[]);
         policy.dashboard_max = Some("1.0.0".to_owned());
-        let info = update_info(&policy, "1.0.0", false);
+        let info = update_info(&policy, "1.0.0", false, &[]);
         assert!(info.update_available && !info.can_update_via_dashboard);
         assert!(info.message.contains("not by the dashboard"), "{}", info.message);
     }
 
     #[test]
+    fn a_quarantined_version_on_the_way_is_available_and_not_by_the_dashboard() {
+        let policy = policy(&["3.0.0", "2.0.0", "1.0.0"], &["2.0.0"], &[]);
+        for version in ["2.0.0", "3.0.0"] {
+            let info = update_info(&policy, "1.0.0", false, &[testing::quarantined(version)]);
+            assert!(info.update_available && !info.can_update_via_dashboard, "{version}");
+            assert_eq!(info.max_dashboard_version, None);
+            let clear = format!("payram-updater recover --clear-quarantine {version}.");
+            assert!(info.message.starts_with("3.0.0 is available, not by the dashboard: "));
+            assert!(info.message.ends_with(&clear), "{}", info.message);
+        }
+        let info = update_info(&policy, "1.0.0", false, &[testing::quarantined("2.5.0")]);
+        assert!(info.can_update_via_dashboard, "it is on no way");
+    }
+
+    #[test]
     fn a_version_that_has_no_order_has_no_update() {
-        let info = update_info(&policy(&["2.0.0"], &[], &[]), "nightly", false);
+        let info = update_info(&policy(&["2.0.0"], &[], &[]), "nightly", false, &[]);
         assert!(!info.update_available && !info.can_update_via_dashboard);
         assert!(info.message.contains("nightly"), "{}", info.message);
     }
 
     #[test]
     fn optional_fields_are_left_out() {
-        let info = update_info(&policy(&["2.0.0"], &[], &[]), "2.0.0", false);
+        let info = update_info(&policy(&["2.0.0"], &[], &[]), "2.0.0", false, &[]);
         let json = serde_json::to_value(info).expect("plain data");
         assert!(json.get("maxDashboardVersion").is_none() && json.get("nextBreakpoint").is_none());
     }

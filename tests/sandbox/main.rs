@@ -6,6 +6,7 @@ mod support;
 
 mod engine;
 mod matrix;
+mod quarantine;
 mod shop;
 mod strikes;
 mod upgrades;

@@ -62,6 +62,11 @@ impl Shop {
         Self { port, engine, ready, settings, root }
     }
 
+    /// Changes a setting for the daemons and commands that are started from here on.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.settings.insert(key.to_owned(), value.to_owned());
+    }
+
     /// Starts the daemon and waits until it answers.
     pub fn daemon(&self) -> Daemon {
         let mut daemon = self.spawn_daemon();

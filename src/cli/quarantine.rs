@@ -1,0 +1,75 @@
+//! `recover --clear-quarantine VERSION`: says which version may be offered again and why it was
+//! not, asks, and has it journaled: by the daemon over its socket, or without one by this
+//! process under the same lock. Exit 1 when the version is not one that failed here.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::answers;
+use super::ask::{self, Consent};
+use super::client::{ClientError, Ways};
+use super::recover::{self, Decision, Own};
+use super::{Context, Exit, Problem, Reading};
+
+/// Who journals it.
+enum Hand {
+    Daemon,
+    Own(Box<Own>),
+}
+
+/// `recover --clear-quarantine VERSION`
+pub(super) async fn clear(
+    context: &Context,
+    version: &str,
+    is_dry: bool,
+    is_agreed: bool,
+    out: &mut dyn Write,
+) -> Result<Exit, Problem> {
+    let (hand, raw) = match ask_daemon(context, version, true).await {
+        Ok(raw) => (Hand::Daemon, raw),
+        Err(unreachable @ ClientError::Unreachable { .. }) => {
+            let own = recover::own_driver(unreachable).await?;
+            let raw = decide(&own, version, true).await?;
+            (Hand::Own(Box::new(own)), raw)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let decision: Decision = answers::read("/upgrade/recover", &raw)?;
+    if is_dry || !decision.changes_something() {
+        recover::show(context, &decision, &raw, is_dry, out)?;
+        return Ok(if decision.success { Exit::Done } else { Exit::Failed });
+    }
+    if !is_agreed {
+        let consent = ask::on_terminal(context, out, "\nDo it?", |out| {
+            writeln!(out, "{}", recover::sentence(&decision))
+        })?;
+        if consent == Consent::Declined {
+            return Ok(Exit::Done);
+        }
+    }
+    let raw = match hand {
+        Hand::Daemon => ask_daemon(context, version, false).await?,
+        Hand::Own(own) => decide(&own, version, false).await?,
+    };
+    let done: Decision = answers::read("/upgrade/recover", &raw)?;
+    if is_agreed || context.reading == Reading::Json {
+        recover::show(context, &done, &raw, false, out)?;
+    } else {
+        writeln!(out, "Done.")?;
+    }
+    Ok(if done.success { Exit::Done } else { Exit::Failed })
+}
+
+async fn ask_daemon(context: &Context, version: &str, is_dry: bool) -> Result<Value, ClientError> {
+    let body = json!({"clearQuarantine": version, "dryRun": is_dry});
+    context.client.post("/upgrade/recover", &body, Ways::SocketOnly).await
+}
+
+async fn decide(own: &Own, version: &str, is_dry: bool) -> Result<Value, Problem> {
+    let decision =
+        own.driver.clear_quarantine(version, is_dry).await.map_err(|error| {
+            Problem::stopped(Exit::Failed, "RECOVERY_FAILED", error.to_string())
+        })?;
+    Ok(serde_json::to_value(&decision).unwrap_or_default())
+}
