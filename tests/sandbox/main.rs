@@ -9,4 +9,5 @@ mod matrix;
 mod quarantine;
 mod shop;
 mod strikes;
+mod sync;
 mod upgrades;

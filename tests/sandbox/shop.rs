@@ -110,6 +110,13 @@ impl Shop {
         answer.json()
     }
 
+    /// Tells the engine to do something, as an operator does by hand.
+    pub fn tell(&self, path: &str) {
+        let told = Request::post(path, "{}").to_socket(&self.path("docker.sock"));
+        let told = told.expect("an answer");
+        assert!(told.status < 300, "{path}: {} {}", told.status, told.body);
+    }
+
     /// What the engine does wrong from here on; the counting of requests begins again.
     pub fn faults(&self, faults: &Value) {
         let told = Request::post("/sandbox/faults", &faults.to_string())
