@@ -22,6 +22,10 @@ Ctrl-C only ends the watching (exit 130): the daemon goes on with the upgrade.
 Watch it again with `payram-updater logs -f --until-done`, call it off with
 `payram-updater cancel`.";
 
+const DEMO_NOTES: &str = "\
+Exit 0 when all ended as promised and no payment is missing. Leaves nothing behind, Ctrl-C
+(exit 130) included. For people: there is no --json.";
+
 /// Upgrades a self-hosted PayRam: ends verified, or exactly where it was before.
 #[derive(Debug, Parser)]
 #[command(name = "payram-updater", version, after_help = EXIT_CODES)]
@@ -68,8 +72,9 @@ pub(super) enum Command {
     /// Check or export the journal
     #[command(subcommand)]
     Journal(Journal),
-    /// Show three upgrades on a make-believe container engine: no Docker, no root, no network
-    Demo,
+    /// Show three upgrades: a good one, a broken one, one that is killed half way
+    #[command(after_help = DEMO_NOTES)]
+    Demo(Demo),
     /// Play a container engine in which everything is make-believe; for demos and tests
     Sandbox(Sandbox),
     /// Show the version of this program
@@ -162,6 +167,23 @@ pub(super) struct Recover {
     /// Don't ask
     #[arg(short, long)]
     pub yes: bool,
+}
+
+/// Of `demo`.
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// On which container engine
+    #[arg(long, value_enum, default_value = "sandbox")]
+    pub engine: EngineName,
+}
+
+/// `--engine`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum EngineName {
+    /// A make-believe one: no Docker, no root, no network
+    Sandbox,
+    /// The real one, with a real PostgreSQL and stand-ins for PayRam's images: needs root
+    Docker,
 }
 
 /// Of `sandbox`.

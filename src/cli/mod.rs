@@ -141,7 +141,7 @@ impl Reading {
             | Command::Man
             | Command::Statechart
             | Command::Sandbox(_)
-            | Command::Demo
+            | Command::Demo(_)
             | Command::Journal(args::Journal::Export) => true,
             Command::Serve
             | Command::Status
@@ -240,7 +240,7 @@ async fn dispatch(
         }
         Command::Recover(asked) => recover::recover(&context()?, &asked, out).await,
         Command::Journal(asked) => journal::journal(&settings()?.state_dir, &asked, reading, out),
-        Command::Demo => demo::demo().await,
+        Command::Demo(asked) => demo::demo(&asked, reading).await,
         Command::Sandbox(asked) => sandbox::sandbox(asked, out).await,
         Command::Version => {
             let version = env!("CARGO_PKG_VERSION");

@@ -38,7 +38,14 @@ impl Display {
         Self { bar, screen, shows_bytes: false, step: None }
     }
 
-    fn say(&self, line: &str) -> io::Result<()> {
+    /// Shows that something goes on which is no upgrade.
+    pub(super) fn wait_for(&self, what: &str, details: &str) {
+        self.bar.set_prefix(self.screen.paint(Tone::Strong, &clean(what)));
+        self.bar.set_message(clean(details));
+    }
+
+    /// A line above the display.
+    pub(super) fn say(&self, line: &str) -> io::Result<()> {
         // Over the bar, and through a Write that says when nobody reads.
         self.bar.suspend(|| writeln!(io::stdout(), "{line}"))
     }

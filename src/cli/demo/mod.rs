@@ -1,21 +1,38 @@
-//! `demo`: three upgrades in front of the reader, on a make-believe container engine.
+//! `demo`: three upgrades in front of the reader, on a make-believe container engine or on a
+//! real one.
 //!
 //! Nothing is played but the engine (see `sandbox`): the daemon, the journal and the commands
 //! are child processes of this very program. Exit 0 only when all three ended as promised and
-//! no acknowledged payment is missing. Leaves nothing behind, however it ends.
+//! no acknowledged payment is missing. Leaves nothing behind, however it ends. For people alone:
+//! there is no JSON of it, its exit code tells a program all.
+//!
+//! | file | subject |
+//! |---|---|
+//! | here | the walk: what is done, in which order, and what is promised of it |
+//! | `paper` | how it looks |
+//! | `stage` | directory, daemon, commands |
+//! | `line` | between the daemon and its engine: where it is killed |
+//! | `backstage` | what the two engines do differently |
+//! | `simulated` | the one |
+//! | `real`, `images` | the other, and what runs on it |
 
+mod backstage;
+mod images;
+mod line;
 mod paper;
+mod real;
+mod simulated;
 mod stage;
 
 use std::io;
-use std::os::unix::process::ExitStatusExt;
 
-use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::paper::Paper;
 use self::stage::Stage;
-use super::{Exit, Problem};
+use super::args::Demo;
+use super::{Exit, Problem, Reading};
+use crate::engine::EngineError;
 
 /// What keeps the demo from going on.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +40,9 @@ pub(super) enum Fault {
     /// The output, a file or a process.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// The container engine.
+    #[error("{0}")]
+    Engine(#[from] EngineError),
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -33,6 +53,9 @@ impl Fault {
         Fault::Other(message.into())
     }
 }
+
+/// What the shop serves at the beginning.
+const FIRST_VERSION: &str = "1.9.6";
 
 /// What is promised of one upgrade.
 struct Act {
@@ -50,48 +73,38 @@ const ACTS: [Act; 3] = [
     Act {
         heading: "1 of 3: an upgrade, 1.9.6 to 1.9.7",
         words: "The shop serves 1.9.6 and takes a payment every 50 ms. The new release \
-                migrates the database.",
+                migrates the database. First the plan, then the upgrade.",
         target: "1.9.7",
         exit: 0,
         phase: "VERIFIED",
         serves: "1.9.7",
     },
     Act {
-        heading: "2 of 3: a broken release, 1.9.8, goes back by itself",
+        heading: "2 of 3: a broken release, 9.0.4, goes back by itself",
         words: "Its migration changes the schema and fails half way. No row was touched, so the \
                 restore point comes back without asking; the failed directory is kept.",
-        target: "1.9.8",
+        target: "9.0.4",
         exit: 4,
         phase: "ROLLED_BACK",
         serves: "1.9.7",
     },
     Act {
-        heading: "3 of 3: SIGKILL in mid-swap, 1.9.7 to 1.9.9",
+        heading: "3 of 3: SIGKILL in mid-swap, 1.9.7 to 1.9.8",
         words: "The daemon will be killed at the worst moment: the old container is stopped, \
                 the new one is not started yet, the shop is down.",
-        target: "1.9.9",
+        target: "1.9.8",
         exit: 0,
         phase: "VERIFIED",
-        serves: "1.9.9",
+        serves: "1.9.8",
     },
 ];
 
-/// The releases that are played.
-fn scenario() -> Value {
-    json!({
-        "running": "1.9.6",
-        "payments": 1000,
-        "tags": {
-            "1.9.6": {},
-            "1.9.7": {"migration": {"schema": true}},
-            "1.9.8": {"migration": {"schema": true, "fails": true}},
-            "1.9.9": {"bootMs": 500},
-        },
-    })
-}
-
 /// `demo`
-pub(super) async fn demo() -> Result<Exit, Problem> {
+pub(super) async fn demo(asked: &Demo, reading: Reading) -> Result<Exit, Problem> {
+    if reading == Reading::Json {
+        let message = "a demo is for people: it has no JSON, its exit code tells";
+        return Err(Problem::stopped(Exit::Usage, "NO_JSON", message));
+    }
     let mut ends = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
         .map(signal)
         .into_iter()
@@ -101,16 +114,30 @@ pub(super) async fn demo() -> Result<Exit, Problem> {
         futures_util::future::select_all(waits).await;
     });
     let stage = tokio::select! {
-        stage = open() => stage,
+        stage = Stage::set(asked.engine) => stage,
         () = interrupted.as_mut() => return Ok(was_interrupted()),
     };
     let mut stage = stage.map_err(|fault| stopped(&fault))?;
+    let paper = Paper::of_stdout();
     let played = tokio::select! {
-        played = play(&mut stage) => Some(played),
+        played = play(&mut stage, &paper) => Some(played),
         () = interrupted.as_mut() => None,
     };
-    stage.strike().await;
-    match played {
+    // Whoever can't be told any more is told nothing; what is there goes all the same.
+    let _ = paper.end_wait();
+    let struck = stage.strike().await;
+    if let Some(Err(fault)) = &played
+        && struck.is_err()
+    {
+        eprintln!("payram-updater: demo: {fault}");
+    }
+    struck.map_err(|fault| stopped(&fault))?;
+    let ended = played.map(|played| {
+        let is_kept = played?;
+        paper.say("\nEverything that the demo made is removed.")?;
+        Ok(is_kept)
+    });
+    match ended {
         None => Ok(was_interrupted()),
         Some(Ok(true)) => Ok(Exit::Done),
         Some(Ok(false)) => Ok(Exit::Failed),
@@ -130,28 +157,16 @@ fn was_interrupted() -> Exit {
     Exit::Interrupted
 }
 
-/// Says what is to come and sets everything up.
-async fn open() -> Result<Stage, Fault> {
-    let paper = Paper::of_stdout();
-    paper.heading("payram-updater demo")?;
-    paper.say(
-        "The container engine is SIMULATED: no Docker, no root, no network. The daemon, the \
-         journal, the commands and the files are real, and all of it is gone afterwards. It \
-         takes half a minute. The same on a real engine, with PostgreSQL: tests/run",
-    )?;
-    Stage::set(&scenario()).await
-}
-
 /// All acts, and the sum; whether every promise was kept.
-async fn play(stage: &mut Stage) -> Result<bool, Fault> {
-    let paper = &Paper::of_stdout();
-    stage.start_daemon().await?;
+async fn play(stage: &mut Stage, paper: &Paper) -> Result<bool, Fault> {
+    paper.heading("payram-updater demo")?;
+    paper.say(&stage.introduction())?;
+    stage.open(paper).await?;
     let mut verdicts = Vec::new();
     for (index, act) in ACTS.iter().enumerate() {
         paper.heading(act.heading)?;
         paper.say(act.words)?;
-        // On a terminal `run` shows the plan itself.
-        if index == 0 && !paper.is_terminal {
+        if index == 0 {
             stage.run(&["dry-run", "--to", act.target], paper).await?;
         }
         let arguments = ["run", "--to", act.target, "--yes"];
@@ -166,9 +181,9 @@ async fn play(stage: &mut Stage) -> Result<bool, Fault> {
     stage.run(&["journal", "verify"], paper).await?;
 
     paper.heading("What was promised")?;
-    let (acknowledged, lost) = stage.payments()?;
+    let (acknowledged, lost) = stage.payments().await?;
     verdicts.push((
-        lost.is_empty(),
+        lost.is_empty() && acknowledged > 0,
         format!(
             "payments acknowledged: {acknowledged}, in the database: {}, lost: {}",
             acknowledged - lost.len(),
@@ -199,37 +214,30 @@ async fn judge(stage: &Stage, act: &Act, exit: i32) -> Result<(bool, String), Fa
     Ok((is_kept, text))
 }
 
-/// Runs a command whose daemon is killed when it asks for the new container's start.
+/// Runs an upgrade whose daemon is killed when it asks for the new container's start.
 async fn run_and_kill(stage: &mut Stage, arguments: &[&str], paper: &Paper) -> Result<i32, Fault> {
-    let fault = json!([{"on": "start", "do": "kill-before"}]);
-    stage.ask_engine("/sandbox/faults", Some(fault)).await?;
+    let held = stage.hold_next_start();
     paper.command(arguments)?;
-    let watched = stage.begin(arguments, paper)?;
+    let mut finishing = std::pin::pin!(stage.begin(arguments)?.finish(paper));
+    tokio::select! {
+        ended = finishing.as_mut() => {
+            let exit = ended?;
+            let message = format!("it ended with {exit} before a container was started");
+            return Err(Fault::new(message));
+        }
+        held = held => held.map_err(|_| Fault::new("the line to the engine is cut"))?,
+    }
     let killed_and_back = async {
-        let status = stage.daemon_ends().await?;
-        if status.signal() != Some(9) {
-            return Err(Fault::new(format!("the daemon was to be killed, it ended: {status}")));
+        stage.kill_daemon().await?;
+        let containers = stage.containers().await?;
+        let serves = stage.serving().await.unwrap_or_else(|| "nothing".to_owned());
+        paper.event("SIGKILL. The daemon is dead. Its containers:")?;
+        for (name, state) in &containers {
+            paper.event(&format!("{name} is {state}"))?;
         }
-        let containers = stage.ask_engine("/containers/json?all=1", None).await?;
-        let containers: Vec<String> = containers
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|one| {
-                let name = one["Names"][0].as_str().unwrap_or_default().trim_start_matches('/');
-                format!("{name} is {}", one["State"].as_str().unwrap_or_default())
-            })
-            .collect();
-        let serves = stage.serving().await;
-        paper.say("\n>>> SIGKILL. The daemon is dead. Its containers:")?;
-        for one in &containers {
-            paper.say(&format!(">>> {one}"))?;
-        }
-        let serves = serves.map_or("nothing".to_owned(), |version| version);
-        paper.say(&format!(">>> {serves} serves. The daemon is started again:\n"))?;
+        paper.event(&format!("{serves} serves. The daemon is started again:"))?;
         stage.start_daemon().await
     };
-    let (exit, back) = tokio::join!(watched.finish(paper), killed_and_back);
-    back?;
-    exit
+    let ((), exit) = tokio::try_join!(killed_and_back, finishing)?;
+    Ok(exit)
 }
