@@ -12,6 +12,7 @@ mod copy;
 mod forward;
 mod gate;
 mod redact;
+mod silence;
 
 use std::sync::Arc;
 use std::time::Duration;
