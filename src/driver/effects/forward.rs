@@ -13,7 +13,7 @@ use crate::config::BackupProof;
 use crate::database::{self, FullProof, Runner};
 use crate::driver::Progress;
 use crate::driver::narrate::short;
-use crate::driver::prepare::SavedSpec;
+use crate::driver::prepare::{SavedSpec, prune_specs};
 use crate::engine::spec::SpecInputs;
 use crate::engine::{parity, spec};
 use crate::error::Trouble;
@@ -329,6 +329,9 @@ impl Effects<'_> {
         let pruned = database::retention(&self.settings.backup_dir, keep, &protected)?;
         for path in pruned {
             self.say(&format!("pruned backup {}", path.display())).await;
+        }
+        for path in prune_specs(&self.settings.state_dir, &self.at.job.id)? {
+            self.say(&format!("removed {}, which no way back needs", path.display())).await;
         }
         self.say(&format!("{} serves as {}", short(next.id), known.hop.old.name)).await;
         done()
