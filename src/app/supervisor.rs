@@ -109,6 +109,31 @@ pub async fn stop(engine: &dyn Engine, id: &str, names: &[String]) -> Result<(),
     settle(engine, id, names, Aim::Stop, PATIENCE).await
 }
 
+/// Asks once that programs stop, and looks at nothing: `true` when the supervisor named each of
+/// them as stopped. That is worth a look by [`are_stopped`]; anything else is for [`stop`].
+///
+/// # Errors
+/// What the engine met, when it is certain that nothing was asked.
+pub async fn ask_to_stop(engine: &dyn Engine, id: &str, names: &[String]) -> Result<bool, Trouble> {
+    let mut argv = vec![Aim::Stop.verb().to_owned()];
+    argv.extend_from_slice(names);
+    match supervisorctl(engine, id, &argv, PATIENCE.command).await {
+        Ok(finished) => Ok(names.iter().all(|name| is_said_stopped(name, &finished.said))),
+        // It may have done its work all the same (I4).
+        Err(Trouble::Unknown(_)) => Ok(false),
+        Err(failed @ Trouble::Failed(_)) => Err(failed),
+    }
+}
+
+/// One look: whether programs rest.
+///
+/// # Errors
+/// What the engine met.
+pub async fn are_stopped(engine: &dyn Engine, id: &str, names: &[String]) -> Result<bool, Trouble> {
+    let looked = look(engine, id, names, Aim::Stop, PATIENCE).await?;
+    Ok(looked.is_ok_and(|unsettled| unsettled.is_empty()))
+}
+
 /// Starts programs and sees that they run; fine when they do already.
 ///
 /// # Errors
@@ -287,6 +312,11 @@ fn parse(output: &str) -> Vec<Program> {
                 .then(|| Program { name: name.to_owned(), state: state.to_owned() })
         })
         .collect()
+}
+
+/// Whether the answer of `supervisorctl stop` has the line `NAME: stopped`.
+fn is_said_stopped(name: &str, output: &str) -> bool {
+    output.lines().any(|line| line.trim().strip_suffix(": stopped") == Some(name))
 }
 
 /// Whether there is nothing where the daemon should be: no socket file, no configuration that

@@ -243,6 +243,16 @@ pub async fn size(runner: &Runner<'_>) -> Result<u64, Trouble> {
     })
 }
 
+/// Has the server write to disk what it holds in memory, which it does by itself every few
+/// minutes and when it stops. It may be asked by a superuser or, since PostgreSQL 15, by a
+/// member of `pg_checkpoint`.
+pub async fn checkpoint(runner: &Runner<'_>, within: Duration) -> Result<(), Trouble> {
+    runner.psql(None, &["checkpoint"], within).await.map(drop).map_err(|error| {
+        let code = FailureCode::RuntimeInspectionFailed;
+        error.trouble("ask the database server for a checkpoint", code, code)
+    })
+}
+
 /// The server's version as it says it itself, `15.18 (Debian 15.18-0+deb12u1)`.
 pub async fn server_version(runner: &Runner<'_>) -> Result<String, Trouble> {
     runner.psql(None, &["show server_version"], READING_TIMEOUT).await.map_err(|error| {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::config::Settings;
 use crate::engine::Engine;
-use crate::journal::{HopTarget, JobRecord};
+use crate::journal::{HopTarget, JobId, JobRecord};
 use crate::machine::Hop;
 use crate::machine::facts::{CoreRules, OldContainer};
 use crate::machine::failure::{Failure, FailureCode};
@@ -126,6 +126,42 @@ pub(super) async fn hop(
     })
 }
 
+/// Removes the specifications that no way back needs any more: those of the jobs before this
+/// one, which are all finished, because only one is active and none begins while another waits
+/// for a decision. Returns what was removed.
+///
+/// # Errors
+/// When the directory can't be read, or a file in it not be removed.
+pub(super) fn prune_specs(state_dir: &Path, keep: &JobId) -> Result<Vec<PathBuf>, Failure> {
+    let directory = state_dir.join("specs");
+    let failed = |doing: &str, path: &Path, error: &std::io::Error| {
+        io_failure(doing, &path.to_string_lossy(), error)
+    };
+    let entries = match std::fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed("list", &directory, &error)),
+    };
+    let mut removed = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| failed("list", &directory, &error))?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        if job_of_spec(&name).is_some_and(|job| job != keep.to_string()) {
+            std::fs::remove_file(&path).map_err(|error| failed("remove", &path, &error))?;
+            removed.push(path);
+        }
+    }
+    removed.sort();
+    Ok(removed)
+}
+
+/// The job that a file of `specs` is about: `JOB-HOP.json`, or `.partial` while it is written.
+fn job_of_spec(name: &str) -> Option<&str> {
+    let stem = name.strip_suffix(".json").or_else(|| name.strip_suffix(".partial"))?;
+    let (job, hop) = stem.rsplit_once('-')?;
+    (job.starts_with("job-") && hop.parse::<u32>().is_ok()).then_some(job)
+}
+
 /// Written under another name, synced, renamed: the file is whole or not there.
 fn save(path: &Path, spec: &SavedSpec) -> Result<(), Failure> {
     let text = path.to_string_lossy();
@@ -157,4 +193,39 @@ fn io_failure(doing: &str, path: &str, error: &std::io::Error) -> Failure {
         _ => FailureCode::RuntimeInspectionFailed,
     };
     Failure::new(code, format!("{doing} {path}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_upgrades_specifications_stay_and_those_before_it_go() {
+        let state = tempfile::tempdir().expect("a directory");
+        let specs = state.path().join("specs");
+        std::fs::create_dir(&specs).expect("a directory");
+        let (before, last) = (JobId::fresh(), JobId::fresh());
+        let file = |name: String| {
+            let path = specs.join(name);
+            std::fs::write(&path, "{}").expect("a file");
+            path
+        };
+        let gone = [
+            file(format!("{before}-1.json")),
+            file(format!("{before}-2.json")),
+            file(format!("{before}-3.partial")),
+        ];
+        let kept = [
+            file(format!("{last}-1.json")),
+            file(format!("{last}-2.json")),
+            file("notes.json".to_owned()),
+            file(format!("{before}-1.json.bak")),
+        ];
+        let mut removed = prune_specs(state.path(), &last).expect("pruned");
+        removed.sort();
+        assert_eq!(removed, gone);
+        assert!(kept.iter().all(|path| path.is_file()));
+        assert_eq!(prune_specs(state.path(), &last), Ok(Vec::new()), "again");
+        assert_eq!(prune_specs(&state.path().join("none"), &last), Ok(Vec::new()));
+    }
 }

@@ -155,6 +155,11 @@ pub trait Engine: Send + Sync {
     /// Reaches the engine and says what it is.
     async fn facts(&self) -> Result<EngineFacts, EngineError>;
 
+    /// Whether the engine answers at all, asked as cheaply as it can be.
+    async fn reach(&self) -> Result<(), EngineError> {
+        self.facts().await.map(drop)
+    }
+
     /// All containers, stopped ones too; with `label` only those that carry `key=value`.
     async fn containers(&self, label: Option<&str>) -> Result<Vec<ContainerSummary>, EngineError>;
 

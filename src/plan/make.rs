@@ -117,15 +117,13 @@ impl Making<'_> {
         self.plan.stopped_at = found.stopped_at.take();
         let hops = self.hops(&found, &serving, &manifest, policy.as_ref(), question.scheme())?;
 
-        let size = self
+        let database = self
             .preflight
             .database(self.settings, self.engine, &serving.id, &serving.inspection)
             .await;
         if let Some(facts) = facts {
             let targets: Vec<TargetImage> = hops.iter().map(|hop| hop.target.clone()).collect();
-            self.preflight
-                .space(self.settings, self.engine, &facts, &serving.inspection, &targets, size)
-                .await;
+            self.preflight.space(self.settings, self.engine, &facts, &targets, &database).await;
         }
         self.unless_refused()?;
         Ok(JobBody {

@@ -10,14 +10,15 @@ use serde_json::Value;
 
 use super::Check;
 use super::space::{Appetite, Filesystem, Need, gb, needs, weigh};
-use crate::config::Settings;
-use crate::database::{self, Runner};
-use crate::engine::{Engine, EngineFacts};
+use crate::config::{BackupProof, Settings};
+use crate::database::{self, Access, Runner};
+use crate::engine::{Engine, EngineFacts, mounts};
 use crate::machine::facts::TargetImage;
 use crate::machine::failure::{Failure, FailureCode};
+use crate::restore_point;
 
-/// How long the database may take to say its size.
-const SIZE_WITHIN: Duration = Duration::from_secs(20);
+/// How long the database may take to say its size, and its server where it works.
+const DATABASE_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long a file system may take to say what is free; a dead network mount never does.
 const SPACE_WITHIN: Duration = Duration::from_secs(10);
@@ -30,6 +31,19 @@ const REGISTRY_WITHIN: Duration = Duration::from_secs(20);
 pub(super) struct Preflight {
     pub checks: Vec<Check>,
     pub failure: Option<Failure>,
+}
+
+/// What is known of the database, as far as space goes.
+#[derive(Debug, Default)]
+pub(super) struct DatabaseFound {
+    /// Its size.
+    bytes: Option<u64>,
+    /// What a restore point of it takes.
+    copy_bytes: Option<u64>,
+    /// The directory in which the restore point will lie.
+    place: Option<PathBuf>,
+    /// Whether its server runs in the container.
+    is_inside: bool,
 }
 
 impl Preflight {
@@ -75,34 +89,54 @@ impl Preflight {
         }
     }
 
-    /// The database's size in bytes, as far as it says it.
+    /// The database's size, and where a restore point of it will lie, as far as its server
+    /// says it.
     pub async fn database(
         &mut self,
         settings: &Settings,
         engine: &dyn Engine,
         id: &str,
         container: &Value,
-    ) -> Option<u64> {
+    ) -> DatabaseFound {
+        let mut found = DatabaseFound::default();
         let target = match database::locate(&environment(container), &settings.pg) {
             Ok(target) => target,
             Err(failure) => {
                 self.refused("database", failure);
-                return None;
+                return found;
             }
         };
         let runner = Runner::new(engine, id, &target);
-        let unknown = match tokio::time::timeout(SIZE_WITHIN, database::size(&runner)).await {
+        let unknown = match tokio::time::timeout(DATABASE_WITHIN, database::size(&runner)).await {
             Ok(Ok(size)) => {
                 self.passed("database", format!("the database has {} on disk", gb(size)));
-                return Some(size);
+                found.bytes = Some(size);
+                None
             }
-            Ok(Err(trouble)) => trouble.to_string(),
-            Err(_) => format!("no answer within {} s", SIZE_WITHIN.as_secs()),
+            Ok(Err(trouble)) => Some(trouble.to_string()),
+            Err(_) => Some(format!("no answer within {} s", DATABASE_WITHIN.as_secs())),
         };
-        // Refuses nothing: the backup itself finds out, before anything is stopped.
-        let message = format!("the database's size is not known, the minimum is taken: {unknown}");
-        self.passed("database", message);
-        None
+        if let Some(why) = unknown {
+            // Refuses nothing: the backup itself finds out, before anything is stopped.
+            let message = format!("the database's size is not known, the minimum is taken: {why}");
+            self.passed("database", message);
+        }
+        found.is_inside = target.access == Access::InContainer;
+        // A dump, unless there is a directory to copy.
+        found.place = Some(settings.state_dir.clone());
+        found.copy_bytes = found.bytes;
+        if found.is_inside {
+            let looked = database::server_facts(engine, id, target.port);
+            if let Ok(Ok(facts)) = tokio::time::timeout(DATABASE_WITHIN, looked).await
+                && let Some(source) = directory_to_copy(container, &facts.data_directory)
+            {
+                // Beside it, since it comes back by a rename; with the log and what else the
+                // server has there.
+                found.copy_bytes = bytes_of_copy(&source).await.or(found.bytes);
+                found.place = source.parent().map(Path::to_owned);
+            }
+        }
+        found
     }
 
     /// Whether there is space for everything that the route writes.
@@ -111,9 +145,8 @@ impl Preflight {
         settings: &Settings,
         engine: &dyn Engine,
         facts: &EngineFacts,
-        container: &Value,
         targets: &[TargetImage],
-        database_bytes: Option<u64>,
+        database: &DatabaseFound,
     ) {
         let mut image_bytes = Vec::new();
         for target in targets {
@@ -132,9 +165,13 @@ impl Preflight {
         }
         let wanted = needs(&Appetite {
             backup_dir: &settings.backup_dir,
-            restore_point_dir: &restore_point_dir(settings, container),
+            restore_point: database.place.as_deref().zip(database.copy_bytes),
+            proof_dir: match settings.backup_proof {
+                BackupProof::Full if database.is_inside => database.place.as_deref(),
+                BackupProof::Full | BackupProof::Toc | BackupProof::Off => None,
+            },
             data_root: is_here.then_some(data_root),
-            database_bytes,
+            database_bytes: database.bytes,
             image_bytes: &image_bytes,
         });
         self.add_space(weigh(&look_at_all(wanted).await));
@@ -151,26 +188,19 @@ impl Preflight {
     }
 }
 
-/// The directory on whose file system the restore point will lie: beside the database's own
-/// where a mount of the container holds it, otherwise below the state directory, as a dump.
-///
-/// A guess, from `PGDATA` or the mount's name; where it really is only the running server
-/// knows. The one place to change when the copy is written elsewhere.
-fn restore_point_dir(settings: &Settings, container: &Value) -> PathBuf {
-    let data = environment(container).into_iter().find_map(|variable| {
-        variable.strip_prefix("PGDATA=").filter(|path| !path.is_empty()).map(PathBuf::from)
-    });
-    let mounts = container["Mounts"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let holds_data = |destination: &str| match &data {
-        Some(data) => data.starts_with(destination),
-        None => ["postgres", "pgdata"].iter().any(|name| destination.contains(name)),
-    };
-    mounts
-        .iter()
-        .filter_map(|mount| Some((mount["Destination"].as_str()?, mount["Source"].as_str()?)))
-        .filter(|(destination, source)| holds_data(destination) && source.starts_with('/'))
-        .max_by_key(|(destination, _)| destination.len())
-        .map_or_else(|| settings.state_dir.clone(), |(_, source)| PathBuf::from(source))
+/// The database's directory as this host sees it. `None` when it lies on no mount, or where
+/// this host does not reach it: no directory is copied then.
+fn directory_to_copy(container: &Value, data_directory: &str) -> Option<PathBuf> {
+    let source = mounts::host_path(container, Path::new(data_directory))?;
+    source.join("PG_VERSION").is_file().then_some(source)
+}
+
+/// What a copy of a directory takes; none when it can't be told.
+async fn bytes_of_copy(source: &Path) -> Option<u64> {
+    let source = source.to_owned();
+    let surveying = tokio::task::spawn_blocking(move || restore_point::survey(&source));
+    let surveyed = tokio::time::timeout(SPACE_WITHIN, surveying).await.ok()?.ok()?;
+    surveyed.ok().map(|survey| survey.space_needed())
 }
 
 /// `KEY=value` each; holds secrets.
@@ -233,7 +263,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plan::testing::settings_at;
 
     #[test]
     fn a_directory_that_is_not_there_yet_is_on_the_file_system_above_it() {
@@ -244,25 +273,24 @@ mod tests {
         assert!(there.free_bytes > 0);
     }
 
-    #[test]
-    fn the_restore_point_lies_beside_the_database_where_a_mount_holds_it() {
-        let settings = settings_at("/state");
-        let mounts = json!([
-            {"Destination": "/var/lib", "Source": "/srv/lib"},
-            {"Destination": "/var/lib/payram/db", "Source": "/srv/db"},
-            {"Destination": "/root/payram", "Source": "/srv/payram"},
-        ]);
-        let named = json!({
-            "Mounts": mounts, "Config": {"Env": ["PGDATA=/var/lib/payram/db/15/main"]},
+    #[tokio::test]
+    async fn the_restore_point_is_a_copy_of_the_directory_that_the_server_works_in() {
+        let host = tempfile::tempdir().expect("a directory");
+        let data = host.path().join("db/15/main");
+        std::fs::create_dir_all(&data).expect("the database's directory");
+        std::fs::write(data.join("PG_VERSION"), "15\n").expect("a database");
+        let container = json!({
+            "Mounts": [{"Destination": "/var/lib/payram", "Source": host.path()}],
+            // What only looks like the place.
+            "Config": {"Env": ["PGDATA=/var/lib/payram/elsewhere"]},
         });
-        assert_eq!(restore_point_dir(&settings, &named), Path::new("/srv/db"));
-        let guessed = json!({"Mounts": [
-            {"Destination": "/var/lib/postgresql", "Source": "/srv/pg"},
-        ]});
-        assert_eq!(restore_point_dir(&settings, &guessed), Path::new("/srv/pg"));
-        for unknown in [json!({"Mounts": mounts}), json!({})] {
-            assert_eq!(restore_point_dir(&settings, &unknown), Path::new("/state"));
-        }
+        let source = |inside: &str| directory_to_copy(&container, inside);
+        assert_eq!(source("/var/lib/payram/db/15/main"), Some(data.clone()));
+        assert_eq!(source("/var/lib/postgresql/15/main"), None, "on no mount");
+        assert_eq!(source("/var/lib/payram/db"), None, "no database is there");
+        std::fs::write(data.join("1"), vec![0; 100_000]).expect("rows");
+        assert!(bytes_of_copy(&data).await.is_some_and(|bytes| bytes > 100_000));
+        assert_eq!(bytes_of_copy(host.path()).await, None);
     }
 
     #[test]
@@ -285,7 +313,8 @@ mod tests {
     fn the_first_failure_is_the_plans_and_every_check_is_listed() {
         let mut preflight = Preflight::default();
         preflight.refused("database", Failure::new(FailureCode::InvalidDbConfig, "no host"));
-        let short = Need { name: "disk:root", path: "/".into(), bytes: 2, why: "w".to_owned() };
+        let why = "w".to_owned();
+        let short = Need { name: "disk:root", path: "/".into(), bytes: 2, why, is_in_turn: false };
         let checks = weigh(&[(short, Ok(Filesystem { device: 1, free_bytes: 1 }))]);
         preflight.add_space(checks.clone());
         assert_eq!(preflight.failure.expect("two failures").code, FailureCode::InvalidDbConfig);

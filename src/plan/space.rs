@@ -16,6 +16,10 @@ const BACKUP_LEAST: u64 = GB;
 /// An image whose size the registry does not say.
 const IMAGE_UNKNOWN: u64 = 4 * GB;
 
+/// What the write-ahead log may grow by while a dump is restored (`max_wal_size`, 1 GB by
+/// default: PostgreSQL manual, section 20.5.2).
+const PROOF_LOG: u64 = GB;
+
 /// What the system itself needs to go on.
 const ROOT: u64 = GB / 2;
 
@@ -24,8 +28,11 @@ const ROOT: u64 = GB / 2;
 pub struct Appetite<'a> {
     /// Where backups are written.
     pub backup_dir: &'a Path,
-    /// Where the restore point is written.
-    pub restore_point_dir: &'a Path,
+    /// Where the restore point is written, and what it takes; none when nothing is known of it.
+    pub restore_point: Option<(&'a Path, u64)>,
+    /// Where the database's server writes the dump that is restored to prove it; none when it is
+    /// not restored, or not on this host.
+    pub proof_dir: Option<&'a Path>,
     /// Where the engine keeps images; none when that is not on this host.
     pub data_root: Option<&'a Path>,
     /// The database's size on disk.
@@ -45,6 +52,9 @@ pub struct Need {
     pub bytes: u64,
     /// What for, and how much that is a guess.
     pub why: String,
+    /// Whether it is over before the next of these begins: of all that are in turn, only the
+    /// largest counts.
+    pub is_in_turn: bool,
 }
 
 /// A file system, as far as space goes.
@@ -73,13 +83,31 @@ pub fn needs(appetite: &Appetite<'_>) -> Vec<Need> {
             "backup: the database's size is not known, so the minimum is taken".to_owned(),
         ),
     };
-    needs.push(Need { name: "disk:backup", path: appetite.backup_dir.into(), bytes: backup, why });
-    if let Some(size) = appetite.database_bytes {
+    needs.push(Need {
+        name: "disk:backup",
+        path: appetite.backup_dir.into(),
+        bytes: backup,
+        why,
+        is_in_turn: false,
+    });
+    if let (Some(directory), Some(size)) = (appetite.proof_dir, appetite.database_bytes) {
+        needs.push(Need {
+            name: "disk:proof",
+            path: directory.into(),
+            bytes: size.saturating_add(PROOF_LOG),
+            why: "proof of the backup: restored beside the database, with up to 1 GB of its log, \
+                  and dropped before the restore point is made (BACKUP_PROOF=full)"
+                .to_owned(),
+            is_in_turn: true,
+        });
+    }
+    if let Some((directory, bytes)) = appetite.restore_point {
         needs.push(Need {
             name: "disk:restorePoint",
-            path: appetite.restore_point_dir.into(),
-            bytes: size,
+            path: directory.into(),
+            bytes,
             why: "restore point: a copy of the database".to_owned(),
+            is_in_turn: true,
         });
     }
     if let Some(root) = appetite.data_root {
@@ -93,6 +121,7 @@ pub fn needs(appetite: &Appetite<'_>) -> Vec<Need> {
                 true => "image: its size as the registry says it".to_owned(),
                 false => "image: the registry does not say its size, so 4 GB is taken".to_owned(),
             },
+            is_in_turn: false,
         });
     }
     needs.push(Need {
@@ -100,6 +129,7 @@ pub fn needs(appetite: &Appetite<'_>) -> Vec<Need> {
         path: PathBuf::from("/"),
         bytes: ROOT,
         why: "the system itself".to_owned(),
+        is_in_turn: false,
     });
     needs
 }
@@ -137,7 +167,11 @@ fn weigh_one(
         .filter(|(_, other)| matches!(other, Ok(other) if other.device == filesystem.device))
         .map(|(need, _)| need)
         .collect();
-    let total = shared.iter().fold(0u64, |sum, need| sum.saturating_add(need.bytes));
+    let in_turn = shared.iter().filter(|need| need.is_in_turn).map(|need| need.bytes).max();
+    let total = shared
+        .iter()
+        .filter(|need| !need.is_in_turn)
+        .fold(in_turn.unwrap_or_default(), |sum, need| sum.saturating_add(need.bytes));
     let have = filesystem.free_bytes;
     let mut message = format!("{}: need {} ({})", need.path.display(), gb(need.bytes), need.why);
     if shared.len() > 1 {
@@ -178,7 +212,8 @@ mod tests {
     fn appetite<'a>(database: Option<u64>, images: &'a [Option<u64>]) -> Appetite<'a> {
         Appetite {
             backup_dir: Path::new("/backups"),
-            restore_point_dir: Path::new("/state"),
+            restore_point: database.map(|size| (Path::new("/db"), size)),
+            proof_dir: None,
             data_root: Some(Path::new("/docker")),
             database_bytes: database,
             image_bytes: images,
@@ -194,7 +229,8 @@ mod tests {
     }
 
     fn need(name: &'static str, bytes: u64) -> Need {
-        Need { name, path: PathBuf::from("/p"), bytes, why: "reason".to_owned() }
+        let (path, why) = (PathBuf::from("/p"), "reason".to_owned());
+        Need { name, path, bytes, why, is_in_turn: false }
     }
 
     #[test]
@@ -237,6 +273,30 @@ mod tests {
              have 3.00 GB, short by 1.00 GB"
         );
         assert_eq!((checks[0].need_bytes, checks[0].have_bytes), (Some(2 * GB), Some(3 * GB)));
+    }
+
+    #[test]
+    fn a_full_proof_needs_room_for_a_second_database_which_is_gone_before_the_restore_point() {
+        let one = [Some(GB)];
+        let off = appetite(Some(10 * GB), &one);
+        assert_eq!(bytes(&needs(&off), "disk:proof"), None);
+        let full = Appetite { proof_dir: Some(Path::new("/db")), ..off.clone() };
+        let found = needs(&full);
+        assert_eq!(bytes(&found, "disk:proof"), Some(11 * GB));
+        assert_eq!(bytes(&found, "disk:restorePoint"), Some(10 * GB));
+        let on_the_databases_disk = |needs: Vec<Need>, free: u64| {
+            let looked: Vec<_> = needs
+                .into_iter()
+                .map(|need| {
+                    let device = if need.path == Path::new("/db") { 1 } else { 2 };
+                    (need, on(device, if device == 1 { free } else { 1000 * GB }))
+                })
+                .collect();
+            weigh(&looked).iter().all(|check| check.passed)
+        };
+        assert!(on_the_databases_disk(needs(&off), 10 * GB));
+        assert!(!on_the_databases_disk(found.clone(), 10 * GB), "no room for the proof");
+        assert!(on_the_databases_disk(found, 11 * GB), "one after the other they fit");
     }
 
     #[test]

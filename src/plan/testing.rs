@@ -3,9 +3,6 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::config::{BackupProof, LogFormat, PgDefaults, Resume, RollbackDatabase, Settings};
-use crate::secret::Secret;
-
 /// The published policy, as of the release that this was written for.
 pub(crate) const POLICY: &str = include_str!("../../tests/fixtures/plan/upgrade-policy.json");
 
@@ -78,47 +75,6 @@ pub(crate) fn policy(releases: &[&str], breakpoints: &[&str], stops: &[&str]) ->
         "breakpoints": gates(breakpoints),
         "stop_points": gates(stops),
     })
-}
-
-/// Settings whose state lies in this directory.
-pub(crate) fn settings_at(state_dir: &str) -> Settings {
-    use std::time::Duration;
-
-    Settings {
-        port: 0,
-        policy_url: String::new(),
-        manifest_url: String::new(),
-        fetch_timeout: Duration::from_secs(10),
-        state_dir: state_dir.into(),
-        run_dir: state_dir.into(),
-        docker_bin: "docker".to_owned(),
-        docker_host: None,
-        backup_dir: state_dir.into(),
-        backup_retention: std::num::NonZeroU32::MIN,
-        backup_timeout: Duration::from_secs(600),
-        backup_proof: BackupProof::Toc,
-        pg: PgDefaults {
-            host: "127.0.0.1".to_owned(),
-            port: 5432,
-            database: "payram".to_owned(),
-            user: "payram".to_owned(),
-            password: Secret::default(),
-        },
-        debug_version_mode: false,
-        image_repo_override: None,
-        target_container_name: None,
-        core_base_url: None,
-        dry_run: false,
-        supervisor_exclude: Vec::new(),
-        supervisor_include: None,
-        allowed_hosts: Vec::new(),
-        rollback_database: RollbackDatabase::Lossless,
-        resume: Resume::Resume,
-        start_timeout: Duration::from_secs(900),
-        health_timeout: Duration::from_secs(60),
-        log: String::new(),
-        log_format: LogFormat::Text,
-    }
 }
 
 /// A version whose tag still names an image that failed here.

@@ -1,21 +1,25 @@
 //! One file, brought from the source to the copy: not at all, by sharing its blocks, or by
 //! writing what differs; and its checksum, taken of the same bytes.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::RestorePointError;
 use super::cancel::Watch;
 use super::error::io_at;
-use super::ledger::{Ledger, Record, now_ns};
+use super::ledger::{Known, Ledger, Record, now_ns};
 use super::pieces::{PIECE_BYTES, Pieces, read_full};
 use super::tree::{Node, Shape, Stamp, Tree, dress};
 
 /// How much is read at once: whole pieces.
 const CHUNK_BYTES: usize = 4 * PIECE_BYTES;
+
+/// A file from this size on is read by two threads at once.
+const LARGE_BYTES: u64 = 64 << 20;
 
 /// Read whatever its times say: the one file that decides how a server recovers, written in
 /// place at every checkpoint, and too small to be worth a thought.
@@ -26,8 +30,8 @@ pub(super) struct Bringer<'a> {
     pub source: Tree,
     pub copy: Tree,
     pub ledger: Ledger,
-    /// What earlier passes read.
-    pub known: HashMap<String, Record>,
+    /// What earlier passes left.
+    pub known: Known,
     /// Whether blocks can be shared with the source.
     pub shares_blocks: AtomicBool,
     /// Whether the source's server still runs.
@@ -43,6 +47,15 @@ pub(super) struct Tally {
     pub bytes_copied: AtomicU64,
     pub bytes_shared: AtomicU64,
     pub bytes_compared: AtomicU64,
+    /// Entries of the copy, by path, that this pass changed in any way.
+    pub touched: Mutex<Vec<String>>,
+}
+
+impl Tally {
+    /// Notes an entry of the copy that is not as it is on disk any more.
+    pub(super) fn touch(&self, path: &str) {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
+    }
 }
 
 /// Room for what is read of each side.
@@ -83,7 +96,7 @@ impl Bringer<'_> {
         }
         let path = self.source.at(&node.path);
         let began_ns = now_ns();
-        let Some(mut from) = self.source.read(&node.path)? else {
+        let Some(from) = self.source.read(&node.path)? else {
             return self.gone(node);
         };
         let (before, is_file) = Stamp::of_open(&from).map_err(io_at("look at", &path))?;
@@ -91,8 +104,9 @@ impl Bringer<'_> {
             return self.gone(node);
         }
         let to = self.copy.write(&node.path)?;
+        self.tally.touch(&node.path);
         let known = held.map(|(record, _)| &record.pieces);
-        let content = self.fill(&mut from, &to, node, before.size, known, buffers)?;
+        let content = self.fill(&from, &to, node, before.size, known, buffers)?;
         let (after, _) = Stamp::of_open(&from).map_err(io_at("look at", &path))?;
         if !self.is_live && (after != before || before != node.stamp) {
             return Err(RestorePointError::Moving {
@@ -108,7 +122,7 @@ impl Bringer<'_> {
 
     /// What an earlier pass read into the copy's file, when that still has it.
     fn held(&self, node: &Node) -> Result<Option<(&Record, Stamp)>, RestorePointError> {
-        let Some(record) = self.known.get(&node.path) else { return Ok(None) };
+        let Some(record) = self.known.records.get(&node.path) else { return Ok(None) };
         Ok(match self.copy.entry(&node.path)? {
             Some((Shape::File, copy)) if record.is_held_by(&copy) => Some((record, copy)),
             Some(_) | None => None,
@@ -125,7 +139,7 @@ impl Bringer<'_> {
 
     fn fill(
         &self,
-        from: &mut File,
+        from: &File,
         to: &File,
         node: &Node,
         size: u64,
@@ -172,63 +186,116 @@ impl Bringer<'_> {
 
     /// Reads the source as far as it went when it was opened, and writes the pieces that the
     /// copy does not have: by their checksums, where those are known, by comparing elsewhere.
+    ///
+    /// A large file of a source at rest is read by two threads: it may be the only one that
+    /// changed, and the application is down.
     fn merge(
         &self,
-        from: &mut File,
+        from: &File,
         to: &File,
         node: &Node,
         size: u64,
         known: Option<&Pieces>,
         buffers: &mut Buffers,
     ) -> Result<Content, RestorePointError> {
-        let (source, copy) = (self.source.at(&node.path), self.copy.at(&node.path));
+        let copy = self.copy.at(&node.path);
         let had = to.metadata().map_err(io_at("look at", &copy))?.len();
-        let mut pieces = Pieces::default();
-        let mut is_written = had == 0;
-        let mut is_void = false;
-        let mut void = || {
-            if std::mem::replace(&mut is_void, true) {
-                Ok(())
-            } else {
-                self.ledger.void(&node.path)
+        let merge = Merge { files: self, from, to, node, known, had, is_void: Mutex::new(false) };
+        let middle = (size / 2).next_multiple_of(CHUNK_BYTES as u64);
+        let mut merged = if self.is_live || size < LARGE_BYTES {
+            merge.part(0..size, buffers)?
+        } else {
+            let (first, second) = std::thread::scope(|scope| {
+                let other = scope.spawn(|| merge.part(middle..size, &mut Buffers::new()));
+                let mine = merge.part(0..middle, buffers);
+                (mine, other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            });
+            let (first, second) = (first?, second?);
+            if (first.end, second.end) != (middle, size) {
+                let (path, what) = (self.source.at(&node.path), "it became shorter".into());
+                return Err(RestorePointError::Moving { path, what });
+            }
+            Merged {
+                pieces: first.pieces.followed_by(second.pieces),
+                is_written: first.is_written || second.is_written,
+                end: second.end,
             }
         };
-        let mut offset = 0;
-        let mut from = from.take(size);
+        if merged.end < had {
+            merge.void()?;
+            to.set_len(merged.end).map_err(io_at("truncate", &copy))?;
+            merged.is_written = true;
+        }
+        Ok(Content { pieces: merged.pieces, is_written: merged.is_written || had == 0 })
+    }
+}
+
+/// One file that is being merged, shared by the threads that do it.
+struct Merge<'m, 'w> {
+    files: &'m Bringer<'w>,
+    from: &'m File,
+    to: &'m File,
+    node: &'m Node,
+    /// What the copy holds, as far as that is known.
+    known: Option<&'m Pieces>,
+    /// How long the copy was.
+    had: u64,
+    is_void: Mutex<bool>,
+}
+
+/// What came of a part of a file.
+struct Merged {
+    pieces: Pieces,
+    is_written: bool,
+    /// Where the part ended, which is earlier than wanted where the source ended.
+    end: u64,
+}
+
+impl Merge<'_, '_> {
+    /// Before the first write: what was known of the copy's file is void.
+    fn void(&self) -> Result<(), RestorePointError> {
+        // Held until the line is written: no other thread may write to the file before it.
+        let mut is_void = self.is_void.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut *is_void, true) {
+            self.files.ledger.void(&self.node.path)?;
+        }
+        Ok(())
+    }
+
+    fn part(&self, range: Range<u64>, buffers: &mut Buffers) -> Result<Merged, RestorePointError> {
+        let files = self.files;
+        let (source, copy) = (files.source.at(&self.node.path), files.copy.at(&self.node.path));
+        let mut merged = Merged { pieces: Pieces::default(), is_written: false, end: range.start };
+        let mut from = At(self.from, range.start).take(range.end - range.start);
         loop {
             let read = read_full(&mut from, &mut buffers.source).map_err(io_at("read", &source))?;
             let chunk = buffers.source.get(..read).unwrap_or_default();
             for piece in chunk.chunks(PIECE_BYTES) {
-                let mut is_equal = pieces.push(piece, known);
-                if offset < had {
-                    self.tally.bytes_compared.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                    if known.is_none() {
+                let at = merged.end;
+                let mut is_equal = merged.pieces.push(piece, self.known, at);
+                if at < self.had {
+                    files.tally.bytes_compared.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                    if self.known.is_none() {
                         let room = buffers.copy.get_mut(..piece.len()).unwrap_or_default();
-                        let there = read_full(&mut At(to, offset), room);
+                        let there = read_full(&mut At(self.to, at), room);
                         is_equal =
                             there.map_err(io_at("read", &copy))? == piece.len() && room == piece;
                     }
                 }
                 if !is_equal {
-                    void()?;
-                    to.write_all_at(piece, offset).map_err(io_at("write", &copy))?;
-                    self.tally.bytes_copied.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                    is_written = true;
+                    self.void()?;
+                    self.to.write_all_at(piece, at).map_err(io_at("write", &copy))?;
+                    files.tally.bytes_copied.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                    merged.is_written = true;
                 }
-                offset += piece.len() as u64;
+                merged.end += piece.len() as u64;
             }
             if chunk.is_empty() {
-                break;
+                return Ok(merged);
             }
-            self.watch.add(read as u64);
-            self.watch.go_on()?;
+            files.watch.add(read as u64);
+            files.watch.go_on()?;
         }
-        if offset < had {
-            void()?;
-            to.set_len(offset).map_err(io_at("truncate", &copy))?;
-            is_written = true;
-        }
-        Ok(Content { pieces, is_written })
     }
 }
 
@@ -243,7 +310,7 @@ pub(super) fn pieces_of<E>(
     loop {
         let read = read_full(file, &mut buffers.source)?;
         for piece in buffers.source.get(..read).unwrap_or_default().chunks(PIECE_BYTES) {
-            pieces.push(piece, None);
+            pieces.push(piece, None, 0);
         }
         if read == 0 {
             return Ok(Ok(pieces));

@@ -23,6 +23,10 @@ use super::{Cancel, OnProgress, intent_path, ledger_path, must_be_ours};
 
 type Result<T> = std::result::Result<T, RestorePointError>;
 
+/// So many files and directories are synced one by one; beyond, the whole file system at once
+/// is quicker.
+const SYNCED_SINGLY: usize = 200;
+
 /// How a pass copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
@@ -94,6 +98,7 @@ pub fn pre_copy(
     let brought = pass.run(&nodes)?;
     // Or the second pass would have to wait for what this one wrote.
     pass.files.copy.sync()?;
+    pass.files.ledger.synced()?;
     let tally = &pass.files.tally;
     Ok(PassReport {
         files: brought.checksums.len() as u64,
@@ -128,7 +133,7 @@ pub fn finish(
     let nodes = pass.nodes()?;
     let brought = pass.run(&nodes)?;
     must_be_equal(&pass.files.source, &nodes, &pass.nodes()?)?;
-    pass.files.copy.sync()?;
+    pass.make_durable()?;
     let sealed = Manifest::of(source, &nodes, &brought.checksums)?;
     let manifest_sha256 = sealed.write(copy)?;
     let tally = &pass.files.tally;
@@ -238,10 +243,29 @@ impl<'a> Pass<'a> {
         let directories: Vec<&Node> = of_kind(nodes, |shape| *shape == Shape::Directory).collect();
         for node in directories.into_iter().rev() {
             self.files.watch.go_on()?;
-            copy.dress_directory(&node.path, &node.stamp)?;
+            // Names that came and went have changed its time.
+            if copy.dress_directory(&node.path, &node.stamp)? {
+                self.files.tally.touch(&node.path);
+            }
         }
         let checksums = checksums.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(Brought { checksums, removed })
+    }
+
+    /// Makes the copy durable: only what this pass changed, where the pass before it left all on
+    /// disk. A sync of the whole file system would wait for what the rest of the host has
+    /// written meanwhile, in the downtime.
+    fn make_durable(&self) -> Result<()> {
+        let copy = &self.files.copy;
+        let touched = &self.files.tally.touched;
+        let mut touched = touched.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.files.known.is_synced || touched.len() > SYNCED_SINGLY {
+            return copy.sync();
+        }
+        // A directory may be there twice, and a link is durable with its directory.
+        touched.sort_unstable();
+        touched.dedup();
+        on_two_threads(&touched, |path, _| copy.sync_entry(path))
     }
 
     /// Removes from the copy what the source does not have, or has as something else.

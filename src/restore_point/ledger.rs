@@ -69,8 +69,20 @@ enum Line {
     },
     /// What was known of this file is void.
     Void { void: String },
-    /// The lines after it are of a pass under this boot of the host.
+    /// All that was written to the copy before this line is on disk.
+    Synced { synced: bool },
+    /// The lines after it are of a pass under this boot of the host. The last: its field may be
+    /// missing, so it takes whatever is none of the others.
     Pass { boot: Option<String> },
+}
+
+/// What earlier passes of this boot left.
+#[derive(Default)]
+pub(super) struct Known {
+    /// What they read, by path.
+    pub records: HashMap<String, Record>,
+    /// Whether all that they wrote is on disk.
+    pub is_synced: bool,
 }
 
 /// The open file, for one pass.
@@ -82,7 +94,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Opens it, creating it when missing, and reads what earlier passes of this boot wrote.
-    pub(super) fn open(path: &Path) -> Result<(Self, HashMap<String, Record>), RestorePointError> {
+    pub(super) fn open(path: &Path) -> Result<(Self, Known), RestorePointError> {
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -95,7 +107,7 @@ impl Ledger {
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(io_at("read", path))?;
         let boot = boot_id();
-        let known = boot.as_deref().map(|boot| records(&text, boot)).unwrap_or_default();
+        let known = boot.as_deref().map(|boot| known(&text, boot)).unwrap_or_default();
         file.seek(SeekFrom::End(0)).map_err(io_at("seek in", path))?;
         let mut head = if text.last().is_some_and(|last| *last != b'\n') {
             // A pass that was killed left half a line.
@@ -137,6 +149,11 @@ impl Ledger {
         self.append(&Line::Void { void: path.to_owned() })
     }
 
+    /// Notes that all of the copy is on disk; the pass is over.
+    pub(super) fn synced(&self) -> Result<(), RestorePointError> {
+        self.append(&Line::Synced { synced: true })
+    }
+
     fn append(&self, text: &Line) -> Result<(), RestorePointError> {
         let text = line(text)?;
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
@@ -163,22 +180,25 @@ fn line(line: &Line) -> Result<String, RestorePointError> {
 }
 
 /// The last line about each file, of those that passes under this boot wrote.
-fn records(text: &[u8], boot: &str) -> HashMap<String, Record> {
-    let mut records = HashMap::new();
+fn known(text: &[u8], boot: &str) -> Known {
+    let mut known = Known::default();
     let mut is_ours = false;
-    for text in text.split(|byte| *byte == b'\n') {
-        match serde_json::from_slice(text) {
+    for text in text.split(|byte| *byte == b'\n').filter(|text| !text.is_empty()) {
+        let line = serde_json::from_slice(text);
+        // A pass that was begun may have changed the copy before its first line about a file.
+        known.is_synced = is_ours && matches!(line, Ok(Line::Synced { synced: true }));
+        match line {
             Ok(Line::File { path, size, mtime_ns, ctime_ns, ino, is_at_rest, pieces })
                 if is_ours =>
             {
                 if let Some(pieces) = Pieces::from_hex(&pieces) {
                     let record = Record { size, mtime_ns, ctime_ns, ino, is_at_rest, pieces };
-                    records.insert(path, record);
+                    known.records.insert(path, record);
                 }
             }
-            Ok(Line::File { .. }) => {}
+            Ok(Line::File { .. } | Line::Synced { .. }) => {}
             Ok(Line::Void { void }) => {
-                records.remove(&void);
+                known.records.remove(&void);
             }
             Ok(Line::Pass { boot: Some(of) }) => is_ours = of == boot,
             Ok(Line::Pass { boot: None }) => is_ours = false,
@@ -186,7 +206,7 @@ fn records(text: &[u8], boot: &str) -> HashMap<String, Record> {
             Err(_) => {}
         }
     }
-    records
+    known
 }
 
 /// Which boot of the host this is; none where the system does not say, and then no pass trusts
@@ -227,15 +247,32 @@ mod tests {
         };
         let pass = |boot: &str| line(&Line::Pass { boot: Some(boot.into()) }).unwrap();
         let text = [pass("a"), file("old", 1), pass("b"), file("x", 1), file("x", 2)].concat();
-        let whole = records(text.as_bytes(), "b");
+        let whole = known(text.as_bytes(), "b").records;
         assert_eq!(whole.len(), 1);
         assert_eq!(whole["x"].size, 2);
         for length in 0..text.len() {
-            let torn = records(&text.as_bytes()[..length], "b");
+            let torn = known(&text.as_bytes()[..length], "b").records;
             assert!(torn.keys().all(|path| path == "x"), "torn at {length}");
         }
-        assert!(records(text.as_bytes(), "c").is_empty());
+        assert!(known(text.as_bytes(), "c").records.is_empty());
         let void = text + &line(&Line::Void { void: "x".into() }).unwrap();
-        assert!(records(void.as_bytes(), "b").is_empty());
+        assert!(known(void.as_bytes(), "b").records.is_empty());
+    }
+
+    #[test]
+    fn a_copy_counts_as_synced_until_another_pass_begins_or_the_host_is_booted() {
+        let pass = |boot: &str| line(&Line::Pass { boot: Some(boot.into()) }).unwrap();
+        let void = line(&Line::Void { void: "x".into() }).unwrap();
+        let synced = line(&Line::Synced { synced: true }).unwrap();
+        let is_synced =
+            |lines: &[&str], boot: &str| known(lines.concat().as_bytes(), boot).is_synced;
+        let a = pass("a");
+        assert!(is_synced(&[&a, &void, &synced], "a"));
+        assert!(!is_synced(&[&a, &void, &synced], "b"), "after a reboot");
+        assert!(!is_synced(&[&a, &void, &synced, &a], "a"), "in the next pass");
+        assert!(!is_synced(&[&a, &void, &synced, &void], "a"), "written to again");
+        assert!(!is_synced(&[&a, &void], "a"), "never");
+        assert!(!is_synced(&[&a, &synced[..synced.len() - 3]], "a"), "torn");
+        assert!(!is_synced(&[], "a"));
     }
 }

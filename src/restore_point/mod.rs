@@ -28,7 +28,9 @@
 //! nothing, since the page cache that was read is gone. Whatever does not count as read is read
 //! whole and written where it differs: in pieces of 64 KiB, whose checksums the first pass
 //! noted, so that the copy need not be read for it. So the second pass writes what changed, and
-//! reads the files in which something changed; a file of PostgreSQL has 1 GiB at most.
+//! reads the files in which something changed; a file of PostgreSQL has 1 GiB at most. It syncs
+//! what it wrote, file by file, where the pass before it ended with all of the copy on disk:
+//! what the rest of the host writes is not waited for.
 //!
 //! Kept: contents, names, owners, modes, modification times, symbolic links, empty directories.
 //! Not kept: hard links (each name becomes a file), extended attributes, holes.

@@ -18,12 +18,19 @@ pub(super) const PIECE_BYTES: usize = 64 * 1024;
 pub(super) struct Pieces(Vec<[u8; 32]>);
 
 impl Pieces {
-    /// Adds the next piece; returns whether `known` has the same at its place.
-    pub(super) fn push(&mut self, piece: &[u8], known: Option<&Pieces>) -> bool {
+    /// Adds the next piece; returns whether `known` has the same at this offset of the file.
+    pub(super) fn push(&mut self, piece: &[u8], known: Option<&Pieces>, offset: u64) -> bool {
         let sha256 = <[u8; 32]>::from(Sha256::digest(piece));
-        let is_known = known.and_then(|known| known.0.get(self.0.len())) == Some(&sha256);
+        let index = usize::try_from(offset / PIECE_BYTES as u64).unwrap_or(usize::MAX);
+        let is_known = known.and_then(|known| known.0.get(index)) == Some(&sha256);
         self.0.push(sha256);
         is_known
+    }
+
+    /// The pieces of this part of a file and of the one after it.
+    pub(super) fn followed_by(mut self, mut next: Self) -> Self {
+        self.0.append(&mut next.0);
+        self
     }
 
     /// Hex, of the whole file.
@@ -81,13 +88,17 @@ mod tests {
     fn pieces_survive_being_written_down() {
         let mut pieces = Pieces::default();
         for piece in [&b"first"[..], b"second", b""] {
-            assert!(!pieces.push(piece, None));
+            assert!(!pieces.push(piece, None, 0));
         }
         let read = Pieces::from_hex(&pieces.to_hex());
         assert_eq!(read.as_ref(), Some(&pieces));
         let mut again = Pieces::default();
-        assert!(again.push(b"first", read.as_ref()));
-        assert!(!again.push(b"secund", read.as_ref()));
+        let second = PIECE_BYTES as u64;
+        assert!(again.push(b"first", read.as_ref(), 0));
+        assert!(!again.push(b"secund", read.as_ref(), second));
+        let mut part = Pieces::default();
+        assert!(part.push(b"second", read.as_ref(), second), "it is found at its offset");
+        assert!(!part.push(b"second", read.as_ref(), 0));
         assert_ne!(again.checksum(), pieces.checksum());
         for wrong in ["0", "0g", "00", &pieces.to_hex()[1..]] {
             assert_eq!(Pieces::from_hex(wrong), None, "{wrong}");

@@ -276,10 +276,22 @@ impl Tree {
         }
     }
 
-    /// Gives a directory its owner, mode and time.
-    pub(super) fn dress_directory(&self, relative: &str, stamp: &Stamp) -> Result<()> {
+    /// Gives a directory its owner, mode and time; returns whether it had others.
+    pub(super) fn dress_directory(&self, relative: &str, stamp: &Stamp) -> Result<bool> {
         let dressed = self.directory(relative).and_then(|directory| dress(directory, stamp));
         dressed.map_err(io_at("set owner and mode of", &self.at(relative)))
+    }
+
+    /// Makes one file or directory durable, and reports an earlier write to it that failed
+    /// (fsync(2)).
+    pub(super) fn sync_entry(&self, relative: &str) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let opened = match relative.is_empty() {
+            true => self.directory(relative).map(File::from),
+            false => self.open_in(relative, flags),
+        };
+        let synced = opened.and_then(|file| rustix::fs::fsync(&file));
+        synced.map_err(io_at("sync", &self.at(relative)))
     }
 
     /// Makes durable all that was written to the file system.
@@ -313,8 +325,8 @@ impl Tree {
     }
 }
 
-/// Gives an open file or directory its owner, mode and time.
-pub(super) fn dress(file: impl AsFd, stamp: &Stamp) -> rustix::io::Result<()> {
+/// Gives an open file or directory its owner, mode and time; returns whether it had others.
+pub(super) fn dress(file: impl AsFd, stamp: &Stamp) -> rustix::io::Result<bool> {
     let now = Stamp::of(&rustix::fs::fstat(&file)?);
     let reowned = (now.uid, now.gid) != (stamp.uid, stamp.gid);
     if reowned {
@@ -328,7 +340,7 @@ pub(super) fn dress(file: impl AsFd, stamp: &Stamp) -> rustix::io::Result<()> {
     if now.mtime_ns != stamp.mtime_ns {
         rustix::fs::futimens(&file, &stamp.times())?;
     }
-    Ok(())
+    Ok(reowned || now.mode != stamp.mode || now.mtime_ns != stamp.mtime_ns)
 }
 
 #[allow(clippy::unnecessary_cast)]

@@ -1,6 +1,7 @@
 //! Whatever happens before, during and between the passes, the copy is the directory.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -88,6 +89,29 @@ fn a_directory_at_rest_is_copied_exactly_and_only_what_changed_since_is_read_aga
     assert_eq!(third.files_copied, 1 + u64::from(third.bytes_shared > 0));
     assert!(third.bytes_copied <= 65_536, "one piece of the file: {third:?}");
     quiet.assert_exact("one byte was changed behind its modification time");
+}
+
+#[test]
+fn a_large_file_is_exact_and_only_where_it_changed_is_it_written() {
+    const SIZE: u64 = (70 << 20) + 5000;
+    let world = world();
+    let path = world.source().join("base/1/16384");
+    fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+    let file = File::create(&path).expect("a file");
+    file.set_len(SIZE).expect("a large one");
+    until_at_rest();
+    world.pre_copy();
+    for place in [0, SIZE / 2 - 1, SIZE / 2 + 300_000, SIZE - 1] {
+        file.write_all_at(b"x", place).expect("a change");
+    }
+    let second = world.finish();
+    world.assert_exact("changed in four places");
+    if second.bytes_shared == 0 {
+        assert_eq!((second.bytes_copied, second.files_copied), (3 * 65_536 + 5000, 1));
+    }
+    file.set_len(SIZE / 2 + 1).expect("cut");
+    world.finish();
+    world.assert_exact("cut in its second half");
 }
 
 #[test]

@@ -132,6 +132,16 @@ impl World {
     }
 
     pub(super) fn run_container(&self, tag: &str) {
+        self.make_container(&["run", "--detach"], &self.name, tag);
+    }
+
+    /// A container of another version beside the running one, created and never started, as an
+    /// operator prepares it by hand.
+    pub fn create_beside(&self, name: &str, tag: &str) {
+        self.make_container(&["create"], name, tag);
+    }
+
+    fn make_container(&self, how: &[&str], name: &str, tag: &str) {
         let mut environment = BTreeMap::from([
             ("POSTGRES_HOST".to_owned(), "localhost".to_owned()),
             ("POSTGRES_PORT".to_owned(), "5432".to_owned()),
@@ -143,7 +153,7 @@ impl World {
         ]);
         environment.extend(self.environment.clone());
         let mut command = Command::new("docker");
-        command.args(["run", "--detach", "--name", &self.name, "--restart", "unless-stopped"]);
+        command.args(how).args(["--name", name, "--restart", "unless-stopped"]);
         command.args(["--label", &format!("{LABEL}={}", self.id)]);
         command.args(["--publish", &format!("127.0.0.1:{}:80", self.port)]);
         command.args(["--volume", &format!("{}:/var/lib/payram", self.data_dir().display())]);

@@ -245,3 +245,27 @@ async fn a_command_that_does_not_end_is_judged_by_what_is_seen_after_it() {
     });
     settle(&engine, "c", &names(&["core"]), Aim::Stop, IMPATIENT).await.expect("seen stopped");
 }
+
+#[tokio::test]
+async fn programs_that_are_said_to_be_stopped_are_looked_at_and_others_are_not_believed() {
+    let said = |text: &'static str| FakeEngine::supervised(move |_| Answer::Ended(0, text.into()));
+    let asked = names(&["core", "jobs:one"]);
+    let engine = said("core: stopped\njobs:one: stopped\n");
+    assert_eq!(ask_to_stop(&engine, "c", &asked).await, Ok(true));
+    for text in [
+        "core: stopped\n",
+        "core: stopped\njobs:one: ERROR (not running)\n",
+        "core: stopped\njobs:two: stopped\n",
+        "unix:///var/run/supervisor.sock refused connection\n",
+        "",
+    ] {
+        let engine = said(text);
+        assert_eq!(ask_to_stop(&engine, "c", &asked).await, Ok(false), "{text}");
+    }
+
+    let (engine, states) = supervisord(&[("core", "STOPPED"), ("jobs:one", "STOPPING")], "", "");
+    assert_eq!(are_stopped(&engine, "c", &asked).await, Ok(false), "one still ends");
+    states.lock().expect("not poisoned").insert("jobs:one".into(), "STOPPED".into());
+    assert_eq!(are_stopped(&engine, "c", &asked).await, Ok(true));
+    assert_eq!(are_stopped(&engine, "c", &names(&["other"])).await, Ok(false), "it is unknown");
+}

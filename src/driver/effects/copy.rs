@@ -46,6 +46,9 @@ impl Effects<'_> {
         if !source.join("PG_VERSION").is_file() {
             return dump(format!("{} can't be reached from this host", source.display()));
         }
+        // What the server would write to its files in the next minutes is in the first pass then,
+        // and not in the one that is downtime.
+        self.checkpoint(&Runner::new(self.engine, old, &target)).await;
         let copy = self.copy_path(&source);
         let progress = self.progress.clone();
         let (from, to) = (source.clone(), copy.clone());
@@ -98,6 +101,15 @@ impl Effects<'_> {
                         )
                     })
                     .await?;
+                self.say(&format!(
+                    "restore point: wrote {} bytes to {} of {} files, {} bytes compared, {} entries removed",
+                    report.bytes_copied,
+                    report.files_copied,
+                    report.files,
+                    report.bytes_compared,
+                    report.files_removed
+                ))
+                .await;
                 for note in &report.notes {
                     self.say(&format!("restore point: {note}")).await;
                 }

@@ -10,18 +10,18 @@ use super::{Effects, HOP_LABEL, done, fail};
 use crate::app::supervisor;
 use crate::clock::Timestamp;
 use crate::config::BackupProof;
-use crate::database::{self, Access, FullProof, Runner};
+use crate::database::{self, FullProof, Runner};
 use crate::driver::Progress;
 use crate::driver::narrate::short;
-use crate::driver::prepare::SavedSpec;
+use crate::driver::prepare::{SavedSpec, prune_specs};
 use crate::engine::spec::SpecInputs;
 use crate::engine::{parity, spec};
 use crate::error::Trouble;
-use crate::machine::facts::{Backup, Copy, NextContainer, Programs, Proof, PulledImage, Quiesced};
+use crate::machine::facts::{Backup, NextContainer, Programs, Proof, PulledImage};
 use crate::machine::failure::{Failure, FailureCode};
 use crate::machine::{Fact, Known};
 
-/// How long rows may be counted while the application is silent.
+/// How long rows may be counted before the way back is chosen.
 pub(super) const FINGERPRINT_BUDGET: Duration = Duration::from_secs(5);
 
 /// How long `pg_restore --list` may take.
@@ -260,40 +260,6 @@ impl Effects<'_> {
         Ok(Fact::Programs(Programs { running, last_answer_ms }))
     }
 
-    pub(super) async fn quiesce(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        let Some(programs) = known.programs.cloned() else {
-            return fail(FailureCode::SupervisorctlFailed, "the programs were never noted");
-        };
-        let container = self.inspect_present(&known.hop.old.id, "old").await?;
-        if !is_running(&container) {
-            // It ended by itself between two steps; what it held can't be asked any more.
-            let last_answer_ms = programs.last_answer_ms;
-            return Ok(Fact::Quiesced(Quiesced { programs, fingerprint: None, last_answer_ms }));
-        }
-        let answers = self.answers(&container).await;
-        let last_answer_ms =
-            if answers { Some(Timestamp::now().millis()) } else { programs.last_answer_ms };
-        if !programs.running.is_empty() {
-            supervisor::stop(self.engine, &known.hop.old.id, &programs.running).await?;
-        }
-        let target = self.database(known)?;
-        let runner = Runner::new(self.engine, &known.hop.old.id, &target);
-        let fingerprint = match database::fingerprint(&runner, FINGERPRINT_BUDGET).await {
-            Ok(fingerprint) => Some(fingerprint),
-            Err(failure) => {
-                self.say(&format!("the database was not fingerprinted: {failure}")).await;
-                None
-            }
-        };
-        if let Some(Copy::Dump { path, .. }) = known.copy
-            && target.access == Access::InContainer
-        {
-            // Its server ends with the container: now is the last moment (I6).
-            self.dump_restore_point(known, Path::new(path)).await?;
-        }
-        Ok(Fact::Quiesced(Quiesced { programs, fingerprint, last_answer_ms }))
-    }
-
     pub(super) async fn stop_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         self.stop(self.old(known)).await?;
         done()
@@ -363,6 +329,9 @@ impl Effects<'_> {
         let pruned = database::retention(&self.settings.backup_dir, keep, &protected)?;
         for path in pruned {
             self.say(&format!("pruned backup {}", path.display())).await;
+        }
+        for path in prune_specs(&self.settings.state_dir, &self.at.job.id)? {
+            self.say(&format!("removed {}, which no way back needs", path.display())).await;
         }
         self.say(&format!("{} serves as {}", short(next.id), known.hop.old.name)).await;
         done()

@@ -12,6 +12,7 @@ mod copy;
 mod forward;
 mod gate;
 mod redact;
+mod silence;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +98,7 @@ impl Effects<'_> {
     async fn wait_for_engine(&self) {
         let deadline = tokio::time::Instant::now() + ENGINE_RETURNS_WITHIN;
         let mut said = false;
-        while let Err(error @ EngineError::Unreachable { .. }) = self.engine.facts().await {
+        while let Err(error @ EngineError::Unreachable { .. }) = self.engine.reach().await {
             if tokio::time::Instant::now() >= deadline {
                 return;
             }

@@ -245,7 +245,7 @@ impl Http {
     }
 
     /// Asks the engine for its newest API version (`GET /_ping`, header `Api-Version`).
-    async fn negotiate(&self) -> Result<ApiVersion, EngineError> {
+    pub(super) async fn negotiate(&self) -> Result<ApiVersion, EngineError> {
         let call = Call::new(Method::GET, &[], "agree on an API version", self.deadlines.read);
         let mut url = self.endpoint.base.clone();
         url.path_segments_mut()

@@ -164,6 +164,11 @@ impl Engine for Docker {
         })
     }
 
+    /// By `/_ping`: what `facts` asks makes the engine count its containers and images.
+    async fn reach(&self) -> Result<(), EngineError> {
+        self.http.negotiate().await.map(drop)
+    }
+
     async fn containers(&self, label: Option<&str>) -> Result<Vec<ContainerSummary>, EngineError> {
         let mut call = self.read(&["containers", "json"], "list containers").query("all", "1");
         if let Some(label) = label {
