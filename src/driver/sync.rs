@@ -54,7 +54,9 @@ impl Driver {
     }
 
     async fn what_serves(&self, job: &JobRecord) -> Result<Result<Found, String>, RecoverError> {
-        let found = match container::find(self.engine.as_ref(), &self.settings, None).await {
+        // By the name that the last upgrade knew, as everything else about it.
+        let name = Some(job.body.container_name.as_str());
+        let found = match container::find(self.engine.as_ref(), &self.settings, name).await {
             Ok(found) => found,
             Err(failure) => return Ok(Err(failure.message)),
         };

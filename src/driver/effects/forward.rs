@@ -317,6 +317,16 @@ impl Effects<'_> {
         if was_started(&container) {
             return done();
         }
+        if let Some(Copy::Directory { copy, .. }) = known.copy
+            && !Path::new(copy).is_dir()
+        {
+            return fail(
+                FailureCode::RestorePointFailed,
+                format!(
+                    "the {next} is not started: the copy of the database {copy}, by which a failed version is taken back, is gone"
+                ),
+            );
+        }
         self.start(next, self.old(known)).await?;
         done()
     }
@@ -351,6 +361,12 @@ impl Effects<'_> {
                         "the {old} is kept: the {next} does not run, it is {}",
                         container["State"]["Status"]
                     ),
+                );
+            }
+            if !self.answers(&container).await {
+                return fail(
+                    FailureCode::HealthcheckFailed,
+                    format!("the {old} is kept: the {next} does not answer"),
                 );
             }
             self.remove(old).await?;
