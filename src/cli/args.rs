@@ -153,7 +153,7 @@ pub(super) struct Cancel {
 }
 
 /// Of `recover`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Recover {
     /// Put the database back as it was before the failed version changed it, which is kept aside
     #[arg(long)]

@@ -42,7 +42,7 @@ pub(super) async fn clear(
     }
     if !is_agreed {
         let consent = ask::on_terminal(context, out, "\nDo it?", |out| {
-            writeln!(out, "{}", recover::sentence(&decision))
+            writeln!(out, "{}", recover::sentence(&decision.message))
         })?;
         if consent == Consent::Declined {
             return Ok(Exit::Done);

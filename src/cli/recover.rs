@@ -12,12 +12,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::answers::{self, Job};
+use super::answers::{self, Job, LogLine};
 use super::args::Recover;
 use super::ask::{self, Consent};
 use super::client::{ClientError, Ways};
-use super::follow::{self, Until, Watched};
-use super::progress::{Changes, Display, Lines};
+use super::follow::{self, Snapshot, Until, Watched};
+use super::progress::{Display, Lines};
+use super::screen::clean;
 use super::{Context, Exit, Problem, Reading, document, render};
 use crate::config::Settings;
 use crate::driver::{self, Driver, JobView, Progress, StateLock};
@@ -33,23 +34,45 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 #[serde(rename_all = "camelCase")]
 pub(super) struct Decision {
     pub(super) success: bool,
-    message: String,
+    pub(super) message: String,
     action: String,
     #[serde(default)]
     code: String,
+    #[serde(default)]
+    seen: Vec<String>,
     #[serde(default)]
     refusals: Vec<String>,
 }
 
 impl Decision {
+    fn read(raw: &Value) -> Result<Self, Problem> {
+        Ok(answers::read("/upgrade/recover", raw)?)
+    }
+
     /// Whether something is to be done that goes on after the answer.
     fn is_a_way(&self) -> bool {
-        ["wait", "rollback", "restore_database", "tidy"].contains(&self.action.as_str())
+        self.success
+            && ["wait", "resume", "rollback", "restore_database"].contains(&self.action.as_str())
+    }
+
+    /// Whether going back is what was asked for.
+    fn goes_back(&self) -> bool {
+        ["rollback", "restore_database"].contains(&self.action.as_str())
     }
 
     pub(super) fn changes_something(&self) -> bool {
-        self.success
-            && (self.is_a_way() || ["start", "clear_quarantine"].contains(&self.action.as_str()))
+        let acts = ["start", "tidy", "clear_quarantine"].contains(&self.action.as_str());
+        self.is_a_way() || self.success && acts
+    }
+
+    /// How a command ends that got no further than this answer.
+    fn exit(&self) -> Exit {
+        match self.success {
+            true => Exit::Done,
+            // A person must decide; anything else was tried, or could not even be looked at.
+            false if self.action == "refused" => Exit::NeedsOperator,
+            false => Exit::Failed,
+        }
     }
 }
 
@@ -80,65 +103,124 @@ pub(super) async fn recover(
         }
         Err(error) => return Err(error.into()),
     };
-    let decision: Decision = answers::read("/upgrade/recover", &raw)?;
-    if asked.dry_run || !decision.changes_something() {
-        show(context, &decision, &raw, asked.dry_run, out)?;
-        return Ok(match (decision.success, decision.action.as_str()) {
-            (true, _) => Exit::Done,
-            (false, _) => Exit::NeedsOperator,
-        });
+    let plan = Decision::read(&raw)?;
+    if asked.dry_run || !plan.changes_something() {
+        show(context, &plan, &raw, asked.dry_run, out)?;
+        return Ok(plan.exit());
     }
     if !asked.yes {
-        let consent = ask::on_terminal(context, out, "\nDo it?", |out| {
-            writeln!(out, "{}", sentence(&decision))
-        })?;
+        let consent = ask::on_terminal(context, out, "\nDo it?", |out| explain(&plan, out))?;
         if consent == Consent::Declined {
             return Ok(Exit::Done);
         }
     } else if context.reading != Reading::Json {
-        writeln!(out, "{}", sentence(&decision))?;
+        explain(&plan, out)?;
     }
-    let ended = match hand {
-        Hand::Daemon => {
-            let raw = ask_daemon(context, asked, false).await?;
-            if !decision.is_a_way() {
-                return finished(context, &raw, out);
-            }
-            watch(context, out).await?
-        }
-        Hand::Own(own) => {
-            let raw = decide(&own, asked, false).await?;
-            if !decision.is_a_way() {
-                return finished(context, &raw, out);
-            }
-            Some(own.run(context, out).await?)
-        }
+    let raw = match &hand {
+        Hand::Daemon => ask_daemon(context, asked, false).await?,
+        Hand::Own(own) => decide(own, asked, false).await?,
     };
-    let Some(job) = ended else { return Ok(Exit::Interrupted) };
+    // The world may have changed since the question: what is done is what is said now.
+    let done = Decision::read(&raw)?;
+    if !done.is_a_way() {
+        show(context, &done, &raw, false, out)?;
+        return Ok(done.exit());
+    }
+    let ended = match &hand {
+        Hand::Daemon => watch(context, out).await?,
+        Hand::Own(own) => Some(own.run(context, out).await?),
+    };
+    let Some((job, job_raw)) = ended else { return Ok(Exit::Interrupted) };
+    // How it is now, whatever the journal says of the way.
+    let nothing = Recover { dry_run: true, restore_database: false, ..asked.clone() };
+    let mut after = match &hand {
+        Hand::Daemon => ask_daemon(context, &nothing, true).await?,
+        Hand::Own(own) => decide(own, &nothing, true).await?,
+    };
+    // It ended without a container of its own to start: the one that was there is started.
+    if Decision::read(&after)?.action == "start" {
+        after = match &hand {
+            Hand::Daemon => ask_daemon(context, &nothing, false).await?,
+            Hand::Own(own) => decide(own, &nothing, false).await?,
+        };
+    }
+    conclude(context, out, Ended { done, raw, job, job_raw, after })
+}
+
+/// A recovery that went its way.
+struct Ended {
+    done: Decision,
+    raw: Value,
+    job: Job,
+    job_raw: Value,
+    after: Value,
+}
+
+fn conclude(context: &Context, out: &mut dyn Write, ended: Ended) -> Result<Exit, Problem> {
+    let Ended { done, mut raw, job, job_raw, after } = ended;
+    let mut now = Decision::read(&after)?;
+    let exit = match job.exit() {
+        // It came to rest, and not where it should serve.
+        Exit::Done | Exit::RolledBack if !now.success => Exit::NeedsOperator,
+        // Going back is what was asked for: the old version serves, and it is done.
+        Exit::RolledBack if done.goes_back() => Exit::Done,
+        other => other,
+    };
+    if exit == Exit::NeedsOperator && now.refusals.is_empty() {
+        now.refusals.push("when the cause is mended: payram-updater recover".to_owned());
+    }
     if context.reading != Reading::Json {
         render::closing(out, context.screen, &job)?;
+        if exit == Exit::NeedsOperator || now.action == "start" {
+            writeln!(out, "{}", sentence(&now.message))?;
+            for refusal in &now.refusals {
+                writeln!(out, "  {refusal}")?;
+            }
+        }
+        return Ok(exit);
     }
-    // Going back is what was asked for: the old version serves, and it is done.
-    Ok(match job.exit() {
-        Exit::RolledBack => Exit::Done,
-        other => other,
-    })
+    let is_well = matches!(exit, Exit::Done | Exit::RolledBack);
+    raw["success"] = json!(is_well);
+    let then = match now.action.as_str() {
+        "start" => format!("; {}", now.message),
+        _ => String::new(),
+    };
+    raw["message"] = json!(format!("{}; how it ended: {}{then}", done.message, job.message));
+    raw["code"] = json!(job.failure_code);
+    if !is_well {
+        raw["refusals"] = json!([now.message]);
+        let ways = now.refusals.iter().map(|way| json!(way));
+        if let Some(refusals) = raw["refusals"].as_array_mut() {
+            refusals.extend(ways);
+        }
+    }
+    raw["job"] = job_raw;
+    document(out, &raw)?;
+    Ok(exit)
 }
 
 /// `sync`
 pub(super) async fn sync(context: &Context, out: &mut dyn Write) -> Result<Exit, Problem> {
     let raw = context.client.post("/upgrade/sync", &json!({}), Ways::SocketOnly).await?;
-    let decision: Decision = answers::read("/upgrade/sync", &raw)?;
+    let decision = Decision::read(&raw)?;
     show(context, &decision, &raw, false, out)?;
     Ok(if decision.success { Exit::Done } else { Exit::Failed })
 }
 
-pub(super) fn sentence(decision: &Decision) -> String {
-    let mut text = decision.message.clone();
+pub(super) fn sentence(text: &str) -> String {
+    let mut text = text.to_owned();
     if let Some(first) = text.get(..1).map(str::to_uppercase) {
         text.replace_range(..1, &first);
     }
     text + "."
+}
+
+/// What is seen, then what will be done and why.
+fn explain(decision: &Decision, out: &mut dyn Write) -> std::io::Result<()> {
+    for seen in &decision.seen {
+        writeln!(out, "Seen: {}", clean(seen))?;
+    }
+    writeln!(out, "{}", clean(&sentence(&decision.message)))
 }
 
 pub(super) fn show(
@@ -152,9 +234,9 @@ pub(super) fn show(
         document(out, raw)?;
         return Ok(());
     }
-    writeln!(out, "{}", sentence(decision))?;
+    explain(decision, out)?;
     for refusal in &decision.refusals {
-        writeln!(out, "  {refusal}")?;
+        writeln!(out, "  {}", clean(refusal))?;
     }
     if !decision.code.is_empty() {
         writeln!(out, "  Code: {}", decision.code)?;
@@ -163,13 +245,6 @@ pub(super) fn show(
         writeln!(out, "Nothing was changed.")?;
     }
     Ok(())
-}
-
-fn finished(context: &Context, raw: &Value, out: &mut dyn Write) -> Result<Exit, Problem> {
-    if context.reading == Reading::Json {
-        document(out, raw)?;
-    }
-    Ok(Exit::Done)
 }
 
 async fn ask_daemon(
@@ -182,15 +257,32 @@ async fn ask_daemon(
 }
 
 /// Shows the job until it ends; none when the operator stopped watching.
-async fn watch(context: &Context, out: &mut dyn Write) -> Result<Option<Job>, Problem> {
+async fn watch(context: &Context, out: &mut dyn Write) -> Result<Option<(Job, Value)>, Problem> {
     let mut observer: Box<dyn follow::Observer + '_> = match context.reading {
         Reading::Person => Box::new(Display::new(context.screen)),
-        Reading::Json => Box::new(Changes::new(out)),
+        Reading::Json => Box::new(Silent),
         Reading::Text => Box::new(Lines { out }),
     };
     match follow::follow(&context.client, Until::LastEnded, observer.as_mut()).await? {
-        Watched::Ended(ended) => Ok(Some(ended.job)),
+        Watched::Ended(ended) => Ok(Some((ended.job, ended.raw))),
         Watched::Interrupted => Ok(None),
+    }
+}
+
+/// Shows nothing: a program reads one document at the end.
+struct Silent;
+
+impl follow::Observer for Silent {
+    fn lines(&mut self, _: &str, _: &[LogLine]) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn state(&mut self, _: &Snapshot) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn notice(&mut self, _: &str) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -199,7 +291,10 @@ pub(super) async fn own_driver(unreachable: ClientError) -> Result<Own, Problem>
     let failed = |code: &'static str| {
         move |error: &dyn std::fmt::Display| Problem::stopped(Exit::Failed, code, error.to_string())
     };
-    let Ok((settings, _)) = Settings::load() else { return Err(unreachable.into()) };
+    let (settings, _) = Settings::load().map_err(|error| {
+        let message = format!("{unreachable}; nor can it be done without the daemon: {error}");
+        Problem::stopped(Exit::Unreachable, "DAEMON_UNREACHABLE", message)
+    })?;
     let settings = Arc::new(settings);
     let lock = StateLock::take(&settings.state_dir).map_err(|e| failed("STATE_LOCKED")(&e))?;
     let engine = Docker::connect(&settings.docker_bin, settings.docker_host.as_deref()).await;
@@ -222,7 +317,7 @@ async fn decide(own: &Own, asked: &Recover, is_dry: bool) -> Result<Value, Probl
 
 impl Own {
     /// Runs the way to its end, line by line, and answers how the job ended.
-    async fn run(&self, context: &Context, out: &mut dyn Write) -> Result<Job, Problem> {
+    async fn run(&self, context: &Context, out: &mut dyn Write) -> Result<(Job, Value), Problem> {
         let failed = |error: crate::journal::JournalError| {
             Problem::stopped(Exit::Failed, "JOURNAL_ERROR", error.to_string())
         };
@@ -251,9 +346,6 @@ impl Own {
         let job = self.reader.last_executed_job().map_err(failed)?;
         let view = job.map(|job| JobView::of(&job, Progress::default())).unwrap_or_default();
         let raw = serde_json::to_value(&view).unwrap_or_default();
-        if context.reading == Reading::Json {
-            document(out, &raw)?;
-        }
-        Ok(answers::read("/upgrade/status", &raw)?)
+        Ok((answers::read("/upgrade/status", &raw)?, raw))
     }
 }

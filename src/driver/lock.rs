@@ -2,7 +2,8 @@
 //!
 //! An advisory lock (`flock`) on `STATE_DIR/lock`; the kernel gives it back when its holder
 //! ends, however it ends, so it can't be left behind by a crash or a reboot. The file names
-//! its holder for the message that a second one gets.
+//! its holder for the message that a second one gets: process, command, and the boot that it
+//! belongs to, by which a name left from before a reboot is told from a living one.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -18,11 +19,11 @@ pub struct StateLock {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Somebody else has it.
-    #[error("another payram-updater ({holder}) works on {}; stop it, or use its commands", directory.display())]
+    #[error("another payram-updater ({holder}) works on {}: only one may at a time, and nothing was changed. Wait until it has ended, or ask it: payram-updater status", directory.display())]
     Held {
         /// The state directory.
         directory: PathBuf,
-        /// What it wrote about itself: `pid 1234, uid 0, boot 6a3c…`.
+        /// What it wrote about itself: `pid 1234, recover, boot 0c9f…`.
         holder: String,
     },
     /// The file can't be made or locked.
@@ -56,7 +57,7 @@ impl StateLock {
             Ok(()) => {
                 file.set_len(0).map_err(io)?;
                 file.rewind().map_err(io)?;
-                writeln!(file, "{}", this_process()).map_err(io)?;
+                writeln!(file, "{}", owner()).map_err(io)?;
                 Ok(Self { _file: file })
             }
             Err(TryLockError::WouldBlock) => {
@@ -64,6 +65,10 @@ impl StateLock {
                 let _ = file.read_to_string(&mut holder);
                 let holder = match holder.trim() {
                     "" => "unknown".to_owned(),
+                    // Its writer died with that boot; the holder has not named itself yet.
+                    named if !boot().is_empty() && !named.ends_with(&boot()) => {
+                        format!("unknown; before the last boot: {named}")
+                    }
                     named => named.to_owned(),
                 };
                 Err(LockError::Held { directory: directory.to_owned(), holder })
@@ -73,15 +78,19 @@ impl StateLock {
     }
 }
 
-/// Who holds the lock, for whoever finds the file: a boot that is not the present one says at
-/// once that the holder is gone.
-fn this_process() -> String {
-    let holder = format!("pid {}, uid {}", std::process::id(), rustix::process::getuid().as_raw());
-    // proc(5): a new one at each boot.
-    match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
-        Ok(boot) => format!("{holder}, boot {}", boot.trim()),
-        Err(_not_linux) => holder,
-    }
+/// This process, for whoever finds the lock taken: `pid 1234, serve, boot 0c9f…`.
+fn owner() -> String {
+    let command = std::env::args().nth(1).filter(|word| word.chars().all(|c| c.is_alphanumeric()));
+    let command = command.unwrap_or_else(|| "serve".to_owned());
+    let boot = boot();
+    let boot = if boot.is_empty() { String::new() } else { format!(", boot {boot}") };
+    format!("pid {}, {command}{boot}", std::process::id())
+}
+
+/// Linux's name for this boot (random(4)); empty where there is none.
+fn boot() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
 }
 
 #[cfg(test)]
@@ -93,7 +102,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let first = StateLock::take(directory.path()).expect("free");
         let refused = StateLock::take(directory.path()).err().expect("held").to_string();
-        assert!(refused.contains(&format!("(pid {}, uid ", std::process::id())), "{refused}");
+        assert!(refused.contains(&format!("(pid {},", std::process::id())), "{refused}");
+        assert!(refused.contains(&boot()), "{refused}");
+        // A name that is left of another boot is no holder's.
+        std::fs::write(directory.path().join("lock"), "pid 7, serve, boot 0000").expect("written");
+        let refused = StateLock::take(directory.path()).err().expect("held").to_string();
+        assert!(refused.contains("unknown; before the last boot: pid 7"), "{refused}");
         drop(first);
         StateLock::take(directory.path()).expect("free again");
     }

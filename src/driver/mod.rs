@@ -33,7 +33,9 @@ use crate::machine::{Event, Fact, Forbidden, Machine, Outcome, Phase, Step};
 
 pub use lock::{LockError, StateLock};
 pub use narrate::{activity, closing_message, downtime_seconds};
-pub use recovery::{Consent, Decision, Remedy, Seen, World, decide, look};
+pub use recovery::{
+    Consent, CopySeen, Decision, Names, Remedy, Seen, Serving, Sight, Stranger, World, decide, look,
+};
 pub use view::JobView;
 
 use effects::Effects;
@@ -44,6 +46,15 @@ const GRACE_OF_LONG_STEPS: Duration = Duration::from_secs(5);
 
 /// Between attempts at a step whose outcome is unknown; grows with each.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long a container that `recover` started may take to answer; shorter than a command waits.
+const STARTS_WITHIN: Duration = Duration::from_secs(120);
+
+/// How long `recover` waits for the tidying that it asked for.
+const TIDIES_WITHIN: Duration = Duration::from_secs(60);
+
+/// Between two looks at what is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Before the journal is tried again after it could not be read or written.
 const JOURNAL_RETRY_PAUSE: Duration = Duration::from_secs(10);
@@ -93,6 +104,10 @@ pub struct Driver {
     released: watch::Sender<bool>,
     /// The job that was under way before this program began.
     found: Option<JobId>,
+    /// Whether that job is called off when it goes on (`recover` saw that it can't be finished).
+    turns_back: watch::Sender<bool>,
+    /// Whether [`Driver::run`] is there to be woken.
+    is_running: watch::Sender<bool>,
     _lock: StateLock,
 }
 
@@ -124,6 +139,8 @@ impl Driver {
             calling_off: Mutex::new(None),
             released: watch::Sender::new(released),
             found,
+            turns_back: watch::Sender::new(false),
+            is_running: watch::Sender::new(false),
             _lock: lock,
         })
     }
@@ -151,63 +168,149 @@ impl Driver {
     /// way back that is taken again becomes the active job and runs like any other.
     ///
     /// # Errors
-    /// When the journal or the engine can't be asked.
+    /// When the journal can't be used. An engine that can't be asked is an answer.
     pub async fn recover(&self, consent: Consent, is_dry: bool) -> Result<Decision, RecoverError> {
         let job = self.reader.last_executed_job()?;
-        let Some(job) = job else {
-            let world = World { old: Seen::Gone, next: Seen::Gone, serves: false };
-            return Ok(decide(None, world, consent));
-        };
         let engine = self.engine.as_ref();
-        let serves = self.serves(&job).await;
-        let world = look(engine, &job, serves).await?;
-        let decision = decide(Some(&job), world, consent);
-        if is_dry {
-            return Ok(decision);
-        }
+        let is_driven = self.is_driven();
+        let sight = match look(engine, &self.settings, job.as_ref(), is_driven).await {
+            Ok(sight) => sight,
+            Err(error) => return Ok(self.unseen(&error)),
+        };
+        let decision = decide(job.as_ref(), &sight, consent);
+        let (Some(job), false) = (job, is_dry) else { return Ok(decision) };
         let known = job.hop().map(|hop| hop.machine.state().known());
         match decision.remedy {
             Remedy::Nothing => {}
-            Remedy::GoOn | Remedy::Tidy => {
+            Remedy::GoOn => {
                 self.released.send_replace(true);
                 self.wake.notify_one();
+            }
+            Remedy::TurnBack => {
+                self.turns_back.send_replace(true);
+                self.released.send_replace(true);
+                self.wake.notify_one();
+            }
+            Remedy::Tidy => {
+                self.released.send_replace(true);
+                self.wake.notify_one();
+                self.wait_tidy().await?;
             }
             Remedy::TakeWayBack(event) => self.take_way_back(&job, event).await?,
             Remedy::StartOld => {
                 if let Some(known) = known {
-                    self.start_again(&job, &known.hop.old.id).await?;
+                    return self.start_again(&job, &known.hop.old.id, decision).await;
                 }
             }
             Remedy::StartNext => {
                 if let Some(next) = known.and_then(|known| known.next) {
-                    self.start_again(&job, &next.id).await?;
+                    return self.start_again(&job, &next.id, decision).await;
                 }
             }
         }
         Ok(decision)
     }
 
-    /// Starts a container that should run, with the intent journaled first (I3).
-    async fn start_again(&self, job: &JobRecord, id: &str) -> Result<(), RecoverError> {
+    /// Whether a job is being worked on now.
+    fn is_driven(&self) -> bool {
+        self.calling_off.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// The answer when the engine can't be asked: nothing is known, so nothing is done.
+    fn unseen(&self, error: &EngineError) -> Decision {
+        let failure = Failure::from(error);
+        let again = match error {
+            EngineError::Unreachable { .. } => "systemctl start docker && payram-updater recover",
+            EngineError::Unknown { .. }
+            | EngineError::Refused { .. }
+            | EngineError::Protocol { .. } => {
+                "payram-updater recover once more; if it stays: systemctl restart docker"
+            }
+        };
+        Decision::failed(
+            failure.code,
+            format!("container engine: {error}"),
+            "the container engine can't be asked, so that nothing is known of what serves: nothing is done",
+            again,
+        )
+    }
+
+    /// Starts a container that should run, with the intent journaled first (I3), and sees that
+    /// its application answers.
+    async fn start_again(
+        &self,
+        job: &JobRecord,
+        id: &str,
+        decision: Decision,
+    ) -> Result<Decision, RecoverError> {
         let (journal, job) = (Arc::clone(&self.journal), job.id.clone());
         let line = format!("recover: starting container {}", narrate::short(id));
         durable(move || journal.log(&job, None, &line)).await?;
-        Ok(self.engine.start(id).await?)
-    }
-
-    /// Whether the application behind one of the last hop's containers answers.
-    async fn serves(&self, job: &JobRecord) -> bool {
-        let Some(known) = job.hop().map(|hop| hop.machine.state().known()) else { return false };
-        let ids = [Some(known.hop.old.id.as_str()), known.next.map(|next| next.id.as_str())];
-        for id in ids.into_iter().flatten() {
-            if let Ok(Some(container)) = self.engine.inspect_container(id).await
-                && effects::is_running(&container)
-                && core::find_core(self.settings.core_base_url.as_ref(), &container).await.is_ok()
-            {
-                return true;
+        let docker = &self.settings.docker_bin;
+        let not_done = |failure: Failure, then: String| Decision {
+            success: false,
+            message: format!("{}; it did not serve: {}", decision.message, failure.message),
+            code: failure.code.to_string(),
+            refusals: vec![then],
+            ..decision.clone()
+        };
+        if let Err(error) = self.engine.start(id).await {
+            let then = format!("mend that, then: {docker} start {}", narrate::short(id));
+            return Ok(not_done(Failure::from(&error), then));
+        }
+        match self.answers_soon(id).await {
+            Ok(url) => {
+                let message = format!("{}; it answers at {url}", decision.message);
+                Ok(Decision { message, ..decision })
+            }
+            Err(found) => {
+                let then = format!("find out why: {docker} logs --tail 50 {}", narrate::short(id));
+                let failure = Failure::new(FailureCode::HealthcheckFailed, found);
+                Ok(not_done(failure, then))
             }
         }
-        false
+    }
+
+    /// Where the application in a container that was started answers, or why it does not.
+    async fn answers_soon(&self, id: &str) -> Result<url::Url, String> {
+        let limit = self.settings.start_timeout.min(STARTS_WITHIN);
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            let found = match self.engine.inspect_container(id).await {
+                Err(error) => error.to_string(),
+                Ok(None) => return Err("it is gone".to_owned()),
+                Ok(Some(container)) if !effects::is_running(&container) => {
+                    return Err(format!(
+                        "it ended at once (exit code {})",
+                        container["State"]["ExitCode"]
+                    ));
+                }
+                Ok(Some(container)) => {
+                    match core::find_core(self.settings.core_base_url.as_ref(), &container).await {
+                        Ok(url) => return Ok(url),
+                        Err(silent) => silent.to_string(),
+                    }
+                }
+            };
+            if tokio::time::Instant::now() >= deadline {
+                return Err(format!("no answer within {} s: {found}", limit.as_secs()));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Until what an upgrade left over is cleared, where this driver's loop is at it.
+    async fn wait_tidy(&self) -> Result<(), JournalError> {
+        let deadline = tokio::time::Instant::now() + TIDIES_WITHIN;
+        while *self.is_running.borrow() && tokio::time::Instant::now() < deadline {
+            let job = self.reader.last_executed_job()?;
+            if job.as_ref().and_then(JobRecord::hop).is_none_or(|hop| hop.machine.step().is_none())
+            {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
     }
 
     async fn take_way_back(&self, job: &JobRecord, event: Event) -> Result<(), RecoverError> {
@@ -242,6 +345,7 @@ impl Driver {
     /// Resumes what is unfinished, then runs jobs as they come, until told to stop. Ends
     /// between two steps, with everything journaled.
     pub async fn run(&self) {
+        self.is_running.send_replace(true);
         while !self.stop.is_cancelled() {
             let pause = match self.work().await {
                 Ok(()) => None,
@@ -276,7 +380,8 @@ impl Driver {
             let token = CancellationToken::new();
             // A new version that may serve already is verified, or goes back by itself.
             let is_before_swap = may_be_called_off(job.phase()) && job.phase() != Phase::Swapped;
-            if self.settings.resume == Resume::Rollback && self.is_found(&job) && is_before_swap {
+            let goes_back = self.settings.resume == Resume::Rollback || *self.turns_back.borrow();
+            if goes_back && self.is_found(&job) && is_before_swap {
                 token.cancel();
             }
             self.set_calling_off(Some((job.id.clone(), token.clone())));

@@ -1,18 +1,26 @@
 //! `recover`: what the journal and the world say, and the safe thing to do about it.
 //!
-//! [`decide`] is pure: a table over the last job's state and the two containers. The driver
-//! looks ([`look`]) and does what was decided. It never stops what serves, and where rows are
-//! at stake it refuses until a person has said so (contract section 8).
+//! [`decide`] is pure: a table over the last job's state and what was seen of the world. The
+//! driver looks ([`look`]) and does what was decided. It never stops what serves, and where rows
+//! are at stake it refuses until a person has said so (contract section 8). Whatever is refused
+//! is refused with the command that goes on from there.
+
+mod look;
+mod rest;
+#[cfg(test)]
+mod tests;
+mod unfinished;
 
 use serde::Serialize;
 
-use crate::engine::{Engine, EngineError};
+use super::narrate::activity;
+use crate::config::Resume;
 use crate::journal::JobRecord;
-use crate::machine::facts::Assessment;
 use crate::machine::failure::FailureCode;
-use crate::machine::{Event, State};
+use crate::machine::{Event, Phase, State};
 
-use super::effects::{is_running, was_started};
+pub use look::look;
+pub(super) use look::{failed_directory, rival};
 
 /// What the operator asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,15 +42,88 @@ pub enum Seen {
     Running,
 }
 
-/// The two containers of the last hop, and whether the application answers.
+/// Whose application answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serving {
+    /// No one's.
+    Nobody,
+    /// That of the container that served before the hop.
+    Old,
+    /// That of the new version's container.
+    Next,
+    /// That of a container which is neither.
+    Stranger,
+}
+
+/// A container that is neither of the two and stands in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// There is none.
+    None,
+    /// It has the shop's name.
+    HoldsName,
+    /// It runs PayRam on the shop's database.
+    OnDatabase,
+}
+
+/// The copy of the database that the way back may need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopySeen {
+    /// None was made, or it is no directory.
+    NotMade,
+    /// It is there, or it has taken the database's place already.
+    There,
+    /// It was made and is not there.
+    Missing,
+    /// It is there, and so is something in the place where the failed database would be kept.
+    InTheWay,
+}
+
+/// The world, as far as a decision depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct World {
     /// The container that served before the hop.
     pub old: Seen,
     /// The container of the new version.
     pub next: Seen,
-    /// Whether the application behind either answers.
-    pub serves: bool,
+    /// Whose application answers.
+    pub serving: Serving,
+    /// Who stands in the way.
+    pub stranger: Stranger,
+    /// The copy of the database.
+    pub copy: CopySeen,
+    /// Whether the driver is at work on the job, without being asked.
+    pub is_driven: bool,
+    /// What an unfinished job that was found at the start does (`RESUME`).
+    pub resume: Resume,
+}
+
+/// What things are called in the world, for sentences and commands; empty where there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The shop's own name, which each of the containers wants.
+    pub shop: String,
+    /// The old container's name now.
+    pub old: String,
+    /// The new container's name now.
+    pub next: String,
+    /// The stranger's name.
+    pub stranger: String,
+    /// Where the copy of the database lies.
+    pub copy: String,
+    /// Where the failed version's database would be kept.
+    pub failed: String,
+    /// The command of the container engine.
+    pub docker: String,
+}
+
+/// What was seen, with the names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// What counts.
+    pub world: World,
+    /// What it is called.
+    pub names: Names,
 }
 
 /// What is to be done.
@@ -50,8 +131,10 @@ pub struct World {
 pub enum Remedy {
     /// Nothing.
     Nothing,
-    /// The job that is under way goes on by itself.
+    /// The unfinished job goes on, forward or back.
     GoOn,
+    /// The unfinished job is called off, and what it began is taken back.
+    TurnBack,
     /// The way back is taken again.
     TakeWayBack(Event),
     /// The container that should serve is started again.
@@ -67,13 +150,15 @@ pub enum Remedy {
 pub struct Decision {
     /// Whether it can be done, or nothing need be.
     pub success: bool,
-    /// What is seen, what will be done, and why.
+    /// What will be done, and why.
     pub message: String,
-    /// `none`, `wait`, `retry`, `rollback`, `restore_database`, `start`, `tidy`,
-    /// `clear_quarantine`, `refused`.
+    /// `none`, `wait`, `resume`, `retry`, `rollback`, `restore_database`, `start`, `tidy`,
+    /// `sync`, `clear_quarantine`, `refused`; `failed` when nothing could be seen.
     pub action: &'static str,
     /// The last job's failure code; empty when it has none.
     pub code: String,
+    /// What is seen, a sentence for each thing.
+    pub seen: Vec<String>,
     /// Why not, with the command that would.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<String>,
@@ -89,6 +174,7 @@ impl Decision {
             message: message.into(),
             action,
             code: String::new(),
+            seen: Vec::new(),
             refusals: Vec::new(),
             remedy,
         }
@@ -101,184 +187,182 @@ impl Decision {
             ..Self::will("refused", Remedy::Nothing, message)
         }
     }
-}
 
-/// Looks at the two containers of the last hop. `serves` is the caller's own observation.
-pub async fn look(
-    engine: &dyn Engine,
-    job: &JobRecord,
-    serves: bool,
-) -> Result<World, EngineError> {
-    let known = job.hop().map(|hop| hop.machine.state().known());
-    let old = match known {
-        Some(known) => seen(engine, &known.hop.old.id).await?,
-        None => Seen::Gone,
-    };
-    let next = match known.and_then(|known| known.next) {
-        Some(next) => seen(engine, &next.id).await?,
-        None => Seen::Gone,
-    };
-    Ok(World { old, next, serves })
-}
+    /// A further way out of a refusal.
+    pub(super) fn or(mut self, refusal: impl Into<String>) -> Self {
+        self.refusals.push(refusal.into());
+        self
+    }
 
-async fn seen(engine: &dyn Engine, id: &str) -> Result<Seen, EngineError> {
-    Ok(match engine.inspect_container(id).await? {
-        None => Seen::Gone,
-        Some(container) if is_running(&container) => Seen::Running,
-        Some(container) if was_started(&container) => Seen::Stopped,
-        Some(_) => Seen::Created,
-    })
+    /// What could not even be looked at, or could not be done.
+    pub(super) fn failed(
+        code: FailureCode,
+        seen: impl Into<String>,
+        message: impl Into<String>,
+        refusal: impl Into<String>,
+    ) -> Self {
+        Self {
+            action: "failed",
+            code: code.to_string(),
+            seen: vec![seen.into()],
+            ..Self::refused(message, refusal)
+        }
+    }
 }
 
 /// What is to be done about the last job in this world. Pure.
-pub fn decide(job: Option<&JobRecord>, world: World, consent: Consent) -> Decision {
-    let Some(job) = job else {
-        return Decision::will(
-            "none",
-            Remedy::Nothing,
-            "no upgrade was ever run; nothing to recover",
-        );
+pub fn decide(job: Option<&JobRecord>, sight: &Sight, consent: Consent) -> Decision {
+    let mut decision = match job {
+        None => never_asked(sight, "no upgrade was ever run"),
+        Some(job) if job.is_active() => unfinished::decide(job, sight),
+        Some(job) => rest::decide(job, sight, consent),
     };
-    let code = job.ending.as_ref().and_then(|ending| ending.failure_code);
-    let mut decision = decide_for(job, world, consent);
+    decision.seen = seen(job, sight);
+    let code = job.and_then(|job| job.ending.as_ref()).and_then(|ending| ending.failure_code);
     decision.code = code.map(|code| code.to_string()).unwrap_or_default();
     decision
 }
 
-fn decide_for(job: &JobRecord, world: World, consent: Consent) -> Decision {
+/// Nothing was changed by this program; what it sees of the shop it says.
+fn never_asked(sight: &Sight, why: &str) -> Decision {
+    let (shop, docker) = (&sight.names.shop, &sight.names.docker);
+    let then = match (sight.world.old, sight.world.serving) {
+        (Seen::Running, Serving::Old) => "the shop serves; nothing to recover".to_owned(),
+        (Seen::Running, _) => format!(
+            "nothing to recover; {shop} runs and does not answer, which no upgrade caused (see {docker} logs {shop})"
+        ),
+        (Seen::Created | Seen::Stopped, _) => format!(
+            "nothing to recover; {shop} does not run, which no upgrade caused (to start it: {docker} start {shop})"
+        ),
+        (Seen::Gone, _) => {
+            "nothing to recover (payram-updater inspect looks at the shop itself)".to_owned()
+        }
+    };
+    Decision::will("none", Remedy::Nothing, format!("{why}; {then}"))
+}
+
+/// What is seen, a sentence for each thing.
+fn seen(job: Option<&JobRecord>, sight: &Sight) -> Vec<String> {
+    let (world, names) = (&sight.world, &sight.names);
+    let mut seen = Vec::new();
+    match job {
+        None => seen.push("journal: no upgrade was ever run".to_owned()),
+        Some(job) => seen.push(format!("journal: {}", journal_says(job))),
+    }
+    let has_next =
+        job.and_then(JobRecord::hop).is_some_and(|hop| hop.machine.state().known().next.is_some());
+    let state = |seen: Seen, answers: bool| match (seen, answers) {
+        (Seen::Gone, _) => "is gone",
+        (Seen::Created, _) => "was never started",
+        (Seen::Stopped, _) => "is stopped",
+        (Seen::Running, true) => "runs and answers",
+        (Seen::Running, false) => "runs and does not answer",
+    };
+    let called = |name: &str| match name {
+        "" => String::new(),
+        name => format!(" {name}"),
+    };
+    let is = |who: Serving| world.serving == who;
+    let old = match has_next {
+        true => "old container",
+        false => "container",
+    };
+    let name = if names.old.is_empty() { &names.shop } else { &names.old };
+    if !name.is_empty() {
+        seen.push(format!("{old}{}: {}", called(name), state(world.old, is(Serving::Old))));
+    }
+    if has_next {
+        let next = state(world.next, is(Serving::Next));
+        seen.push(format!("new container{}: {next}", called(&names.next)));
+    }
+    let stranger = called(&names.stranger);
+    match world.stranger {
+        Stranger::None => {}
+        Stranger::HoldsName => {
+            seen.push(format!("container{stranger}: neither of the two, and it has the name"));
+        }
+        Stranger::OnDatabase => {
+            let answers = if is(Serving::Stranger) { " and answers" } else { "" };
+            seen.push(format!(
+                "container{stranger}: neither of the two; it runs on the shop's database{answers}"
+            ));
+        }
+    }
+    match world.copy {
+        CopySeen::NotMade | CopySeen::There => {}
+        CopySeen::Missing => seen.push(format!("copy of the database {}: missing", names.copy)),
+        CopySeen::InTheWay => seen.push(format!("{}: in the way", names.failed)),
+    }
+    seen
+}
+
+fn journal_says(job: &JobRecord) -> String {
     let target = &job.body.resolved_target;
-    if job.is_active() {
-        return Decision::will(
-            "wait",
-            Remedy::GoOn,
-            format!(
-                "the upgrade to {target} is unfinished ({}); it goes on from there",
-                job.phase()
-            ),
-        );
-    }
-    let Some(hop) = job.hop() else {
-        return Decision::will(
-            "retry",
-            Remedy::Nothing,
-            format!("the upgrade to {target} never began; nothing was changed: run it again"),
-        );
+    let way = match &job.body.from_version {
+        Some(from) => format!("the upgrade from {from} to {target}"),
+        None => format!("the upgrade to {target}"),
     };
-    match hop.machine.state() {
-        State::Verified(verified) => after_success(target, world, verified.is_tidy),
-        State::RolledBack(_) => after_rollback(target, world),
-        State::NeedsOperator(_)
-            if job.ending.as_ref().is_some_and(|ending| ending.failure_code.is_none()) =>
-        {
-            let message = "what serves was recorded as good; nothing to recover";
-            Decision::will("none", Remedy::Nothing, message)
+    match (&job.ending, job.hop()) {
+        (Some(ending), _) => format!("{way} ended in {}: {}", job.phase(), ending.message),
+        (None, None) => format!("{way} was accepted and has not begun"),
+        (None, Some(hop)) => {
+            let next = hop.machine.step().filter(|_| hop.machine.phase() != Phase::Verified);
+            let next = next.map_or("the next hop", activity);
+            let why = match hop.machine.state() {
+                State::RollingBack(back) => format!(" because of {}", back.failure),
+                State::Planned(_)
+                | State::BackedUp(_)
+                | State::Pulled(_)
+                | State::Swapped(_)
+                | State::Verified(_)
+                | State::RolledBack(_)
+                | State::NeedsOperator(_) => String::new(),
+            };
+            format!("{way} is unfinished in {}{why}; due is: {next}", job.phase())
         }
-        State::NeedsOperator(needs) => {
-            needs_operator(target, world, consent, needs.assessment.as_ref(), &needs.reason.code)
+    }
+}
+
+/// A stranger on the database, or with the name: it is never touched. None when there is none.
+fn stranger_in_the_way(sight: &Sight) -> Option<Decision> {
+    let Names { shop, stranger, docker, .. } = &sight.names;
+    match sight.world.stranger {
+        Stranger::None => None,
+        Stranger::HoldsName => Some(Decision::refused(
+            format!(
+                "a container that is no part of this upgrade has the name {shop}, so that neither version could take it"
+            ),
+            format!("{docker} rename {stranger} {shop}-other && payram-updater recover"),
+        )),
+        Stranger::OnDatabase => {
+            let keeps = if stranger == shop {
+                "payram-updater sync".to_owned()
+            } else {
+                format!(
+                    "{docker} rename {stranger} {shop} (free the name first if it is taken), then payram-updater sync"
+                )
+            };
+            Some(
+                Decision::refused(
+                    format!("container {stranger}, which is no part of this upgrade, runs on the shop's database; it is not stopped, and nothing else may run there"),
+                    format!("to go on without it: {docker} stop {stranger} && payram-updater recover"),
+                )
+                .or(format!("to keep it: {keeps}")),
+            )
         }
-        // A job that is not active rests in one of the three above, or is between two hops.
-        State::Planned(_)
-        | State::BackedUp(_)
-        | State::Pulled(_)
-        | State::Swapped(_)
-        | State::RollingBack(_) => Decision::refused(
-            format!(
-                "the journal says that the upgrade to {target} ended in {}",
-                hop.machine.phase()
-            ),
-            "this is a state that no rule covers; keep the journal and ask",
-        ),
     }
 }
 
-fn after_success(target: &str, world: World, is_tidy: bool) -> Decision {
-    match world.next {
-        Seen::Running if !is_tidy => Decision::will(
-            "tidy",
-            Remedy::Tidy,
-            format!("{target} serves; what the upgrade left over is cleared"),
-        ),
-        Seen::Running => Decision::will(
-            "none",
-            Remedy::Nothing,
-            format!("{target} was verified and its container runs; nothing to recover"),
-        ),
-        Seen::Stopped | Seen::Created if world.old != Seen::Running => Decision::will(
-            "start",
-            Remedy::StartNext,
-            format!("{target} was verified and its container does not run; it is started"),
-        ),
-        Seen::Stopped | Seen::Created | Seen::Gone => Decision::refused(
-            format!("the container of {target} was replaced by somebody else since"),
-            "if what runs is right: payram-updater sync",
-        ),
+/// How to make what runs in this container the shop's, and tell the journal.
+fn keep(sight: &Sight, name: &str) -> String {
+    let Names { shop, old, next, docker, .. } = &sight.names;
+    if name == shop {
+        return "to keep it: payram-updater sync".to_owned();
     }
-}
-
-fn after_rollback(target: &str, world: World) -> Decision {
-    match world.old {
-        Seen::Running => Decision::will(
-            "retry",
-            Remedy::Nothing,
-            format!(
-                "the upgrade to {target} was rolled back and the old version's container runs; mend the cause and run it again"
-            ),
-        ),
-        Seen::Stopped | Seen::Created if world.next != Seen::Running => Decision::will(
-            "start",
-            Remedy::StartOld,
-            "the old version was rolled back to and its container does not run; it is started",
-        ),
-        Seen::Stopped | Seen::Created | Seen::Gone => Decision::refused(
-            "the old version's container was replaced by somebody else since",
-            "if what runs is right: payram-updater sync",
-        ),
-    }
-}
-
-fn needs_operator(
-    target: &str,
-    world: World,
-    consent: Consent,
-    assessment: Option<&Assessment>,
-    reason: &FailureCode,
-) -> Decision {
-    if world.serves && world.next == Seen::Running {
-        return Decision::refused(
-            format!("the container of {target} runs and answers: it is not stopped"),
-            "if it is right: payram-updater sync; otherwise stop it by hand first",
-        );
-    }
-    if world.old == Seen::Gone {
-        return Decision::refused(
-            "the old container is gone: there is nothing to go back to",
-            "the backup that the last job names is the way: pg_restore it into a database of that version",
-        );
-    }
-    if consent.restore_database {
-        return Decision::will(
-            "restore_database",
-            Remedy::TakeWayBack(Event::RecoverRestoring),
-            format!(
-                "the database comes back as it was before {target}; what {target} wrote is moved aside and kept, then the old version is started and verified"
-            ),
-        );
-    }
-    let at_stake = match assessment {
-        Some(Assessment::RowsChanged { tables }) => Some(tables.join("; ")),
-        Some(Assessment::Unreadable { reason }) => Some(reason.clone()),
-        Some(Assessment::SchemaChanged { what }) => Some(what.clone()),
-        Some(Assessment::Unchanged | Assessment::Serves { .. }) | None => None,
+    let other = if name == old { next } else { old };
+    let free = match other == shop {
+        true => format!("{docker} rename {shop} {shop}-other && "),
+        false => String::new(),
     };
-    match at_stake {
-        Some(what) if *reason == FailureCode::MigrationFailed => Decision::refused(
-            format!("{target} changed the database: {what}"),
-            "payram-updater recover --restore-database: the database as it was before; what the failed version wrote is kept aside",
-        ),
-        Some(_) | None => Decision::will(
-            "rollback",
-            Remedy::TakeWayBack(Event::Recover),
-            format!("the way back from {target} is taken again, then the old version is verified"),
-        ),
-    }
+    format!("to keep it: {free}{docker} rename {name} {shop} && payram-updater sync")
 }

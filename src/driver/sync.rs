@@ -54,8 +54,8 @@ impl Driver {
     }
 
     async fn what_serves(&self, job: &JobRecord) -> Result<Result<Found, String>, RecoverError> {
-        // Whoever put things right kept the name by which the shop is known.
-        let name = job.hop().map(|hop| hop.machine.state().known().hop.old.name.as_str());
+        // By the name that the last upgrade knew, as everything else about it.
+        let name = Some(job.body.container_name.as_str());
         let found = match container::find(self.engine.as_ref(), &self.settings, name).await {
             Ok(found) => found,
             Err(failure) => return Ok(Err(failure.message)),

@@ -139,6 +139,19 @@ pub(super) fn fold(id: JobId, rows: &[Row], path: &Path) -> Result<JobRecord, Jo
 }
 
 impl HopRecord {
+    /// One whose machine is where a test wants it.
+    #[cfg(test)]
+    pub(crate) fn at(machine: Machine) -> Self {
+        Self {
+            machine,
+            pending: None,
+            has_begun: true,
+            transitions: Vec::new(),
+            began: Timestamp::from_millis(0),
+            owed: VecDeque::new(),
+        }
+    }
+
     /// Reads one more row of this hop.
     fn take(&mut self, row: &Row, path: &Path) -> Result<(), JournalError> {
         let bad =

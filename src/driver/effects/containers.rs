@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Effects, fail};
 use crate::driver::narrate::short;
+use crate::driver::recovery::rival;
 use crate::engine::EngineError;
 use crate::error::Trouble;
 use crate::machine::failure::FailureCode;
@@ -52,7 +53,7 @@ pub(in crate::driver) fn was_started(container: &Value) -> bool {
     container["State"]["StartedAt"].as_str().is_some_and(|at| !at.starts_with("0001-"))
 }
 
-pub(super) fn name_of(container: &Value) -> &str {
+pub(in crate::driver) fn name_of(container: &Value) -> &str {
     container["Name"].as_str().unwrap_or_default().trim_start_matches('/')
 }
 
@@ -129,6 +130,7 @@ impl Effects<'_> {
         if is_running(&container) {
             return Ok(());
         }
+        self.nobody_else_runs(&container, &[which.id, other.id]).await?;
         match self.engine.start(which.id).await {
             Ok(()) => Ok(()),
             Err(EngineError::Refused { message, status, .. })
@@ -141,6 +143,24 @@ impl Effects<'_> {
                 )
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sees that no container which somebody made by hand runs on this one's database (I2).
+    pub(super) async fn nobody_else_runs(
+        &self,
+        container: &Value,
+        ours: &[&str],
+    ) -> Result<(), Trouble> {
+        match rival(self.engine, container, ours).await? {
+            None => Ok(()),
+            Some(other) => fail(
+                FailureCode::DockerError,
+                format!(
+                    "container {}, which is no part of this upgrade, runs on the same database directory",
+                    name_of(&other)
+                ),
+            ),
         }
     }
 

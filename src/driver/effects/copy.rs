@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::{Effects, done, fail};
 use crate::database::{self, Access, Runner, ServerFacts};
 use crate::driver::Progress;
+use crate::driver::recovery::failed_directory;
 use crate::engine::mounts;
 use crate::error::Trouble;
 use crate::machine::facts::{Copy, RestorePoint, Restored, Server};
@@ -87,6 +88,8 @@ impl Effects<'_> {
         let began = tokio::time::Instant::now();
         let (bytes, sha256) = match self.copy_of(known)? {
             Copy::Directory { source, copy, .. } => {
+                // A copy of what a server writes to is none (I6).
+                self.nothing_runs(known, "the database is not copied").await?;
                 let progress = self.progress.clone();
                 let (source, copy) = (PathBuf::from(source), PathBuf::from(copy));
                 let report = self
@@ -154,20 +157,10 @@ impl Effects<'_> {
 
     /// The copy takes the place of the directory that the failed version changed, which is kept.
     pub(super) async fn restore_database(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        // Nothing may have the directory open, whatever the steps before it found.
-        for which in [self.old(known), self.next(known)?] {
-            if let Some(container) = self.inspect(which.id).await?
-                && super::containers::is_running(&container)
-            {
-                return fail(
-                    FailureCode::RestorePointFailed,
-                    format!("the database is not put back: the {which} runs"),
-                );
-            }
-        }
+        self.nothing_runs(known, "the database is not put back").await?;
         match self.copy_of(known)? {
             Copy::Directory { source, copy, .. } => {
-                let failed = format!("{source}.failed-{}-{}", self.at.job.id.short(), self.at.hop);
+                let failed = failed_directory(source, self.at.job.id.short(), self.at.hop);
                 let (from, to, aside) =
                     (PathBuf::from(source), PathBuf::from(copy), PathBuf::from(&failed));
                 let expected = known.restore_point.map(|point| point.sha256.clone());
@@ -192,6 +185,21 @@ impl Effects<'_> {
                 ),
             ),
         }
+    }
+
+    /// Nothing may have the database's directory open, whatever the steps before found, and
+    /// whoever started it.
+    async fn nothing_runs(&self, known: &Known<'_>, or_else: &str) -> Result<(), Trouble> {
+        let (old, next) = (self.old(known), self.next(known)?);
+        for which in [old, next] {
+            let Some(container) = self.inspect(which.id).await? else { continue };
+            if super::containers::is_running(&container) {
+                let message = format!("{or_else}: the {which} runs");
+                return fail(FailureCode::RestorePointFailed, message);
+            }
+            self.nobody_else_runs(&container, &[old.id, next.id]).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn discard_copy(&self, known: &Known<'_>) -> Result<Fact, Trouble> {

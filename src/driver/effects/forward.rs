@@ -17,7 +17,7 @@ use crate::driver::prepare::{SavedSpec, prune_specs};
 use crate::engine::spec::SpecInputs;
 use crate::engine::{parity, spec};
 use crate::error::Trouble;
-use crate::machine::facts::{Backup, NextContainer, Programs, Proof, PulledImage};
+use crate::machine::facts::{Backup, Copy, NextContainer, Programs, Proof, PulledImage};
 use crate::machine::failure::{Failure, FailureCode};
 use crate::machine::{Fact, Known};
 
@@ -283,6 +283,16 @@ impl Effects<'_> {
         if was_started(&container) {
             return done();
         }
+        if let Some(Copy::Directory { copy, .. }) = known.copy
+            && !Path::new(copy).is_dir()
+        {
+            return fail(
+                FailureCode::RestorePointFailed,
+                format!(
+                    "the {next} is not started: the copy of the database {copy}, by which a failed version is taken back, is gone"
+                ),
+            );
+        }
         self.start(next, self.old(known)).await?;
         done()
     }
@@ -317,6 +327,12 @@ impl Effects<'_> {
                         "the {old} is kept: the {next} does not run, it is {}",
                         container["State"]["Status"]
                     ),
+                );
+            }
+            if !self.answers(&container).await {
+                return fail(
+                    FailureCode::HealthcheckFailed,
+                    format!("the {old} is kept: the {next} does not answer"),
                 );
             }
             self.remove(old).await?;

@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::watch;
 
-pub(super) use containers::{is_running, was_started};
+pub(super) use containers::{is_running, name_of, was_started};
 
 use super::prepare::SavedSpec;
 use super::{At, Progress};

@@ -1,0 +1,365 @@
+//! Of an upgrade that has come to rest: what should serve is started again, what was left over
+//! is cleared, the way back is taken again where no row is at stake.
+
+use super::{
+    Consent, CopySeen, Decision, Names, Remedy, Seen, Serving, Sight, Stranger, keep, never_asked,
+    stranger_in_the_way,
+};
+use crate::journal::JobRecord;
+use crate::machine::facts::{Assessment, Copy};
+use crate::machine::failure::FailureCode;
+use crate::machine::{Begun, Event, NeedsOperator, State, Step};
+
+pub(super) fn decide(job: &JobRecord, sight: &Sight, consent: Consent) -> Decision {
+    let target = &job.body.resolved_target;
+    let Some(hop) = job.hop() else {
+        let why = format!("the upgrade to {target} never began and changed nothing");
+        let mut decision = never_asked(sight, &why);
+        if sight.world.serving == Serving::Old {
+            decision = Decision::will(
+                "retry",
+                Remedy::Nothing,
+                format!("{why}; the shop serves: mend the cause and run it again"),
+            );
+        }
+        return decision;
+    };
+    let is_closed = job.ending.as_ref().is_some_and(|ending| ending.failure_code.is_none());
+    match hop.machine.state() {
+        State::Verified(verified) => {
+            after_success(&verified.swapped.backed_up.hop.version, sight, verified.is_tidy)
+        }
+        State::RolledBack(_) => after_rollback(target, sight),
+        State::NeedsOperator(_) if is_closed => {
+            let message = "what serves was recorded as good; nothing to recover";
+            Decision::will("none", Remedy::Nothing, message)
+        }
+        State::NeedsOperator(needs) => needs_operator(job, sight, consent, needs),
+        // A job that is not active rests in one of the three above, or is between two hops.
+        State::Planned(_)
+        | State::BackedUp(_)
+        | State::Pulled(_)
+        | State::Swapped(_)
+        | State::RollingBack(_) => Decision::refused(
+            format!(
+                "the journal says that the upgrade to {target} ended in {}, which no rule covers",
+                hop.machine.phase()
+            ),
+            "keep the journal and ask: payram-updater journal export > journal.jsonl",
+        ),
+    }
+}
+
+/// Which container should serve.
+struct Due<'a> {
+    role: &'static str,
+    seen: Seen,
+    name: &'a str,
+    remedy: Remedy,
+    /// The other one of the two.
+    other: Seen,
+    other_serves: Serving,
+    other_name: &'a str,
+}
+
+fn after_success(version: &str, sight: &Sight, is_tidy: bool) -> Decision {
+    let (world, names) = (&sight.world, &sight.names);
+    if world.next == Seen::Running && world.serving == Serving::Next {
+        return match is_tidy {
+            false => Decision::will(
+                "tidy",
+                Remedy::Tidy,
+                format!(
+                    "{version} was verified and serves: the old container and the copy of its database are not needed any more and are removed"
+                ),
+            ),
+            true => Decision::will(
+                "none",
+                Remedy::Nothing,
+                format!("{version} was verified and serves; nothing to recover"),
+            ),
+        };
+    }
+    should_serve(
+        sight,
+        &format!("{version} was verified"),
+        &Due {
+            role: "its container",
+            seen: world.next,
+            name: &names.next,
+            remedy: Remedy::StartNext,
+            other: world.old,
+            other_serves: Serving::Old,
+            other_name: &names.old,
+        },
+    )
+}
+
+fn after_rollback(target: &str, sight: &Sight) -> Decision {
+    let (world, names) = (&sight.world, &sight.names);
+    if world.old == Seen::Running && world.serving == Serving::Old {
+        return Decision::will(
+            "retry",
+            Remedy::Nothing,
+            format!(
+                "the upgrade to {target} was rolled back and the old version serves; nothing to recover: mend the cause and run it again"
+            ),
+        );
+    }
+    should_serve(
+        sight,
+        &format!("the upgrade to {target} was rolled back"),
+        &Due {
+            role: "the old version's container",
+            seen: world.old,
+            name: &names.old,
+            remedy: Remedy::StartOld,
+            other: world.next,
+            other_serves: Serving::Next,
+            other_name: &names.next,
+        },
+    )
+}
+
+/// What should serve does not: it is started where nothing else runs in its place.
+fn should_serve(sight: &Sight, why: &str, due: &Due<'_>) -> Decision {
+    let (world, names) = (&sight.world, &sight.names);
+    let Names { shop, docker, stranger, .. } = names;
+    let Due { role, name, .. } = due;
+    if world.serving == Serving::Stranger && stranger == shop {
+        return Decision::will(
+            "none",
+            Remedy::Nothing,
+            format!(
+                "{why}; since then somebody put another container in its place, which serves and is not touched (if it is right: payram-updater sync)"
+            ),
+        );
+    }
+    if let Some(refused) = stranger_in_the_way(sight) {
+        return refused;
+    }
+    if due.other == Seen::Running {
+        let other = due.other_name;
+        let answers = if world.serving == due.other_serves { " and answers" } else { "" };
+        return Decision::refused(
+            format!(
+                "{why}; since then somebody started the other container {other}, which runs{answers} on the same database: it is not stopped"
+            ),
+            keep(sight, other),
+        )
+        .or(format!("to go on without it: {docker} stop {other} && payram-updater recover"));
+    }
+    match due.seen {
+        Seen::Running => Decision::refused(
+            format!("{why}; {role} {name} runs and does not answer: a start would not help, and it is not stopped"),
+            format!("find out why: {docker} logs --tail 50 {name}"),
+        )
+        .or(format!("start it anew: {docker} restart {name}")),
+        Seen::Created | Seen::Stopped => Decision::will(
+            "start",
+            due.remedy,
+            format!("{why}; {role} {name} does not run and nothing else serves: it is started"),
+        ),
+        Seen::Gone => {
+            let refused = Decision::refused(
+                format!("{why}; {role} is gone and nothing serves"),
+                format!("make it again as it was made at first, named {shop}, then: payram-updater sync"),
+            );
+            match due.other {
+                Seen::Gone => refused,
+                Seen::Created | Seen::Stopped | Seen::Running => {
+                    let other = due.other_name;
+                    refused.or(format!(
+                        "or try the other version's container on the database as it is: {docker} start {other}"
+                    ))
+                }
+            }
+        }
+    }
+}
+
+fn needs_operator(
+    job: &JobRecord,
+    sight: &Sight,
+    consent: Consent,
+    needs: &NeedsOperator,
+) -> Decision {
+    let target = &job.body.resolved_target;
+    let (world, names) = (&sight.world, &sight.names);
+    let Names { shop, old, next, docker, .. } = names;
+    let again = |name: &str| {
+        format!("to take the way back instead: {docker} stop {name} && payram-updater recover")
+    };
+    if world.stranger == Stranger::OnDatabase
+        && let Some(refused) = stranger_in_the_way(sight)
+    {
+        return refused;
+    }
+    if world.serving == Serving::Next {
+        return Decision::refused(
+            format!("the container {next} of {target} runs and answers: it is not stopped"),
+            keep(sight, next),
+        )
+        .or(again(next));
+    }
+    // Once the old version may have run again its database is its own: going on stops nothing
+    // and replaces nothing.
+    let is_returning = needs.begun == Begun::Return;
+    if world.old == Seen::Running && !is_returning {
+        let answers = match world.serving == Serving::Old {
+            true => "runs and answers",
+            false => "runs",
+        };
+        return Decision::refused(
+            format!("the old container {old} {answers}, started by somebody: it is not stopped, and its database is not replaced under it"),
+            keep(sight, old),
+        )
+        .or(again(old));
+    }
+    if let Some(refused) = stranger_in_the_way(sight) {
+        return refused;
+    }
+    if world.old == Seen::Gone {
+        return old_is_gone(job, sight, needs);
+    }
+    let is_restoring = !is_returning && needs.restored.is_none();
+    if world.next == Seen::Running && !stops_next(job) {
+        return Decision::refused(
+            format!(
+                "the new container {next} runs and does not answer; this upgrade never started it, so its way back does not stop it, and the old version can't be started beside it"
+            ),
+            again(next),
+        );
+    }
+    let is_changed =
+        !matches!(needs.assessment, None | Some(Assessment::Unchanged | Assessment::Serves { .. }));
+    let is_due = consent.restore_database || is_changed || needs.begun == Begun::Restore;
+    if is_restoring
+        && is_due
+        && let Some(refused) = copy_in_doubt(sight, consent, needs)
+    {
+        return refused;
+    }
+    if consent.restore_database && is_restoring {
+        return Decision::will(
+            "restore_database",
+            Remedy::TakeWayBack(Event::RecoverRestoring),
+            format!(
+                "the database comes back as it was before {target}, if {target} changed it; what {target} wrote is moved aside and kept, then the old version is started as {shop} and verified"
+            ),
+        );
+    }
+    let at_stake = match needs.assessment.as_ref().filter(|_| is_restoring) {
+        Some(Assessment::RowsChanged { tables }) => Some(tables.join("; ")),
+        Some(Assessment::Unreadable { reason }) => Some(format!("it can't be told how: {reason}")),
+        Some(Assessment::SchemaChanged { what }) => Some(what.clone()),
+        Some(Assessment::Unchanged | Assessment::Serves { .. }) | None => None,
+    };
+    match at_stake {
+        Some(what) if needs.reason.code == FailureCode::MigrationFailed => Decision::refused(
+            format!(
+                "{target} changed the database ({what}), and going back would forget that: both containers stay stopped until you decide"
+            ),
+            "payram-updater recover --restore-database: the database as it was before; what the failed version wrote is kept aside",
+        ),
+        Some(_) | None => {
+            let serves = match world.serving == Serving::Old {
+                true => "the old version serves already and is not stopped",
+                false => "the old version is started and verified",
+            };
+            Decision::will(
+                "rollback",
+                Remedy::TakeWayBack(Event::Recover),
+                format!(
+                    "the way back from {target} is taken again, because it stopped half way: {}; {serves}",
+                    needs.reason
+                ),
+            )
+        }
+    }
+}
+
+/// Whether the way back, taken again, stops the new container.
+fn stops_next(job: &JobRecord) -> bool {
+    let again = job.hop().and_then(|hop| hop.machine.clone().recover(Event::Recover).ok());
+    match again.as_ref().map(|(machine, _)| machine.state()) {
+        Some(State::RollingBack(back)) => back.remaining.contains(&Step::StopNext),
+        Some(_) | None => false,
+    }
+}
+
+/// The database may have to be put back, and can't be. None when it can.
+fn copy_in_doubt(sight: &Sight, consent: Consent, needs: &NeedsOperator) -> Option<Decision> {
+    let Names { shop, old, copy, failed, docker, .. } = &sight.names;
+    let again = match consent.restore_database {
+        true => "payram-updater recover --restore-database",
+        false => "payram-updater recover",
+    };
+    match sight.world.copy {
+        CopySeen::There | CopySeen::NotMade => None,
+        CopySeen::Missing => {
+            let known = needs.interrupted.known();
+            let backup = known.backup.map_or("the newest backup", |backup| backup.path.as_str());
+            let source = match known.copy {
+                Some(Copy::Directory { source, .. }) => source.as_str(),
+                Some(Copy::Dump { .. }) | None => "the database's directory",
+            };
+            let free = match sight.names.next == *shop {
+                true => format!("{docker} rename {shop} {shop}-failed && "),
+                false => String::new(),
+            };
+            let rename = match old == shop {
+                true => String::new(),
+                false => format!("{docker} rename {old} {shop} && "),
+            };
+            Some(
+                Decision::refused(
+                    format!("the copy of the database {copy} is missing, so that it can't be put back as it was"),
+                    format!("if it was moved away, bring it back to {copy}, then: {again}"),
+                )
+                .or(format!(
+                    "otherwise an empty database, then the backup (payments since it was made are only in {failed}): mv {source} {failed} && {free}{rename}{docker} start {shop}; pg_restore {backup} into it; payram-updater sync"
+                )),
+            )
+        }
+        CopySeen::InTheWay => Some(Decision::refused(
+            format!(
+                "the failed version's database is to be kept as {failed}, and there is something of that name already: it is not overwritten"
+            ),
+            format!("mv {failed} {failed}.earlier && {again}"),
+        )),
+    }
+}
+
+fn old_is_gone(job: &JobRecord, sight: &Sight, needs: &NeedsOperator) -> Decision {
+    let target = &job.body.resolved_target;
+    let Names { next, shop, docker, .. } = &sight.names;
+    let refused = Decision::refused(
+        "the old container is gone and nothing serves: there is nothing to go back to",
+        backup_is_the_way(needs, sight),
+    );
+    match sight.world.next {
+        Seen::Gone => refused,
+        Seen::Created | Seen::Stopped | Seen::Running => {
+            let name = match next == shop {
+                true => String::new(),
+                false => format!("{docker} rename {next} {shop} && "),
+            };
+            refused.or(format!(
+                "or go on with {target} on the database as it is: {name}{docker} start {shop}, and when it serves: payram-updater sync"
+            ))
+        }
+    }
+}
+
+/// Nothing but the dump is left.
+fn backup_is_the_way(needs: &NeedsOperator, sight: &Sight) -> String {
+    let known = needs.interrupted.known();
+    let spec = &known.hop.old.spec_file;
+    let image = &known.hop.old.image_id;
+    let shop = &sight.names.shop;
+    let backup = known.backup.map_or("the newest backup", |backup| backup.path.as_str());
+    format!(
+        "make the old container again by hand, named {shop}, from its specification {spec} (image {image}) on an empty database directory, pg_restore {backup} into it, then: payram-updater sync"
+    )
+}

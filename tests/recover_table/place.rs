@@ -1,0 +1,382 @@
+//! One place: a directory with a make-believe engine, a shop and an updater in it, put back to
+//! what it was as often as a test wants. The path stays the same, because the journal and the
+//! containers name it.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use serde_json::{Value, json};
+
+use crate::support::http::Request;
+use crate::support::{Daemon, free_port, wait_until};
+
+/// For anything that takes a second.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// For an upgrade and its way back.
+pub const END: Duration = Duration::from_secs(90);
+
+/// A container as the engine shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Container {
+    pub id: String,
+    pub name: String,
+    pub state: String,
+    pub policy: String,
+    pub started_at: String,
+    /// `io.payram.updater.hop`
+    pub hop: Option<String>,
+}
+
+impl Container {
+    pub fn runs(&self) -> bool {
+        self.state == "running"
+    }
+}
+
+/// The place.
+pub struct Place {
+    pub port: u16,
+    engine: Option<Child>,
+    /// What the sandbox said of itself.
+    ready: Value,
+    home: tempfile::TempDir,
+    /// How often a daemon met the row that its journal refuses.
+    pub halts: Cell<usize>,
+    /// What lay beside the database when the place was kept.
+    inodes: BTreeMap<u64, String>,
+}
+
+impl Place {
+    /// A shop on 1.9.6 with these other releases.
+    pub fn new(releases: &Value) -> Self {
+        let home = tempfile::Builder::new().prefix("payram-recover-").tempdir().expect("a place");
+        let mut place = Self {
+            port: free_port(),
+            engine: None,
+            ready: Value::Null,
+            home,
+            halts: Cell::default(),
+            inodes: BTreeMap::new(),
+        };
+        fs::create_dir(place.root()).expect("a directory");
+        place.write_scenario(releases);
+        place.start_engine();
+        place.wait_serves(&place.container("payram").expect("the shop").id);
+        place
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.home.path().join("place")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    /// What the releases do from the engine's next start on.
+    pub fn write_scenario(&self, releases: &Value) {
+        // Slow enough that what was silenced can be silenced again before it takes a payment.
+        let mut tags = json!({"1.9.6": {"bootMs": 300}});
+        let own = tags.as_object_mut().expect("an object");
+        own.extend(releases.as_object().expect("releases by tag").clone());
+        for release in own.values_mut() {
+            let fields = release.as_object_mut().expect("an object");
+            fields.entry("bootMs").or_insert(json!(50));
+            fields.entry("pullMs").or_insert(json!(50));
+        }
+        let scenario = json!({"running": "1.9.6", "payments": 100, "stopMs": 20, "tags": tags});
+        fs::write(self.path("scenario.json"), scenario.to_string()).expect("a scenario");
+    }
+
+    fn updater(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Command {
+        let root = self.root();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_payram-updater"));
+        command.env_clear().current_dir(&root).env("HOME", &root).args(arguments);
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        if !self.ready.is_null() {
+            let at = |name: &str| self.path(name).display().to_string();
+            let text = |key: &str| self.ready[key].as_str().expect("a text").to_owned();
+            command.envs([
+                ("UPDATER_PORT", self.port.to_string()),
+                ("STATE_DIR", at("state")),
+                ("RUN_DIR", at("run")),
+                ("BACKUP_DIR", at("backups")),
+                ("DOCKER_HOST", text("dockerHost")),
+                ("POLICY_URL", text("policy")),
+                ("RUNTIME_MANIFEST_URL", text("manifest")),
+                ("START_TIMEOUT_SECONDS", "6".to_owned()),
+                ("HEALTH_TIMEOUT_SECONDS", "4".to_owned()),
+            ]);
+        }
+        command.envs(settings.iter().copied());
+        command
+    }
+
+    /// Starts the daemon with these further settings and waits until it answers.
+    pub fn daemon(&self, settings: &[(&str, &str)]) -> Daemon {
+        let command = self.updater(&["serve"], settings);
+        let mut daemon = Daemon::spawn(command, self.port, &self.path("daemon.log"));
+        daemon.wait_ready();
+        daemon
+    }
+
+    /// Runs a command to its end.
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        let mut command = self.updater(arguments, &[]);
+        command.stdin(Stdio::null()).output().expect("the product starts")
+    }
+
+    /// Begins a command.
+    pub fn begin(&self, arguments: &[&str]) -> Child {
+        let mut command = self.updater(arguments, &[]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("the product starts")
+    }
+
+    pub fn start_engine(&mut self) {
+        let listen = format!("unix:{}", self.path("docker.sock").display());
+        let arguments =
+            ["sandbox", "--state", "engine", "--scenario", "scenario.json", "--listen", &listen];
+        let mut engine = self
+            .updater(&arguments, &[])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the sandbox starts");
+        let mut line = String::new();
+        let out = engine.stdout.take().expect("it is piped");
+        BufReader::new(out).read_line(&mut line).expect("a line");
+        self.ready =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        self.engine = Some(engine);
+    }
+
+    /// Ends the engine: every container ends cleanly with it.
+    pub fn stop_engine(&mut self) {
+        let Some(mut engine) = self.engine.take() else { return };
+        let pid = rustix::process::Pid::from_child(&engine);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM is sent");
+        wait_until("the engine ends", SOON, || engine.try_wait().expect("a child's state"));
+    }
+
+    /// Keeps the place as it is now, with the engine stopped.
+    pub fn keep(&mut self) {
+        let database = self.data().parent().expect("a directory").to_owned();
+        let names = self.beside_the_database();
+        self.inodes = names.into_iter().map(|name| (inode(&database.join(&name)), name)).collect();
+        copy_tree(&self.root(), &self.home.path().join("kept"));
+    }
+
+    /// The place as it was kept; the engine does not run.
+    pub fn put_back(&mut self) {
+        self.stop_engine();
+        fs::remove_dir_all(self.root()).expect("it is removed");
+        let kept = self.home.path().join("kept");
+        copy_tree(&kept, &self.root());
+        self.follow_the_inodes();
+    }
+
+    /// A copy has other inodes, and a restore that was begun goes by them: its note gets the
+    /// numbers of the same directories here.
+    fn follow_the_inodes(&self) {
+        let database = self.data().parent().expect("a directory").to_owned();
+        for name in self.beside_the_database() {
+            let path = database.join(name);
+            let Ok(text) = fs::read(&path) else { continue };
+            let Ok(mut note) = serde_json::from_slice::<Value>(&text) else { continue };
+            let before = note.clone();
+            for key in ["sourceInode", "copyInode"] {
+                if let Some(name) = note[key].as_u64().and_then(|then| self.inodes.get(&then)) {
+                    note[key] = json!(inode(&database.join(name)));
+                }
+            }
+            if note != before {
+                fs::write(&path, note.to_string()).expect("the note");
+            }
+        }
+    }
+
+    /// Asks the engine.
+    pub fn ask(&self, request: &Request<'_>) -> crate::support::Answer {
+        request.clone().to_socket(&self.path("docker.sock")).expect("an answer")
+    }
+
+    /// Asks it to do something; what it said when it refused.
+    pub fn tell(&self, path: &str, body: &Value) -> Result<Value, String> {
+        let answer = self.ask(&Request::post(path, &body.to_string()));
+        match answer.status {
+            200..=304 if answer.body.is_empty() => Ok(Value::Null),
+            200..=304 => Ok(serde_json::from_str(&answer.body).unwrap_or(Value::Null)),
+            _ => Err(answer.json()["message"].as_str().unwrap_or_default().to_owned()),
+        }
+    }
+
+    pub fn start(&self, id: &str) -> Result<(), String> {
+        self.tell(&format!("/containers/{id}/start"), &json!({})).map(drop)
+    }
+
+    pub fn stop(&self, id: &str) {
+        self.tell(&format!("/containers/{id}/stop"), &json!({})).expect("it stops");
+    }
+
+    pub fn rename(&self, id: &str, name: &str) {
+        self.tell(&format!("/containers/{id}/rename?name={name}"), &json!({})).expect("renamed");
+    }
+
+    pub fn remove(&self, id: &str) {
+        self.stop(id);
+        let answer = self.ask(&Request::new("DELETE", &format!("/containers/{id}")));
+        assert_eq!(answer.status, 204, "{}", answer.body);
+    }
+
+    /// Runs a command inside a container.
+    pub fn exec(&self, id: &str, argv: &[&str]) -> String {
+        let made = self.tell(&format!("/containers/{id}/exec"), &json!({"Cmd": argv}));
+        let exec = made.expect("an exec")["Id"].as_str().expect("an id").to_owned();
+        // The answer is in frames, with bytes that are no text.
+        let mut stream = UnixStream::connect(self.path("docker.sock")).expect("the engine");
+        let head = format!("POST /exec/{exec}/start HTTP/1.1\r\nHost: sandbox\r\n");
+        let rest =
+            "Connection: close\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+        stream.write_all(format!("{head}{rest}").as_bytes()).expect("asked");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// What the engine does wrong from here on.
+    pub fn faults(&self, faults: &Value) {
+        self.tell("/sandbox/faults", faults).expect("told");
+    }
+
+    pub fn inspect(&self, id: &str) -> Option<Value> {
+        let answer = self.ask(&Request::get(&format!("/containers/{id}/json")));
+        (answer.status == 200).then(|| answer.json())
+    }
+
+    pub fn container(&self, id_or_name: &str) -> Option<Container> {
+        self.inspect(id_or_name).map(|seen| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            Container {
+                id: text(&seen["Id"]),
+                name: text(&seen["Name"]).trim_start_matches('/').to_owned(),
+                state: text(&seen["State"]["Status"]),
+                policy: text(&seen["HostConfig"]["RestartPolicy"]["Name"]),
+                started_at: text(&seen["State"]["StartedAt"]),
+                hop: seen["Config"]["Labels"]["io.payram.updater.hop"].as_str().map(str::to_owned),
+            }
+        })
+    }
+
+    /// All containers, by id.
+    pub fn containers(&self) -> Vec<Container> {
+        let list = self.ask(&Request::get("/containers/json?all=1")).json();
+        let ids = list.as_array().expect("a list").iter().filter_map(|one| one["Id"].as_str());
+        ids.filter_map(|id| self.container(id)).collect()
+    }
+
+    /// The version that a container answers with, when it answers.
+    pub fn answers(&self, id: &str) -> Option<String> {
+        let seen = self.inspect(id)?;
+        let port = seen["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"].as_str()?;
+        let port = port.parse().ok()?;
+        let answer = Request::get("/api/v1/version").patience(SOON).to_port(port).ok()?;
+        (answer.status == 200).then(|| answer.json()["version"].as_str().map(str::to_owned))?
+    }
+
+    pub fn wait_serves(&self, id: &str) {
+        wait_until("the container answers", SOON, || self.answers(id));
+    }
+
+    /// The containers that answer.
+    pub fn serving(&self) -> Vec<String> {
+        let all = self.containers();
+        let running = all.into_iter().filter(|one| one.runs() && self.answers(&one.id).is_some());
+        running.map(|one| one.id).collect()
+    }
+
+    /// Where the database lies.
+    pub fn data(&self) -> PathBuf {
+        PathBuf::from(self.ready["data"].as_str().expect("a path"))
+    }
+
+    /// What lies beside the database's directory, itself included.
+    pub fn beside_the_database(&self) -> Vec<String> {
+        let data = self.data();
+        let entries = fs::read_dir(data.parent().expect("a directory")).expect("a listing");
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// `(payment, version that acknowledged it)`, in order.
+    pub fn acknowledged(&self) -> Vec<(String, String)> {
+        let path = self.ready["acknowledged"].as_str().expect("a path");
+        let text = fs::read_to_string(path).expect("the acknowledged payments");
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let pair = |line: &str| line.split_once(' ').map(|(id, by)| (id.to_owned(), by.to_owned()));
+        whole.lines().filter_map(pair).collect()
+    }
+
+    /// Payments of a database directory.
+    pub fn payments(&self, directory: &Path) -> std::collections::BTreeSet<String> {
+        let rows = fs::read_to_string(directory.join("payments.jsonl")).unwrap_or_default();
+        rows.lines()
+            .filter_map(|row| serde_json::from_str::<Value>(row).ok())
+            .filter_map(|row| row["id"].as_str().map(str::to_owned))
+            .collect()
+    }
+
+    /// Containers that were started on a data directory on which another one ran (I2).
+    pub fn two_at_once(&self) -> String {
+        fs::read_to_string(self.path("engine/two-at-once.log")).unwrap_or_default()
+    }
+
+    /// The journal, for looking at; none before there is one.
+    pub fn journal(&self) -> Option<Connection> {
+        let path = self.path("state/journal.db");
+        let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+        reader.busy_timeout(SOON).ok()?;
+        Some(reader)
+    }
+
+    /// How many rows the journal has.
+    pub fn rows(&self) -> i64 {
+        let count = |journal: &Connection| {
+            journal.query_row("SELECT count(*) FROM journal", [], |row| row.get(0)).ok()
+        };
+        self.journal().as_ref().and_then(count).unwrap_or(0)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(engine) = &mut self.engine {
+            // It may have ended already; either way it is gone afterwards.
+            engine.kill().ok();
+            engine.wait().ok();
+        }
+    }
+}
+
+fn inode(path: &Path) -> u64 {
+    fs::symlink_metadata(path).expect("it is there").ino()
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status().expect("cp starts");
+    assert!(copied.success(), "cp -a {} {}", from.display(), to.display());
+}
