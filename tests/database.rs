@@ -376,14 +376,14 @@ async fn a_truncated_table_is_found_where_its_rows_can_not_be_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_too_large_for_the_time_is_not_even_begun_to_be_counted() {
     let Some(world) = World::new() else { return };
-    world.sql("create table large as select repeat('x', 1000) from generate_series(1, 40000)");
+    world.sql("create table receipts as select repeat('x', 1000) from generate_series(1, 40000)");
     let engine = LocalEngine::default();
     let database = world.database(Access::OnHost);
     let runner = Runner::new(&engine, "payram", &database);
     let rows = async |budget| {
         let found = fingerprint(&runner, budget).await.expect("a fingerprint");
-        let large = found.tables.iter().find(|table| table.name == "public.large");
-        large.expect("it is there").rows
+        let receipts = found.tables.iter().find(|table| table.name == "public.receipts");
+        receipts.expect("it is there").rows
     };
     assert_eq!(rows(BUDGET).await, Some(40_000));
     assert_eq!(rows(Duration::from_millis(100)).await, None);

@@ -8,11 +8,15 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::poller::{Gap, Poller, since};
+use crate::support::http::Request;
 use crate::support::{Daemon, World, wait_until};
 use crate::{FROM, Failure, HEALTHY_LIMIT, TO};
 
 /// Good answers after a swap before it counts as over: the gap is behind us then.
 const AFTERWARDS: Duration = Duration::from_millis(500);
+
+/// A plan on a machine that has other things to do.
+const PLAN_LIMIT: Duration = Duration::from_secs(180);
 
 /// A job, its backup included.
 const JOB_LIMIT: Duration = Duration::from_secs(7200);
@@ -92,7 +96,9 @@ fn by_hand(
 /// By the daemon, asked as the dashboard asks it.
 pub fn by_daemon(world: &World, daemon: &Daemon, poller: &Poller) -> Result<Upgrade, Failure> {
     let begin = SystemTime::now();
-    let run = daemon.post("/upgrade/run", &json!({"requestedTarget": TO}));
+    let asked = json!({"requestedTarget": TO}).to_string();
+    let run =
+        Request::post("/upgrade/run", &asked).patience(PLAN_LIMIT).to_port(world.updater_port)?;
     let job = run.json()["jobId"].as_str().unwrap_or_default().to_owned();
     if job.is_empty() {
         return Err(format!("no upgrade began: {}", run.body).into());
