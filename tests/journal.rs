@@ -239,6 +239,27 @@ fn an_untouched_journal_verifies_and_exports_every_row() {
 }
 
 #[test]
+fn a_journal_that_is_written_to_meanwhile_is_not_taken_for_a_damaged_one() {
+    let place = place();
+    let journal = Journal::open(&place.path).expect("a journal");
+    let job = journal.begin(&body(), &[], None).expect("a job");
+    let reader = Reader::open(&place.path).expect("a reader");
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for line in 0..500 {
+                journal.log(&job, None, &format!("line {line}")).expect("a line");
+            }
+            is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
+            let found = reader.verify().expect("it can be read");
+            assert!(found.is_ok(), "{found:?}");
+        }
+    });
+}
+
+#[test]
 fn a_journal_of_a_newer_version_is_refused_and_left_as_it_is() {
     let place = place();
     drop(Journal::open(&place.path).expect("opens"));
