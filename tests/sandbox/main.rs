@@ -4,8 +4,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crash;
 mod engine;
+mod invariants;
 mod matrix;
+mod points;
+mod scenarios;
 mod shop;
 mod strikes;
+mod tracer;
 mod upgrades;
