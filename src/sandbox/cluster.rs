@@ -92,11 +92,6 @@ impl Cluster {
         fs::remove_file(self.directory.join(PID))
     }
 
-    /// Where it lies on this host.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// Owner of the directory, `UID:GID`.
     pub fn owner(&self) -> io::Result<String> {
         let metadata = fs::metadata(&self.directory)?;

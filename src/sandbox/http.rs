@@ -1,8 +1,8 @@
 //! The make-believe engine's voice: the part of the Docker Engine API that the product speaks.
 //!
-//! Written from the reference of API v1.41. Every request is one connection's; each of those
-//! that change something is counted first and may meet a fault. What was asked is done in a
-//! task of its own: a client that goes away does not undo it, as with the real engine.
+//! Written from the reference of API v1.41. Every request is one connection's; each is counted
+//! first and may meet a fault. What was asked is done in a task of its own: a client that goes
+//! away does not undo it, as with the real engine.
 
 use std::collections::HashMap;
 use std::io;
@@ -45,6 +45,7 @@ pub(super) struct Face {
 struct Exec {
     container: String,
     argv: Vec<String>,
+    was_started: bool,
     /// None until it has ended.
     code: Option<i64>,
 }
@@ -104,11 +105,27 @@ impl Face {
             Err(refusal) => return Ok(answer::refused(&refusal)),
         };
         let path: Vec<&str> = asked.path.iter().map(String::as_str).collect();
-        let kind = faults::kind(asked.method.as_str(), &path);
-        let fault = kind.and_then(|kind| self.world.faults.meet(kind));
+        let fault = match faults::kind(asked.method.as_str(), &path) {
+            Some(kind) => self.world.faults.meet(kind, peer),
+            None if path.first() == Some(&"sandbox") => None,
+            None => self.world.faults.observe(asked.path.join("/"), peer),
+        };
+        if asked.method == Method::POST && path == ["sandbox", "faults"] {
+            return Ok(self.set_faults(asked.body, peer));
+        }
         let Some(Fault { act, ms, .. }) = fault else { return Ok(self.carry_out(asked).await) };
         match act {
             Act::Late => tokio::time::sleep(Duration::from_millis(ms)).await,
+            Act::KillLate => {
+                // In a task of its own: with its client this connection goes, too.
+                let face = Arc::clone(&self);
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(ms)).await;
+                    let _ = face.carry_out(asked).await.into_body().collect().await;
+                });
+                kill(peer);
+                return Err(Dropped);
+            }
             Act::DropBefore => return Err(Dropped),
             Act::KillBefore => {
                 kill(peer);
@@ -121,7 +138,9 @@ impl Face {
         }
         let reply = self.carry_out(asked).await;
         match act {
-            Act::Late | Act::DropBefore | Act::KillBefore | Act::Refuse => Ok(reply),
+            Act::Late | Act::DropBefore | Act::KillBefore | Act::KillLate | Act::Refuse => {
+                Ok(reply)
+            }
             Act::DropAfter => {
                 // To the end of the answer: a pull is done only then.
                 let _ = reply.into_body().collect().await;
@@ -132,6 +151,16 @@ impl Face {
                 kill(peer);
                 Err(Dropped)
             }
+        }
+    }
+
+    fn set_faults(&self, body: Value, watcher: Option<i32>) -> Reply {
+        match serde_json::from_value(body) {
+            Ok(faults) => {
+                self.world.faults.replace(faults, watcher);
+                answer::done(true)
+            }
+            Err(error) => answer::refused(&Refusal::new(400, format!("the faults: {error}"))),
         }
     }
 
@@ -167,7 +196,8 @@ impl Face {
             )),
             ("GET", ["containers", "json"]) => {
                 let label = query("filters").and_then(label_filter);
-                Ok(answer::json(200, &world.list(label.as_deref())))
+                let is_all = matches!(query("all"), Some("1" | "true" | "True"));
+                Ok(answer::json(200, &world.list(label.as_deref(), is_all)))
             }
             ("GET", ["containers", id, "json"]) => Ok(answer::json(200, &world.inspect(id)?)),
             ("GET", ["containers", id, "logs"]) => {
@@ -215,7 +245,8 @@ impl Face {
                 Ok(answer::json(
                     200,
                     &json!({
-                        "ID": id, "Running": exec.code.is_none(), "ExitCode": exec.code,
+                        "ID": id, "Running": exec.was_started && exec.code.is_none(),
+                        "ExitCode": exec.code,
                     }),
                 ))
             }
@@ -225,14 +256,14 @@ impl Face {
                 answer::pull(Arc::clone(world), repo, tag)
             }
             ("GET", ["events"]) => Ok(answer::events(world.events.subscribe())),
-            ("POST", ["sandbox", "faults"]) => {
-                let faults = serde_json::from_value(asked.body)
-                    .map_err(|error| Refusal::new(400, format!("the faults: {error}")))?;
-                world.faults.replace(faults);
-                Ok(answer::done(true))
-            }
             ("GET", ["sandbox", "requests"]) => {
                 Ok(answer::json(200, &json!(world.faults.requests())))
+            }
+            ("GET", ["sandbox", "programs", id]) => {
+                Ok(answer::json(200, &json!(world.shop(id)?.programs())))
+            }
+            ("GET", ["sandbox", "observations"]) => {
+                Ok(answer::json(200, &json!(world.faults.observations())))
             }
             ("POST", ["networks", name, "connect"]) | ("GET", ["networks", name]) => {
                 Err(Refusal::new(404, format!("network {name} not found")))
@@ -250,7 +281,7 @@ impl Face {
         let argv = argv.filter_map(Value::as_str).map(str::to_owned).collect();
         let number = self.numbered.fetch_add(1, Ordering::SeqCst);
         let id = super::inspection::digest(&format!("exec {number}"));
-        let exec = Exec { container: container.to_owned(), argv, code: None };
+        let exec = Exec { container: container.to_owned(), argv, was_started: false, code: None };
         self.execs.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), exec);
         Ok(answer::json(201, &json!({"Id": id})))
     }
@@ -258,6 +289,7 @@ impl Face {
     async fn start_exec(self: &Arc<Self>, id: &str, upgrade: Option<OnUpgrade>) -> Answer<Reply> {
         let exec = self.exec(id)?;
         let shop = self.world.shop(&exec.container)?;
+        self.begin_exec(id)?;
         let Some(upgrade) = upgrade else {
             let ended = exec::run(&shop, &exec.argv, b"").await;
             self.note_end(id, ended.code);
@@ -283,6 +315,21 @@ impl Face {
     fn exec(&self, id: &str) -> Answer<Exec> {
         let execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
         execs.get(id).cloned().ok_or_else(|| Refusal::new(404, format!("No such exec: {id}")))
+    }
+
+    /// A command runs once.
+    fn begin_exec(&self, id: &str) -> Answer<()> {
+        let mut execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
+        match execs.get_mut(id) {
+            Some(exec) if exec.was_started => {
+                Err(Refusal::new(409, format!("exec {id} has already run")))
+            }
+            Some(exec) => {
+                exec.was_started = true;
+                Ok(())
+            }
+            None => Err(Refusal::new(404, format!("No such exec: {id}"))),
+        }
     }
 
     fn note_end(&self, id: &str, code: i64) {

@@ -133,7 +133,7 @@ fn failed(doing: &str, path: &Path, error: &io::Error) -> SandboxError {
     SandboxError::new(format!("{doing} {}: {error}", path.display()))
 }
 
-/// The container that is there from the start, on a port that is free now.
+/// The container that is there from the start.
 fn first_container(world: &Arc<World>) -> Result<(), SandboxError> {
     let scenario = &world.scenario;
     let tag = &scenario.running;
@@ -142,7 +142,8 @@ fn first_container(world: &Arc<World>) -> Result<(), SandboxError> {
     };
     let release = world.release(&world.repo, tag).map_err(refused)?;
     world.add_image(tag, &release).map_err(refused)?;
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr());
+    let port = std::net::TcpListener::bind(("127.0.0.1", scenario.port));
+    let port = port.and_then(|one| one.local_addr());
     let port = port
         .map_err(|error| SandboxError::new(format!("find a free port: {error}")))?
         .port()

@@ -22,6 +22,8 @@ pub(super) struct Scenario {
     pub container: String,
     /// The tag that it runs.
     pub running: String,
+    /// The port of this host that it publishes; 0 for one that is free at the start.
+    pub port: u16,
     /// Payments that are there from the start.
     pub payments: usize,
     /// Milliseconds that a clean stop of a container takes.
@@ -37,6 +39,7 @@ impl Default for Scenario {
         Self {
             container: "payram".into(),
             running: "1.9.6".into(),
+            port: 0,
             payments: 1000,
             stop_ms: 200,
             tags: BTreeMap::from([("1.9.6".to_owned(), Release::default())]),
@@ -111,7 +114,8 @@ pub(super) struct Migration {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Fault {
     /// The kind of request that is counted: `create start stop rename update remove connect
-    /// exec exec-start pull`; without one all of these are.
+    /// exec exec-start pull`; without one all of these are. `observe` counts those that only
+    /// ask.
     #[serde(default)]
     pub on: Option<String>,
     /// Which one of them, from 1.
@@ -120,7 +124,7 @@ pub(super) struct Fault {
     /// What is done.
     #[serde(rename = "do")]
     pub act: Act,
-    /// For `late`: milliseconds.
+    /// For `late` and `kill-late`: milliseconds.
     #[serde(default)]
     pub ms: u64,
 }
@@ -143,6 +147,9 @@ pub(super) enum Act {
     KillBefore,
     /// Does it and sends SIGKILL to the process that asked.
     KillAfter,
+    /// Sends SIGKILL to the process that asks, and does it a while later: by then the process
+    /// may have been started again and have looked.
+    KillLate,
     /// Answers 500 and does nothing.
     Refuse,
 }

@@ -2,8 +2,8 @@
 //!
 //! Each verb does what the real engine's does, by the same rules and with the same refusals.
 //! Called by `http`, which speaks for it. Everything but what runs is in the state directory,
-//! so that it can be killed and started again; then a container with a restart policy starts
-//! again, and every other one has exited, as after a restart of the real engine.
+//! so that it can be killed and started again; then each container starts again whose restart
+//! policy says so, and every other one has exited, as after a restart of the real engine.
 
 mod life;
 
@@ -68,6 +68,8 @@ struct Inner {
 
 struct Container {
     inspection: Value,
+    /// Stopped by a request: `unless-stopped` heeds it.
+    was_stopped: bool,
     running: Option<Running>,
 }
 
@@ -75,6 +77,8 @@ struct Container {
 #[derive(Clone)]
 struct Running {
     shop: Arc<Shop>,
+    /// The database's directory that it mounts, on this host.
+    directory: PathBuf,
     stop: CancellationToken,
     grace_ms: Arc<AtomicU64>,
     ended: CancellationToken,
@@ -96,12 +100,12 @@ impl World {
             let id = inspection["Id"].as_str().unwrap_or_default().to_owned();
             if inspection["State"]["Running"] == true {
                 ended(&mut inspection, 137);
-                let policy = inspection["HostConfig"]["RestartPolicy"]["Name"].as_str();
-                if matches!(policy, Some("always" | "unless-stopped")) {
-                    again.push(id.clone());
-                }
             }
-            inner.containers.insert(id, Container { inspection, running: None });
+            let was_stopped = stopped_mark(root, &id).exists();
+            if starts_with_the_engine(&inspection, was_stopped) {
+                again.push(id.clone());
+            }
+            inner.containers.insert(id, Container { inspection, was_stopped, running: None });
         }
         let world = Arc::new(Self {
             root: root.to_owned(),
@@ -113,7 +117,7 @@ impl World {
             is_closing: AtomicBool::new(false),
         });
         for id in again {
-            if let Err(refusal) = world.start(&id) {
+            if let Err(refusal) = world.start_again(&id) {
                 tracing::warn!(container = id, "not started again: {}", refusal.message);
             }
         }
@@ -144,14 +148,16 @@ impl World {
         }
     }
 
-    /// All containers as the listing has them, with a label filter `key=value`.
-    pub fn list(&self, label: Option<&str>) -> Value {
+    /// The containers as the listing has them, with a label filter `key=value`: those that run,
+    /// or all.
+    pub fn list(&self, label: Option<&str>, is_all: bool) -> Value {
         let inner = self.inner();
         let wanted = label.map(|label| label.split_once('=').unwrap_or((label, "")));
-        let lines =
-            inner.containers.values().map(|one| &one.inspection).filter(|one| {
-                wanted.is_none_or(|(key, value)| one["Config"]["Labels"][key] == value)
-            });
+        let lines = inner.containers.values().map(|one| &one.inspection).filter(|one| {
+            let is_labelled =
+                wanted.is_none_or(|(key, value)| one["Config"]["Labels"][key] == value);
+            is_labelled && (is_all || one["State"]["Running"] == true)
+        });
         lines
             .map(|one| {
                 json!({
@@ -219,7 +225,8 @@ impl World {
         let id = inspection::digest(&format!("{name} {}", uuid::Uuid::now_v7()));
         let inspection = inspection::container(&id, name, body, &image, &self.root.join("volumes"));
         self.keep(&inspection)?;
-        inner.containers.insert(id.clone(), Container { inspection, running: None });
+        let created = Container { inspection, was_stopped: false, running: None };
+        inner.containers.insert(id.clone(), created);
         drop(inner);
         self.tell(&id, "create");
         Ok(id)
@@ -229,6 +236,14 @@ impl World {
     pub fn rename(&self, id_or_name: &str, name: &str) -> Answer<()> {
         let mut inner = self.inner();
         let id = find(&inner, id_or_name)?;
+        if inner
+            .containers
+            .get(&id)
+            .is_some_and(|one| one.inspection["Name"] == *format!("/{name}"))
+        {
+            let message = "Renaming a container with the same name as its current name";
+            return Err(Refusal::new(400, message));
+        }
         name_is_free(&inner, name)?;
         self.change(&mut inner, &id, |one| one["Name"] = json!(format!("/{name}")))?;
         drop(inner);
@@ -255,7 +270,7 @@ impl World {
             );
             return Err(Refusal::new(409, message));
         }
-        for file in [self.file(&id), self.log(&id)] {
+        for file in [self.file(&id), self.log(&id), stopped_mark(&self.root, &id)] {
             match fs::remove_file(&file) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(Refusal::disk("remove the container", &error));
@@ -345,6 +360,22 @@ fn name_is_free(inner: &Inner, name: &str) -> Answer<()> {
                 "Conflict. The container name \"{slashed}\" is already in use by container \"{id}\""
             ),
         )),
+    }
+}
+
+/// A file that is there while a container rests because a request stopped it.
+fn stopped_mark(root: &Path, id: &str) -> PathBuf {
+    root.join("containers").join(format!("{id}.stopped"))
+}
+
+/// Whether a restart of the engine starts a container that does not run (Docker's `always`,
+/// `unless-stopped` and `on-failure`).
+fn starts_with_the_engine(inspection: &Value, was_stopped: bool) -> bool {
+    match inspection["HostConfig"]["RestartPolicy"]["Name"].as_str() {
+        Some("always") => true,
+        Some("unless-stopped") => !was_stopped,
+        Some("on-failure") => !was_stopped && inspection["State"]["ExitCode"] != 0,
+        Some(_) | None => false,
     }
 }
 

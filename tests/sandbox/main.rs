@@ -4,10 +4,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crash;
 mod engine;
+mod invariants;
 mod matrix;
+mod points;
 mod quarantine;
+mod scenarios;
 mod shop;
 mod strikes;
 mod sync;
+mod tracer;
 mod upgrades;

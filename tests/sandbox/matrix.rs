@@ -1,58 +1,35 @@
-//! The crash matrix: the daemon is killed with SIGKILL at a request to the engine, before it is
-//! carried out or after it, and started again. Wherever that is, the upgrade ends, the
-//! invariants hold, and no acknowledged payment is missing.
+//! The crash matrix: the daemon is killed with SIGKILL before and after each request to the
+//! engine, each commit of its journal and each change of a name in the file system, in seven
+//! upgrades, and started again. Wherever that is, the upgrade ends, the invariants hold, and no
+//! acknowledged payment is missing. Some crashes are followed by a second one, or take the
+//! engine with them; and an engine that drops each connection in turn is no crash at all.
 //!
-//! All points are tried with `PAYRAM_CRASH_MATRIX=full`; otherwise some, drawn by a seed that
-//! is printed and that `PAYRAM_CRASH_SEED` sets. `PAYRAM_CRASH_SCENARIO` names one of them.
+//! All points are tried with `PAYRAM_CRASH_MATRIX=full`, with a number so many of each column
+//! of the table and otherwise one; they are drawn by a seed that is printed and that `PAYRAM_CRASH_SEED` sets. `PAYRAM_CRASH_SCENARIO` names one of them,
+//! `PAYRAM_CRASH_COLUMNS` some columns of the table, `PAYRAM_CRASH_WORKERS` says how many crashes
+//! are tried at the same time. The full one is
+//! meant for the release build: `PAYRAM_CRASH_MATRIX=full cargo test --release --test sandbox
+//! matrix -- --nocapture`.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use serde_json::{Value, json};
+use crate::crash::{Tried, try_point};
+use crate::points::{At, COLUMNS, Point, Then, Trail};
+use crate::scenarios::{self, Scenario};
+use crate::support::require;
 
-use crate::shop::{END, SOON, Shop};
-use crate::support::http::Request;
-use crate::support::wait_until;
+/// Second crashes and reboots in each scenario when all points are tried: each is one of
+/// hundreds squared, so they are drawn.
+const DRAWN: usize = 24;
 
-/// Points of a scenario that are tried unless all are.
-const SAMPLED: usize = 3;
+/// Crashes that are tried at the same time: one is mostly waited for.
+const WORKERS: usize = 14;
 
-/// When the daemon is killed: the request is not carried out, or it is and is not answered.
-const ACTS: [&str; 2] = ["kill-before", "kill-after"];
-
-/// Crashes that are tried at the same time.
-const WORKERS: usize = 8;
-
-/// How long what comes after an upgrade's end may take.
-const TIDIES_WITHIN: Duration = Duration::from_secs(5);
-
-/// A scenario, and how it ends.
-struct Scenario {
-    name: &'static str,
-    release: Value,
-    phase: &'static str,
-}
-
-fn scenarios() -> Vec<Scenario> {
-    let scenario = |name, release, phase| Scenario { name, release, phase };
-    vec![
-        scenario("good", json!({"migration": {"schema": true}}), "VERIFIED"),
-        scenario("health 500", json!({"health": [500], "takesPayments": false}), "ROLLED_BACK"),
-        scenario("exits at start", json!({"exitsAtStart": true}), "ROLLED_BACK"),
-        scenario(
-            "wrong version",
-            json!({"reports": "1.0.0", "takesPayments": false}),
-            "ROLLED_BACK",
-        ),
-        scenario(
-            "migration breaks",
-            json!({"migration": {"schema": true, "fails": true}}),
-            "ROLLED_BACK",
-        ),
-        scenario("pull breaks off", json!({"pullFails": "unexpected EOF"}), "ROLLED_BACK"),
-    ]
-}
+/// How far into its life a new daemon is killed again.
+const AGAIN_WITHIN: usize = 16;
 
 /// Numbers from a seed (splitmix64), so that a sample can be drawn again.
 struct Draw(u64);
@@ -65,178 +42,178 @@ impl Draw {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) % limit as u64) as usize
     }
-}
 
-fn seed() -> u64 {
-    let given = std::env::var("PAYRAM_CRASH_SEED").ok().and_then(|text| text.parse().ok());
-    given.unwrap_or_else(|| u64::from(std::process::id()))
-}
-
-/// The kinds of the requests of an upgrade that nothing disturbs.
-fn undisturbed(scenario: &Scenario) -> Vec<String> {
-    let shop = Shop::open(json!({"2.0.0": scenario.release}));
-    let daemon = shop.daemon();
-    begin(&shop);
-    let status = daemon.wait_settled(END);
-    assert_eq!(status["phase"], scenario.phase, "{}: {status}", scenario.name);
-    let requests = shop.ask("/sandbox/requests");
-    serde_json::from_value(requests).expect("a list of kinds")
-}
-
-/// Asks for the upgrade; the requests of its plan are not counted.
-fn begin(shop: &Shop) {
-    let ran = shop.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-}
-
-/// Kills the daemon at the nth request; what is wrong afterwards.
-fn crash_at(scenario: &Scenario, nth: usize, act: &str) -> Vec<String> {
-    let shop = Shop::open(json!({"2.0.0": scenario.release}));
-    shop.wait_serves("1.9.6");
-    let old = shop.id();
-    let mut daemon = shop.daemon();
-    shop.faults(&json!([{"nth": nth, "do": act}]));
-    // When the daemon is killed while it answers, the command is the first to know.
-    let ran = shop.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
-    let was_planned = ran.status.success();
-    let mut settled = None;
-    let killed = wait_until("the daemon is killed, or the upgrade ends", END, || {
-        if let Some(status) = daemon.exited() {
-            return Some(status.code().is_none());
-        }
-        // It may be killed while it answers.
-        let answer = Request::get("/upgrade/status").to_port(shop.port).ok()?;
-        if !was_planned || answer.json()["active"] != false {
-            return None;
-        }
-        // It tidies after the end, and may be killed in that too.
-        let ended = *settled.get_or_insert_with(Instant::now);
-        (ended.elapsed() > TIDIES_WITHIN).then_some(false)
-    });
-    let mut wrong = Vec::new();
-    let mut daemon = if killed { shop.daemon() } else { daemon };
-    let status = daemon.wait_status("the upgrade ends", END, |status| status["active"] != true);
-    let phase = status["phase"].as_str().unwrap_or("none").to_owned();
-    let serving = match phase.as_str() {
-        "VERIFIED" => "2.0.0",
-        // Killed in its plan, the upgrade never began.
-        "ROLLED_BACK" | "none" | "" => "1.9.6",
-        other => {
-            wrong.push(format!("it ended {other}: {}", status["message"]));
-            return wrong;
-        }
-    };
-    if phase != scenario.phase && was_planned && phase != "none" {
-        wrong.push(format!("expected {}, it ended {phase}", scenario.phase));
+    fn of<T: Copy>(&mut self, items: &[T]) -> Option<T> {
+        (!items.is_empty()).then(|| items[self.below(items.len())])
     }
-    wait_until(&format!("{serving} serves"), SOON, || {
-        (shop.serves().as_deref() == Some(serving)).then_some(())
-    });
-    if serving == "1.9.6" && shop.id() != old {
-        wrong.push("the old container is not the one that was there".to_owned());
-    }
-    wait_until("one container is left", SOON, || {
-        (shop.containers() == ["payram running"]).then_some(())
-    });
-    let policy = &shop.ask("/containers/payram/json")["HostConfig"]["RestartPolicy"]["Name"];
-    if policy != "unless-stopped" {
-        wrong.push(format!("the restart policy is {policy}"));
-    }
-    let (lost, two) = (shop.lost(), shop.two_at_once());
-    if !lost.is_empty() {
-        wrong.push(format!("{} acknowledged payments are lost", lost.len()));
-    }
-    if !two.is_empty() {
-        wrong.push(format!("two containers ran on one database: {two}"));
-    }
-    if daemon.exited().is_some() {
-        wrong.push("the daemon ended again".to_owned());
-    }
-    wrong
 }
 
-/// One crash to try.
-struct Point<'a> {
-    scenario: &'a Scenario,
-    nth: usize,
-    kind: String,
-    act: &'static str,
+fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-/// The points of a scenario: before and after each of its requests.
-fn points(scenario: &Scenario) -> Vec<Point<'_>> {
-    let requests = undisturbed(scenario);
-    let point = |nth: usize, kind: &str, act| Point { scenario, nth, kind: kind.to_owned(), act };
-    let numbered = requests.iter().enumerate();
-    numbered.flat_map(|(index, kind)| ACTS.map(|act| point(index + 1, kind, act))).collect()
-}
-
-/// Runs something for each item, several at a time: a crash is mostly waited for.
+/// Runs something for each item, several at a time.
 fn side_by_side<'i, T: Sync, R: Send>(items: &'i [T], run: impl Fn(&'i T) -> R + Sync) -> Vec<R> {
+    let workers = setting("PAYRAM_CRASH_WORKERS").unwrap_or(WORKERS);
     let next = AtomicUsize::new(0);
-    let results = Mutex::new(Vec::new());
+    let results = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
-        for _ in 0..WORKERS.min(items.len()) {
+        for _ in 0..workers.min(items.len()) {
             scope.spawn(|| {
-                while let Some(item) = items.get(next.fetch_add(1, Ordering::SeqCst)) {
+                loop {
+                    let index = next.fetch_add(1, Ordering::SeqCst);
+                    let Some(item) = items.get(index) else { return };
                     let result = run(item);
-                    results.lock().expect("no test panics with it").push(result);
+                    results.lock().expect("no test panics with it").insert(index, result);
                 }
             });
         }
     });
-    results.into_inner().expect("no test panics with it")
+    results.into_inner().expect("no test panics with it").into_values().collect()
 }
 
-#[test]
-fn a_daemon_killed_at_any_request_ends_the_upgrade_after_its_restart() {
-    let is_full = std::env::var("PAYRAM_CRASH_MATRIX").is_ok_and(|how| how == "full");
-    let seed = seed();
-    let mut draw = Draw(seed);
-    println!("PAYRAM_CRASH_SEED={seed}");
-    let only = std::env::var("PAYRAM_CRASH_SCENARIO").ok();
-    let mut scenarios = scenarios();
-    scenarios.retain(|scenario| only.as_deref().is_none_or(|only| only == scenario.name));
-    let mut tried = Vec::new();
-    let mut found = side_by_side(&scenarios, points);
-    found.sort_by_key(|points| points.first().map(|point| point.scenario.name));
-    for mut all in found {
-        let count = all.len();
-        let name = all.first().map_or("none", |point| point.scenario.name);
-        if !is_full {
-            let drawn = (0..SAMPLED).map(|_| all.swap_remove(draw.below(all.len())));
-            all = drawn.collect();
+/// How many points of each column of a scenario are tried.
+#[derive(Clone, Copy)]
+enum Extent {
+    All,
+    Some(usize),
+}
+
+impl Extent {
+    fn wanted() -> Self {
+        match setting::<String>("PAYRAM_CRASH_MATRIX").as_deref() {
+            None => Extent::Some(1),
+            Some("full") => Extent::All,
+            Some(number) => Extent::Some(number.parse().expect("`full` or a number")),
         }
-        println!("{name}: {} of {count} points", all.len());
-        tried.extend(all);
     }
-    let violations = side_by_side(&tried, |point| {
-        // What was waited for in vain is a violation like any other.
-        let tried = std::panic::catch_unwind(|| crash_at(point.scenario, point.nth, point.act));
-        let wrong = tried.unwrap_or_else(|_| vec!["see the panic above".to_owned()]);
-        let at = format!("{}, {} request {}", point.scenario.name, point.act, point.nth);
-        wrong.into_iter().map(|what| format!("{at} ({}): {what}", point.kind)).collect::<Vec<_>>()
-    });
-    let violations = violations.concat();
-    println!("{} points, {} violations", tried.len(), violations.len());
-    assert!(violations.is_empty(), "{}", violations.join("\n"));
+}
+
+/// The points that are tried, of those that there are.
+fn drawn<'s>(all: &[Point<'s>], extent: Extent, draw: &mut Draw) -> Vec<Point<'s>> {
+    let only: Option<String> = setting("PAYRAM_CRASH_COLUMNS");
+    let is_wanted = |name: &str| only.as_deref().is_none_or(|only| only.contains(name));
+    let mut tried = Vec::new();
+    for (column, _) in COLUMNS.iter().enumerate().filter(|(_, name)| is_wanted(name)) {
+        let mut left: Vec<Point<'s>> =
+            all.iter().filter(|point| point.column() == column).copied().collect();
+        match extent {
+            Extent::All => tried.extend(left),
+            Extent::Some(number) => {
+                for _ in 0..number.min(left.len()) {
+                    tried.push(left.swap_remove(draw.below(left.len())));
+                }
+            }
+        }
+    }
+    let kills: Vec<Point<'s>> = all.iter().filter(|point| point.at.kills()).copied().collect();
+    let number = match extent {
+        Extent::All => DRAWN,
+        Extent::Some(number) => number,
+    };
+    for _ in 0..number {
+        if let Some(point) = draw.of(&kills).filter(|_| is_wanted("twice")) {
+            tried.push(Point { then: Then::Again(again(draw)), ..point });
+        }
+        if let Some(point) = draw.of(&kills).filter(|_| is_wanted("reboots")) {
+            tried.push(Point { then: Then::Reboot, ..point });
+        }
+    }
+    tried
+}
+
+/// Where a new daemon is killed, too: at a request or at a question, early in its life.
+fn again(draw: &mut Draw) -> At {
+    let nth = 1 + draw.below(AGAIN_WITHIN);
+    match draw.below(3) {
+        0 => At::Request(nth, "kill-before"),
+        1 => At::Request(nth, "kill-after"),
+        _ => At::Observation(nth, "kill-before"),
+    }
+}
+
+/// One line of the table: a scenario's points by column, all of them, unreached, violations.
+fn line(name: &str, results: &[(&Point<'_>, &Tried)]) -> String {
+    let count = |column| results.iter().filter(|(point, _)| point.column() == column).count();
+    let columns: String =
+        (0..COLUMNS.len()).map(|column| format!("{:>10}", count(column))).collect();
+    let unreached = results.iter().filter(|(_, tried)| !tried.is_reached).count();
+    let violations = results.iter().filter(|(_, tried)| !tried.wrong.is_empty()).count();
+    format!("{name:<26}{columns}{:>8}{unreached:>11}{violations:>12}", results.len())
+}
+
+/// Seconds of processor time that this process' children have used.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    // proc(5): cutime and cstime are fields 16 and 17, in hundredths; the second ended above.
+    let ticks: f64 = fields.skip(13).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    ticks / 100.0
 }
 
 #[test]
-fn a_connection_that_breaks_at_a_change_is_observed_and_done_once() {
-    // Three in each: with every uncertain outcome the driver waits longer.
-    let broken =
-        [("drop-before", ["create", "stop", "start"]), ("drop-after", ["stop", "rename", "start"])];
-    side_by_side(&broken, |(act, kinds)| {
-        let faults: Vec<Value> = kinds.map(|on| json!({"on": on, "do": act})).into();
-        let shop = Shop::open(json!({"2.0.0": {"migration": {"schema": true}}}));
-        let daemon = shop.daemon();
-        shop.faults(&Value::from(faults));
-        begin(&shop);
-        let status = daemon.wait_settled(END);
-        assert_eq!(status["phase"], "VERIFIED", "{act}: {status}");
-        assert_eq!(shop.serves().as_deref(), Some("2.0.0"));
-        assert_eq!(shop.lost(), Vec::<String>::new());
-        assert_eq!(shop.two_at_once(), "");
+fn a_daemon_killed_anywhere_ends_the_upgrade_after_its_restart() {
+    let extent = Extent::wanted();
+    let seed = setting("PAYRAM_CRASH_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    println!("PAYRAM_CRASH_SEED={seed}");
+    let began = Instant::now();
+    let mut draw = Draw(seed);
+    let only: Option<String> = setting("PAYRAM_CRASH_SCENARIO");
+    let mut scenarios = scenarios::all();
+    scenarios.retain(|scenario| only.as_deref().is_none_or(|only| only == scenario.name));
+    // Without it, commits and names are not counted, and the test is one that was skipped.
+    let is_traced = require("ptrace");
+    let trails = side_by_side(&scenarios, |scenario| Trail::of(scenario, is_traced));
+    let points: Vec<Point<'_>> = scenarios
+        .iter()
+        .zip(&trails)
+        .flat_map(|(scenario, trail)| drawn(&trail.points(scenario), extent, &mut draw))
+        .collect();
+    let done = AtomicUsize::new(0);
+    let results = side_by_side(&points, |point| {
+        // What was waited for in vain is a violation like any other.
+        let tried = std::panic::catch_unwind(|| try_point(point)).unwrap_or_else(|panic| {
+            let why = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+            Tried { wrong: vec![format!("panicked: {why}")], is_reached: true, ..Tried::default() }
+        });
+        for what in &tried.wrong {
+            println!("VIOLATION at {point} (killed in {}): {what}", tried.was_at);
+        }
+        let done = done.fetch_add(1, Ordering::SeqCst) + 1;
+        if done % 100 == 0 {
+            println!("{done} of {} points, {:.0?}", points.len(), began.elapsed());
+        }
+        tried
     });
+    report(&scenarios, &points, &results);
+    let possible: usize =
+        scenarios.iter().zip(&trails).map(|(one, trail)| trail.points(one).len()).sum();
+    println!(
+        "of {possible} points, second crashes and reboots apart; seed {seed}, {:.0} s, {:.0} s of processor time",
+        began.elapsed().as_secs_f64(),
+        processor_seconds()
+    );
+    let violations = results.iter().filter(|tried| !tried.wrong.is_empty()).count();
+    assert_eq!(violations, 0, "see the lines that begin with VIOLATION");
+    let unreached = results.iter().filter(|tried| !tried.is_reached).count();
+    assert!(unreached * 10 <= points.len(), "{unreached} points were never come to");
+}
+
+fn report(scenarios: &[Scenario], points: &[Point<'_>], results: &[Tried]) {
+    let header: String = COLUMNS.iter().map(|column| format!("{column:>10}")).collect();
+    println!("{:<26}{header}{:>8}{:>11}{:>12}", "scenario", "points", "unreached", "violations");
+    let all: Vec<(&Point<'_>, &Tried)> = points.iter().zip(results).collect();
+    for scenario in scenarios {
+        let own: Vec<_> =
+            all.iter().filter(|(point, _)| point.scenario.name == scenario.name).copied().collect();
+        println!("{}", line(scenario.name, &own));
+    }
+    println!("{}", line("all", &all));
+    let mut unreached = BTreeMap::new();
+    for (point, _) in all.iter().filter(|(_, tried)| !tried.is_reached) {
+        *unreached.entry(COLUMNS[point.column()]).or_insert(0) += 1;
+    }
+    if !unreached.is_empty() {
+        println!("never come to, killed at rest instead: {unreached:?}");
+    }
 }

@@ -12,12 +12,16 @@ use serde_json::{Value, json};
 
 use crate::support::http::Request;
 use crate::support::{Daemon, free_port, wait_until};
+use crate::tracer::{Mark, Traced};
 
 /// For anything that takes a second.
 pub const SOON: Duration = Duration::from_secs(30);
 
 /// For an upgrade and its way back.
 pub const END: Duration = Duration::from_secs(120);
+
+/// Bytes that must be free for the preflight of some shops at once.
+const ROOM: u64 = 6_000_000_000;
 
 /// A sandbox with its shop, and the settings of an updater.
 pub struct Shop {
@@ -32,7 +36,10 @@ pub struct Shop {
 impl Shop {
     /// A shop on 1.9.6 that can be upgraded to these releases.
     pub fn open(releases: Value) -> Self {
-        let root = tempfile::Builder::new().prefix("payram-sandbox-").tempdir().expect("a place");
+        let root = tempfile::Builder::new()
+            .prefix("payram-sandbox-")
+            .tempdir_in(place())
+            .expect("a place");
         let mut tags = json!({"1.9.6": {"bootMs": 50}});
         let own = tags.as_object_mut().expect("an object");
         own.extend(releases.as_object().expect("releases by tag").clone());
@@ -41,7 +48,10 @@ impl Shop {
             fields.entry("bootMs").or_insert(json!(50));
             fields.entry("pullMs").or_insert(json!(50));
         }
-        let scenario = json!({"running": "1.9.6", "payments": 100, "stopMs": 20, "tags": tags});
+        // Below the ephemeral ports: nobody's connection has it while its container is down.
+        let scenario = json!({
+            "running": "1.9.6", "port": free_port(), "payments": 100, "stopMs": 20, "tags": tags,
+        });
         fs::write(root.path().join("scenario.json"), scenario.to_string()).expect("a scenario");
         let (engine, ready) = start_engine(root.path());
         let port = free_port();
@@ -55,7 +65,7 @@ impl Shop {
             ("DOCKER_HOST", text("dockerHost")),
             ("POLICY_URL", text("policy")),
             ("RUNTIME_MANIFEST_URL", text("manifest")),
-            ("START_TIMEOUT_SECONDS", "3".to_owned()),
+            ("START_TIMEOUT_SECONDS", "30".to_owned()),
             ("HEALTH_TIMEOUT_SECONDS", "2".to_owned()),
         ];
         let settings = settings.map(|(key, value)| (key.to_owned(), value)).into();
@@ -77,6 +87,21 @@ impl Shop {
     /// Starts the daemon.
     pub fn spawn_daemon(&self) -> Daemon {
         Daemon::spawn(self.updater(&["serve"]), self.port, &self.path("daemon.log"))
+    }
+
+    /// Starts the daemon under a tracer.
+    pub fn traced(&self, mark: Option<Mark>) -> Traced {
+        Traced::spawn(self.updater(&["serve"]), &self.path("daemon.log"), mark)
+    }
+
+    /// Asks a daemon for the upgrade to 2.0.0, as the operator's command does; whether it was
+    /// accepted. A daemon that is killed while it answers does not say.
+    pub fn begin(&self) -> bool {
+        let body = json!({"mode": "MANUAL", "requestedTarget": "2.0.0"}).to_string();
+        let answer = Request::post("/upgrade/run", &body)
+            .patience(END)
+            .to_socket(&self.path("run/updater.sock"));
+        answer.is_ok_and(|answer| answer.json()["jobId"].is_string())
     }
 
     /// Runs a command to its end.
@@ -141,6 +166,20 @@ impl Shop {
         lines
     }
 
+    /// The inspections of all containers.
+    pub fn inspections(&self) -> Vec<Value> {
+        let list = self.ask("/containers/json?all=1");
+        let ids = list.as_array().expect("a list").iter().filter_map(|one| one["Id"].as_str());
+        let inspections = ids.map(|id| self.ask(&format!("/containers/{id}/json")));
+        inspections.filter(|inspection| inspection["Id"].is_string()).collect()
+    }
+
+    /// Names and states of the programs in the container that has the shop's name.
+    pub fn programs(&self) -> Vec<(String, String)> {
+        let programs = self.ask("/sandbox/programs/payram");
+        serde_json::from_value(programs).unwrap_or_default()
+    }
+
     /// The id of the container that has the shop's name.
     pub fn id(&self) -> String {
         self.ask("/containers/payram/json")["Id"].as_str().expect("an id").to_owned()
@@ -195,6 +234,13 @@ impl Shop {
         names
     }
 
+    /// The end of what the daemons have printed.
+    pub fn last_lines(&self) -> String {
+        let log = fs::read_to_string(self.path("daemon.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        format!("--- daemon ---\n{}", lines[lines.len().saturating_sub(40)..].join("\n"))
+    }
+
     /// Any file of this shop.
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
@@ -204,14 +250,20 @@ impl Shop {
 impl Drop for Shop {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = fs::read_to_string(self.path("daemon.log")).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            eprintln!("--- daemon ---\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+            eprintln!("{}", self.last_lines());
         }
         // It may have ended already; either way it is gone afterwards.
         self.engine.kill().ok();
         self.engine.wait().ok();
     }
+}
+
+/// In memory where there is room for what the product wants to be free: a process that is
+/// killed leaves what it wrote, synced or not, and a disk under many shops at once is slow.
+fn place() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    let free = rustix::fs::statvfs(&memory).map(|found| found.f_bavail * found.f_frsize);
+    if free.is_ok_and(|free| free > ROOM) { memory } else { std::env::temp_dir() }
 }
 
 /// The product with nothing in its environment.

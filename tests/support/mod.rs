@@ -23,6 +23,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,7 @@ const FIRST_PORT: u16 = 10_000;
 /// How many ports there are to choose from.
 const PORTS: u16 = 9_000;
 
-/// Whether `what` (`docker`, `postgres`, `root`, `browser`, `systemd`) is here.
+/// Whether `what` (`docker`, `postgres`, `root`, `browser`, `systemd`, `ptrace`) is here.
 ///
 /// Where it isn't, says so, appends the line to the file that `PAYRAM_TEST_SKIPS` names, and
 /// returns false. Where it is, appends `WHAT TEST` to the file that `PAYRAM_TEST_USED` names.
@@ -83,12 +84,24 @@ fn present(what: &str) -> Result<(), String> {
             true => Ok(()),
             false => Err("systemd does not run here".into()),
         },
+        "ptrace" => may_trace(),
         "browser" => match ["chromium", "chromium-browser", "firefox"].into_iter().find(on_path) {
             Some(_) => Ok(()),
             None => Err("no chromium or firefox on the PATH".into()),
         },
         other => panic!("require knows no '{other}'"),
     }
+}
+
+/// Whether a process of this one's may be traced: some containers forbid it.
+fn may_trace() -> Result<(), String> {
+    use nix::{sys::ptrace, unistd::Pid};
+    let mut child =
+        Command::new("sleep").arg("60").spawn().map_err(|error| format!("sleep: {error}"))?;
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    let seized = ptrace::seize(pid, ptrace::Options::empty());
+    child.kill().and_then(|()| child.wait()).map_err(|error| format!("sleep: {error}"))?;
+    seized.map_err(|error| format!("ptrace: {error}"))
 }
 
 /// The directory of the newest PostgreSQL server on this host.

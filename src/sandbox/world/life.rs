@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Answer, Refusal, Running, World, ended, find, gone};
+use super::{
+    Answer, Refusal, Running, World, ended, find, gone, starts_with_the_engine, stopped_mark,
+};
 use crate::clock::Timestamp;
 use crate::engine::mounts;
 use crate::sandbox::cluster::Cluster;
@@ -28,8 +30,17 @@ const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
 impl World {
-    /// Starts a container; false when it runs already.
+    /// Starts a container; false when it runs already. Restarts are counted from here anew.
     pub fn start(self: &Arc<Self>, id_or_name: &str) -> Answer<bool> {
+        self.begin(id_or_name, |inspection| inspection["RestartCount"] = json!(0))
+    }
+
+    /// Starts a container as its restart policy says.
+    pub(super) fn start_again(self: &Arc<Self>, id: &str) -> Answer<bool> {
+        self.begin(id, |_| {})
+    }
+
+    fn begin(self: &Arc<Self>, id_or_name: &str, change: impl FnOnce(&mut Value)) -> Answer<bool> {
         let mut inner = self.inner();
         let id = find(&inner, id_or_name)?;
         let Some(container) = inner.containers.get(&id) else { return Err(gone(id_or_name)) };
@@ -40,8 +51,7 @@ impl World {
         let listeners = self.publish(&mut inspection)?;
         let directory = self.data_directory(&inspection);
         let taken = inner.containers.values().any(|other| {
-            let running = other.running.as_ref().and_then(|running| running.shop.cluster.as_ref());
-            running.is_some_and(|cluster| cluster.directory() == directory)
+            other.running.as_ref().is_some_and(|running| running.directory == directory)
         });
         if taken {
             // The real server refuses by its lock; the note is for whoever watches I2.
@@ -50,19 +60,23 @@ impl World {
         let (shop, is_alone) = self.furnish(&inspection, &directory, taken)?;
         let running = Running {
             shop: Arc::clone(&shop),
+            directory,
             stop: CancellationToken::new(),
             grace_ms: Arc::new(AtomicU64::new(grace_ms(&inspection))),
             ended: CancellationToken::new(),
         };
+        change(&mut inspection);
         let state = &mut inspection["State"];
         state["Status"] = json!("running");
         state["Running"] = json!(true);
         state["Restarting"] = json!(false);
         state["ExitCode"] = json!(0);
         state["StartedAt"] = json!(Timestamp::now().rfc3339());
+        self.mark_stopped(&id, false)?;
         self.keep(&inspection)?;
         if let Some(container) = inner.containers.get_mut(&id) {
             container.inspection = inspection;
+            container.was_stopped = false;
             container.running = Some(running.clone());
         }
         drop(inner);
@@ -82,9 +96,14 @@ impl World {
     /// Stops a container and waits for its end; false when it does not run.
     pub async fn stop(&self, id_or_name: &str, grace: Option<Duration>) -> Answer<bool> {
         let running = {
-            let inner = self.inner();
+            let mut inner = self.inner();
             let id = find(&inner, id_or_name)?;
-            inner.containers.get(&id).and_then(|one| one.running.clone())
+            let Some(container) = inner.containers.get_mut(&id) else { return Ok(false) };
+            if container.running.is_some() {
+                self.mark_stopped(&id, true)?;
+                container.was_stopped = true;
+            }
+            container.running.clone()
         };
         let Some(running) = running else { return Ok(false) };
         if let Some(grace) = grace {
@@ -115,27 +134,40 @@ impl World {
                 shop.say(&format!("the database did not stop cleanly: {error}"));
             }
         }
-        let policy = self.end(&id, code);
+        let is_again = self.end(&id, code);
         running.ended.cancel();
         self.tell(&id, "die");
-        let is_again =
-            matches!(policy.as_deref(), Some("always" | "unless-stopped" | "on-failure"));
+        if was_stopped {
+            self.tell(&id, "stop");
+        }
         if is_again && !was_stopped && !self.is_closing.load(Ordering::SeqCst) {
             tokio::time::sleep(RESTART_PAUSE).await;
             let count = |one: &mut Value| {
                 one["RestartCount"] = json!(one["RestartCount"].as_i64().unwrap_or(0) + 1);
             };
             let counted = self.change(&mut self.inner(), &id, count);
-            if let Err(refusal) = counted.and_then(|()| self.start(&id)) {
+            if let Err(refusal) = counted.and_then(|()| self.start_again(&id)) {
                 tracing::warn!(container = id, "not started again: {}", refusal.message);
             }
         }
     }
 
-    /// Notes that a container has ended; answers its restart policy.
-    fn end(&self, id: &str, code: i64) -> Option<String> {
+    /// Keeps in mind, also for the next engine, whether a request stopped a container.
+    fn mark_stopped(&self, id: &str, is_stopped: bool) -> Answer<()> {
+        let mark = stopped_mark(&self.root, id);
+        let made = if is_stopped { fs::write(&mark, "") } else { fs::remove_file(&mark) };
+        match made {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Refusal::disk("keep the container", &error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Notes that a container has ended; answers whether its policy starts it again.
+    fn end(&self, id: &str, code: i64) -> bool {
         let mut inner = self.inner();
-        let container = inner.containers.get_mut(id)?;
+        let Some(container) = inner.containers.get_mut(id) else { return false };
         container.running = None;
         ended(&mut container.inspection, code);
         if !self.is_closing.load(Ordering::SeqCst)
@@ -143,8 +175,7 @@ impl World {
         {
             tracing::warn!(container = id, "its end is not on disk: {}", refusal.message);
         }
-        let policy = &container.inspection["HostConfig"]["RestartPolicy"]["Name"];
-        policy.as_str().map(str::to_owned)
+        starts_with_the_engine(&container.inspection, container.was_stopped)
     }
 
     /// Binds the published ports, which is when a conflict shows.

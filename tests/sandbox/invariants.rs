@@ -1,0 +1,332 @@
+//! What must be so at every instant of an upgrade, and what when it has come to rest
+//! (design.md section 1).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use payram_updater::journal::Reader;
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::points::{Point, Then};
+use crate::shop::{SOON, Shop};
+use crate::support::wait_until;
+
+/// Label of the containers that an upgrade creates.
+const HOP_LABEL: &str = "io.payram.updater.hop";
+
+/// What the journal tells of the last upgrade.
+#[derive(Debug)]
+pub struct Told {
+    pub is_active: bool,
+    /// `none` before the first upgrade.
+    pub phase: String,
+    /// The hop's file of the old container's specification, once the hop has begun.
+    spec_file: Option<PathBuf>,
+    step: Option<&'static str>,
+    code: Option<String>,
+    message: String,
+    /// Every step that was begun.
+    intents: BTreeSet<String>,
+}
+
+impl Told {
+    /// Of a shop that has a journal.
+    pub fn of(shop: &Shop) -> Option<Self> {
+        let path = shop.path("state/journal.db");
+        // One that is being made has no tables yet.
+        let reader = Reader::open(&path).ok()?;
+        let Ok(job) = reader.last_job() else { return None };
+        let Some(job) = job else {
+            return Some(Self {
+                is_active: false,
+                phase: "none".to_owned(),
+                spec_file: None,
+                step: None,
+                code: None,
+                message: String::new(),
+                intents: BTreeSet::new(),
+            });
+        };
+        let hop = job.hop();
+        Some(Self {
+            is_active: job.is_active(),
+            phase: match hop {
+                Some(_) => job.phase().as_str().to_owned(),
+                None => "none".to_owned(),
+            },
+            spec_file: hop.map(|hop| hop.machine.state().known().hop.old.spec_file.clone().into()),
+            step: hop.and_then(|hop| hop.machine.step()).map(|step| step.as_str()),
+            code: job.ending.as_ref().and_then(|end| end.failure_code).map(|code| code.to_string()),
+            message: job.ending.map(|ending| ending.message).unwrap_or_default(),
+            intents: intents(&path),
+        })
+    }
+
+    /// Where the upgrade is.
+    pub fn place(&self) -> String {
+        format!("{} {}", self.phase, self.step.unwrap_or("at rest"))
+    }
+}
+
+fn intents(path: &Path) -> BTreeSet<String> {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let journal = Connection::open_with_flags(path, flags).expect("the journal");
+    let sql = "SELECT DISTINCT name FROM journal WHERE kind = 'intent'";
+    let mut statement = journal.prepare(sql).expect("its table");
+    let names = statement.query_map([], |row| row.get(0)).expect("its rows");
+    names.map(|name| name.expect("a name")).collect()
+}
+
+/// The invariants that hold at every instant, whoever is dead.
+pub fn at_the_crash(shop: &Shop, old: &str, wrong: &mut Vec<String>) {
+    let told = Told::of(shop);
+    let containers = shop.inspections();
+    let is_verified = told.as_ref().is_some_and(|told| told.phase == "VERIFIED");
+    let the_old = containers.iter().find(|one| one["Id"] == *old);
+    if the_old.is_none() && !is_verified {
+        wrong.push("I1: the old container is gone before Verified".to_owned());
+    }
+    one_runs(shop, &containers, wrong);
+    let armed = containers.iter().filter(|one| is_armed(one)).count();
+    if armed > 1 {
+        wrong.push(format!("I2: {armed} containers would start with the host"));
+    }
+    let intents = told.as_ref().map(|told| told.intents.clone()).unwrap_or_default();
+    let mut needs = |is_so: bool, step: &str, what: &str| {
+        if is_so && !intents.contains(step) {
+            wrong.push(format!("I3: {what} without the intent {step}"));
+        }
+    };
+    let next = containers.iter().find(|one| one["Config"]["Labels"][HOP_LABEL].is_string());
+    needs(next.is_some(), "create_next", "a container was created");
+    let is_next_started = next.is_some_and(|next| {
+        next["State"]["StartedAt"].as_str().is_some_and(|at| !at.starts_with("0001-"))
+            && next["Config"]["Entrypoint"][0] == "/opt/payram/entrypoint"
+    });
+    needs(is_next_started, "start_next", "the new container was started");
+    needs(next.is_some_and(is_armed), "arm_next", "the new container was armed");
+    if let Some(the_old) = the_old {
+        needs(the_old["Name"] != "/payram", "rename_old", "the old container was renamed");
+        needs(!is_armed(the_old), "disarm_old", "the old container was disarmed");
+    }
+    if let Some(file) = told.as_ref().and_then(|told| told.spec_file.as_ref()) {
+        spec_is_kept(file, old, wrong);
+    } else if !intents.is_empty() {
+        wrong.push("I5: a step was begun and no specification is named".to_owned());
+    }
+    journal_is_whole(shop, wrong);
+}
+
+fn is_armed(container: &Value) -> bool {
+    let policy = container["HostConfig"]["RestartPolicy"]["Name"].as_str();
+    matches!(policy, Some("always" | "unless-stopped" | "on-failure"))
+}
+
+/// I2, now and at any instant before: the engine has seen them all.
+fn one_runs(shop: &Shop, containers: &[Value], wrong: &mut Vec<String>) {
+    let running = containers.iter().filter(|one| one["State"]["Running"] == true).count();
+    if running > 1 {
+        wrong.push(format!("I2: {running} containers run on one database"));
+    }
+    let two = shop.two_at_once();
+    if !two.is_empty() {
+        wrong.push(format!("I2: two containers ran on one database: {}", two.trim()));
+    }
+}
+
+/// I5: whole, and for root's eyes.
+fn spec_is_kept(file: &Path, old: &str, wrong: &mut Vec<String>) {
+    let mode = fs::metadata(file).map(|metadata| metadata.permissions().mode() & 0o777);
+    let saved: Option<Value> =
+        fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let is_whole = saved.is_some_and(|saved| saved["container"]["Id"] == *old);
+    let mode = mode.map_or_else(|error| error.to_string(), |mode| format!("{mode:o}"));
+    if !is_whole || mode != "600" {
+        wrong.push(format!("I5: {} is whole: {is_whole}, mode {mode}", file.display()));
+    }
+}
+
+/// I8, and the chain.
+fn journal_is_whole(shop: &Shop, wrong: &mut Vec<String>) {
+    let path = shop.path("state/journal.db");
+    let Ok(reader) = Reader::open(&path) else { return };
+    match reader.verify() {
+        Ok(Ok(_)) => {}
+        // Killed while it made its journal: there are no tables yet.
+        Err(_) if !has_tables(&path) => return,
+        other => wrong.push(format!("the journal is not whole: {other:?}")),
+    }
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let journal = Connection::open_with_flags(path, flags).expect("the journal");
+    let active: i64 = journal
+        .query_row("SELECT count(*) FROM jobs WHERE active = 1", [], |row| row.get(0))
+        .expect("a count");
+    if active > 1 {
+        wrong.push(format!("I8: {active} upgrades are active"));
+    }
+}
+
+fn has_tables(path: &Path) -> bool {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let Ok(journal) = Connection::open_with_flags(path, flags) else { return false };
+    journal
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
+        .is_ok_and(|tables| tables > 0)
+}
+
+/// What is so when the upgrade has come to rest.
+pub fn at_the_end(shop: &Shop, point: &Point<'_>, old: &str, wrong: &mut Vec<String>) {
+    let told = Told::of(shop);
+    let phase = told.as_ref().map_or("none", |told| told.phase.as_str()).to_owned();
+    // A version whose proof a reboot cut short, or that the engine begins late, may go back.
+    let is_lenient = point.then == Then::Reboot || is_late(point);
+    let is_expected = match phase.as_str() {
+        // It was killed before the upgrade was accepted, or it never began.
+        "none" => true,
+        "ROLLED_BACK" => point.scenario.phase == phase || is_lenient,
+        "NEEDS_OPERATOR" => point.then == Then::Reboot,
+        other => other == point.scenario.phase,
+    };
+    let (code, message) = told.map_or((None, String::new()), |told| (told.code, told.message));
+    if !is_expected {
+        wrong.push(format!("it ended {phase}: {code:?}: {message}"));
+    }
+    match phase.as_str() {
+        "NEEDS_OPERATOR" => waits_for_a_person(shop, old, &code, &message, wrong),
+        "VERIFIED" => serves(shop, "2.0.0", old, wrong),
+        _ => serves(shop, "1.9.6", old, wrong),
+    }
+    let kept = failed_directories(shop);
+    let is_kept = match (phase.as_str(), point.then) {
+        (_, Then::Reboot) | ("NEEDS_OPERATOR", _) => true,
+        ("ROLLED_BACK", _) => kept.len() == point.scenario.kept,
+        _ => kept.is_empty(),
+    };
+    if !is_kept {
+        wrong.push(format!("I7: of failed versions' directories there are {kept:?}"));
+    }
+    for directory in kept {
+        let catalogue = fs::read_to_string(directory.join("base/16384/1259")).unwrap_or_default();
+        if !catalogue.contains("added_by_2_0_0") {
+            wrong.push(format!("I7: {} is not what 2.0.0 left", directory.display()));
+        }
+    }
+    let lost = shop.lost();
+    if !lost.is_empty() {
+        wrong.push(format!("{} acknowledged payments are lost", lost.len()));
+    }
+    journal_is_whole(shop, wrong);
+    let verified = shop.cli(&["journal", "verify"]);
+    if verified.status.code() != Some(0) {
+        let said = String::from_utf8_lossy(&verified.stdout).into_owned();
+        wrong.push(format!("journal verify: {said}"));
+    }
+    recover_is_sensible(shop, &phase, wrong);
+    one_runs(shop, &shop.inspections(), wrong);
+}
+
+fn is_late(point: &Point<'_>) -> bool {
+    matches!(point.at, crate::points::At::Request(_, "kill-late"))
+}
+
+/// This version serves, whole, alone, and after a reboot too.
+fn serves(shop: &Shop, version: &str, old: &str, wrong: &mut Vec<String>) {
+    if !comes_true(SOON, || shop.serves().as_deref() == Some(version)) {
+        wrong.push(format!("{version} does not serve; {:?} does", shop.serves()));
+    }
+    if !comes_true(SOON, || shop.containers() == ["payram running"]) {
+        wrong.push(format!("there are {:?}", shop.containers()));
+        return;
+    }
+    if (shop.id() == old) != (version == "1.9.6") {
+        wrong.push("the old container is not the one that was there".to_owned());
+    }
+    let policy = shop.ask("/containers/payram/json")["HostConfig"]["RestartPolicy"].clone();
+    if policy["Name"] != "unless-stopped" {
+        wrong.push(format!("the restart policy is {policy}"));
+    }
+    let programs = shop.programs();
+    if programs.len() != 4 || programs.iter().any(|(_, state)| state != "RUNNING") {
+        wrong.push(format!("programs: {programs:?}"));
+    }
+    if !comes_true(SOON, || left_over(shop).is_empty()) {
+        wrong.push(format!("left over: {:?}", left_over(shop)));
+    }
+}
+
+/// Both containers rest, and a person is told why.
+fn waits_for_a_person(
+    shop: &Shop,
+    old: &str,
+    code: &Option<String>,
+    message: &str,
+    wrong: &mut Vec<String>,
+) {
+    if code.is_none() || message.is_empty() {
+        wrong.push(format!("it needs an operator and says {code:?}: {message:?}"));
+    }
+    if !shop.inspections().iter().any(|one| one["Id"] == *old) {
+        wrong.push("I1: the old container is gone".to_owned());
+    }
+}
+
+/// `recover` on a finished upgrade changes nothing and says so, or brings it to an end.
+fn recover_is_sensible(shop: &Shop, phase: &str, wrong: &mut Vec<String>) {
+    let (before, id) = (shop.containers(), shop.id());
+    let ran = shop.cli(&["recover", "--yes", "--json"]);
+    let said = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
+    let action = serde_json::from_str::<Value>(&said)
+        .ok()
+        .and_then(|answer| answer["action"].as_str().map(str::to_owned))
+        .unwrap_or_default();
+    let is_sensible = match (phase, ran.status.code()) {
+        ("VERIFIED", Some(0)) => ["none", "tidy"].contains(&action.as_str()),
+        ("ROLLED_BACK", Some(0)) => action == "retry",
+        ("none", Some(0)) => ["none", "retry"].contains(&action.as_str()),
+        ("NEEDS_OPERATOR", Some(0)) => shop.serves().as_deref() == Some("1.9.6"),
+        ("NEEDS_OPERATOR", Some(5)) => {
+            said.contains("recover --restore-database") || said.contains("payram-updater sync")
+        }
+        _ => false,
+    };
+    if !is_sensible {
+        wrong.push(format!("recover on {phase} ended {:?}: {said}", ran.status.code()));
+    }
+    if phase != "NEEDS_OPERATOR" && (shop.containers(), shop.id()) != (before, id) {
+        wrong.push("recover changed what serves".to_owned());
+    }
+}
+
+fn failed_directories(shop: &Shop) -> Vec<PathBuf> {
+    let beside = shop.beside_the_database().into_iter();
+    let failed = beside.filter(|name| name.starts_with("postgres.failed-"));
+    let data = PathBuf::from(shop.ready["data"].as_str().expect("a path"));
+    failed.map(|name| data.with_file_name(name)).collect()
+}
+
+/// What a finished upgrade has no use for.
+fn left_over(shop: &Shop) -> Vec<String> {
+    let mut left = shop.beside_the_database();
+    left.retain(|name| name != "postgres" && !name.starts_with("postgres.failed-"));
+    let names = |directory: &str| -> Vec<String> {
+        let entries = fs::read_dir(shop.path(directory)).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    left.extend(names("state/restore"));
+    let is_whole = |name: &String| name.ends_with(".dump") || name.ends_with(".json");
+    left.extend(names("backups").into_iter().filter(|name| !is_whole(name)));
+    left
+}
+
+/// Whether this becomes so in time.
+fn comes_true(limit: Duration, is_so: impl Fn() -> bool) -> bool {
+    let began = std::time::Instant::now();
+    wait_until("it is so, or the time is over", limit * 2, || {
+        let so = is_so();
+        (so || began.elapsed() > limit).then_some(so)
+    })
+}
