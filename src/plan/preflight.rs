@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::Check;
 use super::space::{Appetite, Filesystem, Need, gb, needs, weigh};
 use crate::config::Settings;
-use crate::database::{self, Runner};
-use crate::engine::{Engine, EngineFacts};
+use crate::database::{self, Access, Runner};
+use crate::engine::{Engine, EngineFacts, mounts};
 use crate::machine::facts::TargetImage;
 use crate::machine::failure::{Failure, FailureCode};
 
@@ -132,7 +132,7 @@ impl Preflight {
         }
         let wanted = needs(&Appetite {
             backup_dir: &settings.backup_dir,
-            restore_point_dir: &restore_point_dir(settings, container),
+            restore_point_dir: &restore_point_dir(settings, engine, container).await,
             data_root: is_here.then_some(data_root),
             database_bytes,
             image_bytes: &image_bytes,
@@ -151,12 +151,28 @@ impl Preflight {
     }
 }
 
-/// The directory on whose file system the restore point will lie: beside the database's own
-/// where a mount of the container holds it, otherwise below the state directory, as a dump.
-///
-/// A guess, from `PGDATA` or the mount's name; where it really is only the running server
-/// knows. The one place to change when the copy is written elsewhere.
-fn restore_point_dir(settings: &Settings, container: &Value) -> PathBuf {
+/// The directory on whose file system the restore point will lie: beside the database's own, as
+/// the running server tells it; below the state directory, as a dump, where there is none on
+/// this host.
+async fn restore_point_dir(settings: &Settings, engine: &dyn Engine, container: &Value) -> PathBuf {
+    let id = container["Id"].as_str().unwrap_or_default();
+    let guessed = || guessed_restore_point_dir(settings, container);
+    let Ok(target) = database::locate(&environment(container), &settings.pg) else {
+        return guessed();
+    };
+    if target.access == Access::OnHost {
+        return settings.state_dir.clone();
+    }
+    let asked = database::server_facts(engine, id, target.port);
+    match tokio::time::timeout(SIZE_WITHIN, asked).await {
+        Ok(Ok(facts)) => mounts::host_path(container, Path::new(&facts.data_directory))
+            .unwrap_or_else(|| settings.state_dir.clone()),
+        Ok(Err(_)) | Err(_) => guessed(),
+    }
+}
+
+/// From `PGDATA` or the mount's name, while the server can't be asked.
+fn guessed_restore_point_dir(settings: &Settings, container: &Value) -> PathBuf {
     let data = environment(container).into_iter().find_map(|variable| {
         variable.strip_prefix("PGDATA=").filter(|path| !path.is_empty()).map(PathBuf::from)
     });
@@ -255,13 +271,13 @@ mod tests {
         let named = json!({
             "Mounts": mounts, "Config": {"Env": ["PGDATA=/var/lib/payram/db/15/main"]},
         });
-        assert_eq!(restore_point_dir(&settings, &named), Path::new("/srv/db"));
+        assert_eq!(guessed_restore_point_dir(&settings, &named), Path::new("/srv/db"));
         let guessed = json!({"Mounts": [
             {"Destination": "/var/lib/postgresql", "Source": "/srv/pg"},
         ]});
-        assert_eq!(restore_point_dir(&settings, &guessed), Path::new("/srv/pg"));
+        assert_eq!(guessed_restore_point_dir(&settings, &guessed), Path::new("/srv/pg"));
         for unknown in [json!({"Mounts": mounts}), json!({})] {
-            assert_eq!(restore_point_dir(&settings, &unknown), Path::new("/state"));
+            assert_eq!(guessed_restore_point_dir(&settings, &unknown), Path::new("/state"));
         }
     }
 

@@ -12,6 +12,7 @@ use super::cancel::Watch;
 use super::error::io_at;
 use super::ledger::{Ledger, Record, now_ns};
 use super::pieces::{PIECE_BYTES, Pieces, read_full};
+use super::room::Room;
 use super::tree::{Node, Shape, Stamp, Tree, dress};
 
 /// How much is read at once: whole pieces.
@@ -30,6 +31,8 @@ pub(super) struct Bringer<'a> {
     pub known: HashMap<String, Record>,
     /// Whether blocks can be shared with the source.
     pub shares_blocks: AtomicBool,
+    /// On the copy's file system.
+    pub room: Room,
     /// Whether the source's server still runs.
     pub is_live: bool,
     pub watch: Watch<'a>,
@@ -211,6 +214,7 @@ impl Bringer<'_> {
                 }
                 if !is_equal {
                     void()?;
+                    self.room.take(piece.len() as u64)?;
                     to.write_all_at(piece, offset).map_err(io_at("write", &copy))?;
                     self.tally.bytes_copied.fetch_add(piece.len() as u64, Ordering::Relaxed);
                     is_written = true;

@@ -42,6 +42,7 @@ mod ledger;
 mod manifest;
 mod pieces;
 mod restore;
+mod room;
 mod survey;
 mod tree;
 
