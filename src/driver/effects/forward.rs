@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::containers::{Which, is_running, no_restart, was_started};
 use super::{Effects, HOP_LABEL, done, fail};
 use crate::app::supervisor;
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::config::BackupProof;
 use crate::database::{self, Access, FullProof, Runner};
 use crate::driver::Progress;
@@ -55,7 +55,10 @@ impl Effects<'_> {
             database_port: target.port,
             database_name: target.name.clone(),
         };
-        if let Some(found) = database::Sidecar::beside(&path) {
+        // Of this job: a clock that was set back gives one name to two dumps.
+        let job = self.at.job.id.as_str();
+        let beside = database::Sidecar::beside(&path);
+        if let Some(found) = beside.filter(|found| found.job_id.as_deref() == Some(job)) {
             let there = backup(found.size_bytes, found.sha256);
             if database::verify_file(&path, &there).await.is_ok() {
                 self.say(&format!("the backup is there already: {}", there.path)).await;
@@ -268,11 +271,17 @@ impl Effects<'_> {
         if !is_running(&container) {
             // It ended by itself between two steps; what it held can't be asked any more.
             let last_answer_ms = programs.last_answer_ms;
-            return Ok(Fact::Quiesced(Quiesced { programs, fingerprint: None, last_answer_ms }));
+            return Ok(Fact::Quiesced(Quiesced {
+                programs,
+                fingerprint: None,
+                last_answer_ms,
+                last_answer_up: None,
+            }));
         }
         let answers = self.answers(&container).await;
         let last_answer_ms =
             if answers { Some(Timestamp::now().millis()) } else { programs.last_answer_ms };
+        let last_answer_up = if answers { clock::uptime() } else { None };
         if !programs.running.is_empty() {
             supervisor::stop(self.engine, &known.hop.old.id, &programs.running).await?;
         }
@@ -291,7 +300,7 @@ impl Effects<'_> {
             // Its server ends with the container: now is the last moment (I6).
             self.dump_restore_point(known, Path::new(path)).await?;
         }
-        Ok(Fact::Quiesced(Quiesced { programs, fingerprint, last_answer_ms }))
+        Ok(Fact::Quiesced(Quiesced { programs, fingerprint, last_answer_ms, last_answer_up }))
     }
 
     pub(super) async fn stop_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
