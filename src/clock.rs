@@ -1,9 +1,15 @@
 //! The wall clock, as the journal and the API write it.
 //!
-//! Durations are never computed from it: a host's clock may be set back in mid-upgrade, so
-//! everything that waits uses `tokio::time::Instant`.
+//! Durations are never computed from it while there is another: a host's clock may be set back in
+//! mid-upgrade, so everything that waits uses `tokio::time::Instant`, and what outlives a process
+//! is measured by [`uptime`].
+
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use time::OffsetDateTime;
+
+use crate::machine::facts::Uptime;
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +67,30 @@ impl Timestamp {
             t.second()
         )
     }
+}
+
+/// How long the host has been up, which no setting of the clock changes; none where it doesn't
+/// say.
+pub fn uptime() -> Option<Uptime> {
+    // As long as the host runs.
+    static BOOT: OnceLock<Option<String>> = OnceLock::new();
+    let boot = BOOT.get_or_init(|| {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(id.trim().to_owned())
+    });
+    let up = since_boot()?;
+    Some(Uptime { boot: boot.clone()?, millis: i64::try_from(up.as_millis()).ok()? })
+}
+
+#[cfg(target_os = "linux")]
+fn since_boot() -> Option<Duration> {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::try_from(now).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn since_boot() -> Option<Duration> {
+    None
 }
 
 #[cfg(test)]

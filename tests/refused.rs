@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::http::Request;
-use support::{Daemon, Fixture, World, require, wait_until};
+use support::{Daemon, Fixture, SmallDisk, World, require, wait_until};
 
 #[test]
 fn a_tag_that_does_not_exist_is_rolled_back_without_touching_the_container() {
@@ -81,7 +80,7 @@ fn a_disk_that_is_too_small_for_the_backup_refuses_the_plan_and_says_by_how_much
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let plan: Value = serde_json::from_slice(&output.stdout).expect("a plan");
         assert_eq!(plan["failureCode"], "DISK_SPACE_LOW", "{plan}");
-        let path = disk.path.display().to_string();
+        let path = disk.path().display().to_string();
         assert_said(&plan, &[&path, "need 1.00 GB", "have 0.07 MB", "short by"]);
     }
     assert_eq!(daemon.status()["state"], "IDLE", "a refused plan makes no job");
@@ -103,13 +102,13 @@ fn a_disk_that_fills_up_under_the_backup_is_rolled_back_and_leaves_no_half_a_dum
     let begun = world.cli(&["run", "--to", "1.9.7", "--yes", "--detach"]);
     assert_eq!(begun.status.code(), Some(0), "{begun:?}");
     held.wait_for_dump(&world);
-    disk.shrink("8k");
+    disk.resize("8k");
     held.release();
 
     let ended = world.cli(&["logs", "-f", "--until-done"]);
 
     let status = assert_rolled_back(&daemon, &ended, "DISK_SPACE_LOW");
-    let path = disk.path.display().to_string();
+    let path = disk.path().display().to_string();
     assert_said(&status, &[&path, "No space left on device", "1.9.6 was never stopped"]);
     let event = daemon.get("/history?type=backup&status=failed").json();
     assert_eq!(event["count"], 1, "{event}");
@@ -288,35 +287,6 @@ impl Untouched {
     }
 }
 
-/// A file system of a given size, in memory.
-struct SmallDisk {
-    path: PathBuf,
-}
-
-impl SmallDisk {
-    fn mount(path: PathBuf, size: &str) -> Self {
-        let options = format!("size={size},mode=0700");
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path));
-        Self { path }
-    }
-
-    /// What fills a disk, without using the memory that filling it would take.
-    fn shrink(&self, size: &str) {
-        let options = format!("remount,size={size}");
-        run(Command::new("mount").args(["-o", &options]).arg(&self.path));
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // A daemon that still writes there must not keep it mounted.
-        let unmounted = Command::new("umount").arg("--lazy").arg(&self.path).status();
-        if !unmounted.is_ok_and(|status| status.success()) {
-            eprintln!("{} is still mounted", Path::display(&self.path));
-        }
-    }
-}
-
 /// A session in the container that holds the table `held` for itself.
 struct HeldTable {
     session: Child,
@@ -357,9 +327,4 @@ fn count(world: &World, which: &str) -> u32 {
     let sql =
         format!("SELECT count(*) FROM pg_locks WHERE relation = 'held'::regclass AND {which}");
     world.sql(&sql).parse().expect("a count")
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().expect("it starts");
-    assert!(output.status.success(), "{command:?}: {output:?}");
 }

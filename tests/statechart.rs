@@ -262,9 +262,15 @@ fn outcomes(step: Step) -> Vec<Outcome> {
             programs: programs(),
             fingerprint: None,
             last_answer_ms: Some(1),
+            last_answer_up: None,
         })],
         Step::Verify | Step::VerifyOld => {
-            vec![Fact::Verdict(Verdict { version: "1.9.7".into(), answers: 3, first_answer_ms: 2 })]
+            vec![Fact::Verdict(Verdict {
+                version: "1.9.7".into(),
+                answers: 3,
+                first_answer_ms: 2,
+                first_answer_up: None,
+            })]
         }
         Step::AssessDatabase => vec![
             Fact::Assessment(Assessment::Unchanged),

@@ -65,13 +65,16 @@ pub(super) async fn answer(api: Arc<Api>, method: &Method, path: &str, asked: As
         return answers::refusal(&refusal);
     }
     let answered = match endpoint {
-        Endpoint::Health => Ok(answers::json(&json!({"status": "ok"}))),
+        Endpoint::Health => Ok(answers::json(&health(&api))),
         Endpoint::Status => status(&api).await,
         Endpoint::Last => last(&api).await,
         Endpoint::Logs => logs(&api, &asked.query).await,
         Endpoint::Playbook => playbook(&api).await,
         Endpoint::Inspect => {
-            let report = inspect::inspect(&api.settings, api.engine.as_ref(), &api.reader).await;
+            let blocked = api.driver.blocked();
+            let engine = api.engine.as_ref();
+            let report =
+                inspect::inspect(&api.settings, engine, &api.reader, blocked.as_deref()).await;
             Ok(answers::json(&report))
         }
         Endpoint::Events => Ok(events::stream(Arc::clone(&api), &asked.headers)),
@@ -113,11 +116,21 @@ pub(super) async fn container_name(api: &Api) -> Option<String> {
     last.map(|job| job.body.container_name)
 }
 
+/// The daemon answers; `blocked` says why it does nothing else.
+fn health(api: &Api) -> Value {
+    let mut health = json!({"status": "ok"});
+    if let Some(blocked) = api.driver.blocked() {
+        health["blocked"] = blocked.into();
+    }
+    health
+}
+
 async fn status(api: &Api) -> Result<Response, JournalError> {
     let Some(job) = read(api, Reader::last_job).await? else {
         return Ok(answers::json(&JobView::idle()));
     };
     let mut view = JobView::of(&job, api.driver.progress());
+    view.blocked = api.driver.blocked().filter(|_| job.is_active());
     let name = &job.body.container_name;
     view.serving = Some(api.serving.of(&api.settings, api.engine.as_ref(), name).await);
     let mut answer = serde_json::to_value(&view).unwrap_or_default();

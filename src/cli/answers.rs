@@ -32,6 +32,7 @@ pub(super) struct Job {
     pub from_version: Option<String>,
     pub downtime_seconds: Option<f64>,
     pub serving: Option<bool>,
+    pub blocked: Option<String>,
     pub active: Option<bool>,
     pub recovery_playbook: Option<Playbook>,
 }

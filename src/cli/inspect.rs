@@ -41,7 +41,7 @@ async fn inspect_here(unreachable: ClientError) -> Result<Value, Problem> {
     let report = if settings.journal_path().exists() {
         let reader = Reader::open(&settings.journal_path())
             .map_err(|error| Problem::stopped(Exit::Failed, "JOURNAL_ERROR", error.to_string()))?;
-        crate::inspect::inspect(&settings, &engine, &reader).await
+        crate::inspect::inspect(&settings, &engine, &reader, None).await
     } else {
         crate::inspect::inspect_without_journal(&settings, &engine).await
     };

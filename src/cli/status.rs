@@ -44,6 +44,7 @@ fn show(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Result<()> {
     if job.activity.as_deref() != Some(&job.message) {
         row("Now", job.activity.as_deref().unwrap_or_default())?;
     }
+    row("Blocked", job.blocked.as_deref().unwrap_or_default())?;
     row("Progress", &progress(job))?;
     row(
         "PayRam",

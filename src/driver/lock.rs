@@ -55,9 +55,14 @@ impl StateLock {
             .map_err(io)?;
         match file.try_lock() {
             Ok(()) => {
-                file.set_len(0).map_err(io)?;
-                file.rewind().map_err(io)?;
-                writeln!(file, "{}", owner()).map_err(io)?;
+                // For a message only: on a full disk the lock is held all the same.
+                let named = file
+                    .set_len(0)
+                    .and_then(|()| file.rewind())
+                    .and_then(|()| writeln!(file, "{}", owner()));
+                if let Err(error) = named {
+                    tracing::warn!(path = %path.display(), %error, "the lock does not name its holder");
+                }
                 Ok(Self { _file: file })
             }
             Err(TryLockError::WouldBlock) => {

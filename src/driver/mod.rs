@@ -102,6 +102,8 @@ pub struct Driver {
     calling_off: Mutex<Option<(JobId, CancellationToken)>>,
     /// Whether an unfinished upgrade that was found at the start may go on (`RESUME`).
     released: watch::Sender<bool>,
+    /// Why the journal can't be used, while it can't.
+    blocked: Mutex<Option<String>>,
     /// The job that was under way before this program began.
     found: Option<JobId>,
     /// Whether that job is called off when it goes on (`recover` saw that it can't be finished).
@@ -138,6 +140,7 @@ impl Driver {
             stop,
             calling_off: Mutex::new(None),
             released: watch::Sender::new(released),
+            blocked: Mutex::default(),
             found,
             turns_back: watch::Sender::new(false),
             is_running: watch::Sender::new(false),
@@ -342,14 +345,27 @@ impl Driver {
         *self.progress.borrow()
     }
 
+    /// Why nothing is done: the journal can't be used (I3). None while it can.
+    pub fn blocked(&self) -> Option<String> {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_blocked(&self, to: Option<String>) {
+        *self.blocked.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    }
+
     /// Resumes what is unfinished, then runs jobs as they come, until told to stop. Ends
     /// between two steps, with everything journaled.
     pub async fn run(&self) {
         self.is_running.send_replace(true);
         while !self.stop.is_cancelled() {
             let pause = match self.work().await {
-                Ok(()) => None,
+                Ok(()) => {
+                    self.set_blocked(None);
+                    None
+                }
                 Err(error) => {
+                    self.set_blocked(Some(error.to_string()));
                     // Without a journal nothing may be done (I3): wait until it is back.
                     tracing::error!(%error, "the journal can't be used; nothing is done until it can");
                     Some(JOURNAL_RETRY_PAUSE)
@@ -444,6 +460,7 @@ impl Driver {
             let journal = Arc::clone(&self.journal);
             let (job, hop) = (at.job.id.clone(), at.hop);
             durable(move || journal.intent(&job, hop, step)).await?;
+            self.set_blocked(None);
             let outcome = self.attempt(at, &machine, step, off).await;
             let is_done = matches!(outcome, Outcome::Done { .. });
             let is_unknown = matches!(outcome, Outcome::Unknown { .. });
@@ -502,6 +519,7 @@ impl Driver {
             journal: &self.journal,
             progress: &self.progress,
             at,
+            is_tried_again: machine.is_tried_again(),
         };
         let effect = AssertUnwindSafe(effects.run(step, machine.state())).catch_unwind();
         let leave = async {

@@ -180,21 +180,27 @@ fn was_quiesced(interrupted: &State) -> bool {
     matches!(interrupted.phase(), Phase::Swapped) || interrupted.known().programs.is_some()
 }
 
-/// The downtime of a hop in seconds, when both its ends are known.
+/// The downtime of a hop in seconds, when both its ends are known: by the clock that nobody
+/// sets, and by the host's own where the host was started anew in between.
 pub fn downtime_seconds(machine: &Machine) -> Option<f64> {
     let known = machine.state().known();
-    let began = known.quiesced?.last_answer_ms?;
+    let began = known.quiesced?;
     let ended = match machine.state() {
-        State::RolledBack(back) => back.verdict.as_ref()?.first_answer_ms,
+        State::RolledBack(back) => back.verdict.as_ref()?,
         State::Planned(_)
         | State::BackedUp(_)
         | State::Pulled(_)
         | State::Swapped(_)
         | State::Verified(_)
         | State::RollingBack(_)
-        | State::NeedsOperator(_) => known.verdict?.first_answer_ms,
+        | State::NeedsOperator(_) => known.verdict?,
     };
-    Some(((ended - began).max(0) as f64) / 1000.0)
+    let millis = match (&began.last_answer_up, &ended.first_answer_up) {
+        (Some(began), Some(ended)) if began.boot == ended.boot => ended.millis - began.millis,
+        _ => ended.first_answer_ms - began.last_answer_ms?,
+    };
+    // A clock that was set back in between tells nothing.
+    (millis >= 0).then_some(millis as f64 / 1000.0)
 }
 
 /// The event that opens a job in the history.

@@ -63,6 +63,9 @@ pub struct JobView {
     /// Whether the application answers now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serving: Option<bool>,
+    /// Why nothing is done although the job is under way: its journal can't be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<String>,
     /// For programs: whether the job is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active: Option<bool>,
@@ -104,6 +107,7 @@ impl JobView {
             hops: job.body.hops.iter().map(|hop| hop.version.clone()).collect(),
             downtime_seconds: (!downtime.is_empty()).then(|| downtime.iter().sum()),
             serving: None,
+            blocked: None,
             active: Some(is_active),
         }
     }

@@ -19,9 +19,15 @@ use crate::machine::Phase;
 use crate::machine::failure::FailureCode;
 use crate::plan::playbook::{self, Playbook};
 
-/// Looks at everything and judges it.
-pub async fn inspect(settings: &Settings, engine: &dyn Engine, reader: &Reader) -> Report {
-    let seen = seen::look(settings, engine, Some(reader)).await;
+/// Looks at everything and judges it. `blocked` is what keeps the daemon from its journal.
+pub async fn inspect(
+    settings: &Settings,
+    engine: &dyn Engine,
+    reader: &Reader,
+    blocked: Option<&str>,
+) -> Report {
+    let mut seen = seen::look(settings, engine, Some(reader)).await;
+    seen.blocked = blocked.map(str::to_owned);
     verdict::judge(settings, &seen)
 }
 

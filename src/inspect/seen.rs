@@ -21,6 +21,8 @@ const VERSION_LABEL: &str = "org.opencontainers.image.version";
 pub(super) struct Seen {
     /// The newest job that changed something, or why the journal can't be read.
     pub job: Result<Option<JobRecord>, String>,
+    /// Why the daemon can't use its journal, and therefore does nothing.
+    pub blocked: Option<String>,
     /// Whether the hash chain holds; none when there is no journal.
     pub chain: Option<Result<u64, String>>,
     /// The engine's version, or why it can't be reached.
@@ -72,6 +74,7 @@ pub(super) async fn look(
     let mut seen = Seen {
         backup: backup_of(&job).await,
         job,
+        blocked: None,
         chain,
         engine: facts.map(|facts| facts.version).map_err(|error| error.to_string()),
         container: Err(Failure::new(

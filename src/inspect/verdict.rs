@@ -98,6 +98,15 @@ pub(super) fn judge(settings: &Settings, seen: &Seen) -> Report {
 }
 
 fn judge_journal(verdict: &mut Verdict, seen: &Seen) {
+    if let Some(blocked) = &seen.blocked {
+        let found = format!("nothing is done until the journal can be used again: {blocked}");
+        verdict.found("journal", Severity::Critical, found);
+        verdict.recommend(
+            Action::Wait,
+            "make room on the disk of the state directory; the upgrade then goes on by itself",
+        );
+        return;
+    }
     match &seen.chain {
         None => verdict.check("journal", CheckStatus::Unknown, "there is no journal yet"),
         Some(Ok(rows)) => {

@@ -19,6 +19,25 @@ impl JobId {
         Self(format!("job-{}", uuid::Uuid::now_v7()))
     }
 
+    /// A fresh id that sorts after another, also where the clock was set back since.
+    pub(crate) fn after(last: Option<&JobId>) -> Self {
+        let fresh = Self::fresh();
+        match last {
+            Some(last) if fresh <= *last => last.successor().unwrap_or(fresh),
+            Some(_) | None => fresh,
+        }
+    }
+
+    /// An id of the millisecond after this one's.
+    fn successor(&self) -> Option<Self> {
+        let uuid = uuid::Uuid::parse_str(self.0.strip_prefix("job-")?).ok()?;
+        let (seconds, nanos) = uuid.get_timestamp()?.to_unix();
+        let millis = seconds.checked_mul(1000)?.checked_add(u64::from(nanos / 1_000_000) + 1)?;
+        let nanos = u32::try_from(millis % 1000).ok()? * 1_000_000;
+        let at = uuid::Timestamp::from_unix(uuid::NoContext, millis / 1000, nanos);
+        Some(Self(format!("job-{}", uuid::Uuid::new_v7(at))))
+    }
+
     /// From the text of an id, as the journal holds it.
     pub(crate) fn from_text(text: String) -> Self {
         Self(text)
@@ -245,5 +264,25 @@ impl Row {
     /// When it was written.
     pub fn timestamp(&self) -> Timestamp {
         Timestamp::from_millis(self.at_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_sorts_after_the_last_one_though_the_clock_was_set_back() {
+        let mut last = JobId::fresh();
+        for _ in 0..3 {
+            let next = JobId::after(Some(&last));
+            assert!(next > last, "{next} after {last}");
+            last = next;
+        }
+        // Given out while the clock was some thousand years ahead.
+        let ahead = JobId::from_text("job-1fffffff-ffff-7000-8000-000000000000".into());
+        let next = JobId::after(Some(&ahead));
+        assert!(next > ahead, "{next} after {ahead}");
+        assert_ne!(next, JobId::after(Some(&ahead)));
     }
 }

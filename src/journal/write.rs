@@ -57,10 +57,12 @@ impl Journal {
         events: &[NewEvent],
         ending: Option<&Ending>,
     ) -> Result<JobId, JournalError> {
-        let job = JobId::fresh();
         let text = json(body);
         let now = Timestamp::now();
-        let inserted = self.write("begin a job", |transaction| {
+        let begun = self.write("begin a job", |transaction| {
+            let last: Option<String> =
+                transaction.query_row("SELECT max(id) FROM jobs", [], |row| row.get(0))?;
+            let job = JobId::after(last.map(JobId::from_text).as_ref());
             let inserted = transaction.execute(
                 "INSERT INTO jobs (id, body, created_ms, active) VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT (active) WHERE active = 1 DO NOTHING",
@@ -78,12 +80,9 @@ impl Journal {
             if let Some(ending) = ending {
                 tail.append(RowKind::End, Some(&job), None, None, None, &json(ending))?;
             }
-            Ok(Ok(()))
+            Ok(Ok(job))
         })?;
-        match inserted {
-            Ok(()) => Ok(job),
-            Err(job) => Err(JournalError::AlreadyActive { job }),
-        }
+        begun.map_err(|job| JournalError::AlreadyActive { job })
     }
 
     /// A hop begins.

@@ -188,6 +188,16 @@ pub struct Programs {
     pub last_answer_ms: Option<i64>,
 }
 
+/// A moment by the clock that nobody sets: since which start of the host, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Uptime {
+    /// The kernel's own id of this start of the host.
+    pub boot: String,
+    /// Milliseconds since then, sleep included.
+    pub millis: i64,
+}
+
 /// What stopping the application's programs found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -199,6 +209,9 @@ pub struct Quiesced {
     /// The last moment the old version is known to have answered, milliseconds since the
     /// epoch; none when it was silent before the upgrade touched it.
     pub last_answer_ms: Option<i64>,
+    /// The same moment by the clock that nobody sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_answer_up: Option<Uptime>,
 }
 
 /// What a failed version's changed database leads to by itself (`ROLLBACK_DATABASE`); fixed
@@ -290,6 +303,9 @@ pub struct Verdict {
     pub answers: u32,
     /// The first moment the core answered, milliseconds since the epoch.
     pub first_answer_ms: i64,
+    /// The same moment by the clock that nobody sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_answer_up: Option<Uptime>,
 }
 
 /// What a failed version did to the database, found before the way back is chosen.

@@ -13,6 +13,7 @@ use super::cancel::Watch;
 use super::error::io_at;
 use super::ledger::{Known, Ledger, Record, now_ns};
 use super::pieces::{PIECE_BYTES, Pieces, read_full};
+use super::room::Room;
 use super::tree::{Node, Shape, Stamp, Tree, dress};
 
 /// How much is read at once: whole pieces.
@@ -34,6 +35,8 @@ pub(super) struct Bringer<'a> {
     pub known: Known,
     /// Whether blocks can be shared with the source.
     pub shares_blocks: AtomicBool,
+    /// On the copy's file system.
+    pub room: Room,
     /// Whether the source's server still runs.
     pub is_live: bool,
     pub watch: Watch<'a>,
@@ -284,6 +287,7 @@ impl Merge<'_, '_> {
                 }
                 if !is_equal {
                     self.void()?;
+                    files.room.take(piece.len() as u64)?;
                     self.to.write_all_at(piece, at).map_err(io_at("write", &copy))?;
                     files.tally.bytes_copied.fetch_add(piece.len() as u64, Ordering::Relaxed);
                     merged.is_written = true;

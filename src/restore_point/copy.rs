@@ -17,6 +17,7 @@ use super::cancel::Watch;
 use super::error::{Refusal, RestorePointError, io_at};
 use super::ledger::Ledger;
 use super::manifest::{self, Manifest};
+use super::room::Room;
 use super::survey::{POSTMASTER_PID, is_kept};
 use super::tree::{Node, Shape, Tree};
 use super::{Cancel, OnProgress, intent_path, ledger_path, must_be_ours};
@@ -85,7 +86,8 @@ pub struct FinishReport {
 ///
 /// # Errors
 /// [`RestorePointError::Refused`] as in [`super::survey`], and when the copy would lie on
-/// another file system; [`RestorePointError::Cancelled`].
+/// another file system; [`RestorePointError::NoRoom`] before the disk is full;
+/// [`RestorePointError::Cancelled`].
 pub fn pre_copy(
     source: &Path,
     copy: &Path,
@@ -95,6 +97,9 @@ pub fn pre_copy(
     let began = Instant::now();
     let pass = Pass::begin(source, copy, true, Watch::new(progress, cancel))?;
     let nodes = pass.nodes()?;
+    if !pass.files.shares_blocks.load(Ordering::Relaxed) {
+        pass.files.room.must_hold(&nodes, &pass.files.copy)?;
+    }
     let brought = pass.run(&nodes)?;
     // Or the second pass would have to wait for what this one wrote.
     pass.files.copy.sync()?;
@@ -193,6 +198,7 @@ impl<'a> Pass<'a> {
             ledger,
             known,
             shares_blocks: AtomicBool::new(can_share_blocks(copy)?),
+            room: Room::of(copy, is_live),
             is_live,
             watch,
             tally: Tally::default(),

@@ -16,6 +16,19 @@ pub enum RestorePointError {
         /// What the system said.
         source: io::Error,
     },
+    /// The file system can't hold the copy and leave the database's server its room.
+    #[error(
+        "copy the database to {}: need {need} bytes, what the database's server is left with included, have {have}, short by {}",
+        path.display(), need.saturating_sub(*have)
+    )]
+    NoRoom {
+        /// The copy.
+        path: PathBuf,
+        /// Bytes.
+        need: u64,
+        /// Bytes that are free.
+        have: u64,
+    },
     /// It can't be copied faithfully, or not be put back by a rename.
     #[error("{} can't be copied: {refusal}", path.display())]
     Refused {
@@ -126,8 +139,19 @@ pub enum Refusal {
 impl RestorePointError {
     /// Whether the disk was full, or the quota used up.
     pub fn is_disk_full(&self) -> bool {
-        let RestorePointError::Io { source, .. } = self else { return false };
-        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        match self {
+            RestorePointError::NoRoom { .. } => true,
+            RestorePointError::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            RestorePointError::Refused { .. }
+            | RestorePointError::Cancelled
+            | RestorePointError::Moving { .. }
+            | RestorePointError::Damaged { .. }
+            | RestorePointError::NotFinished { .. }
+            | RestorePointError::Unexpected { .. }
+            | RestorePointError::NotOurs { .. } => false,
+        }
     }
 
     pub(super) fn refused(path: impl Into<PathBuf>, refusal: Refusal) -> Self {

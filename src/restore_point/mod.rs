@@ -44,6 +44,7 @@ mod ledger;
 mod manifest;
 mod pieces;
 mod restore;
+mod room;
 mod survey;
 mod tree;
 

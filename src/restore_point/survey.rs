@@ -10,7 +10,7 @@ use super::error::{Refusal, RestorePointError, io_at};
 use super::tree::{Node, Shape, Tree};
 
 /// What a file takes on disk beyond its bytes: the rest of its last block, and its inode.
-const OVERHEAD_BYTES: u64 = 4096 + 512;
+pub(super) const OVERHEAD_BYTES: u64 = 4096 + 512;
 
 /// A data directory that can be copied.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -190,13 +190,17 @@ impl Machines {
                     objects: Vec::new(),
                 }),
                 last_answer_ms: Some(1),
+                last_answer_up: None,
             }),
             Answer::RestorePoint => {
                 Fact::RestorePoint(RestorePoint { sha256: "00".into(), bytes: 1, millis: 1 })
             }
-            Answer::Verdict => {
-                Fact::Verdict(Verdict { version: "1.9.7".into(), answers: 6, first_answer_ms: 2 })
-            }
+            Answer::Verdict => Fact::Verdict(Verdict {
+                version: "1.9.7".into(),
+                answers: 6,
+                first_answer_ms: 2,
+                first_answer_up: None,
+            }),
             Answer::Assessment(found) => Fact::Assessment(match found {
                 Found::Unchanged => Assessment::Unchanged,
                 Found::Schema => Assessment::SchemaChanged { what: "a column".into() },

@@ -3,12 +3,15 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::disk::SmallDisk;
 use super::fixture::Fixture;
 use super::free_port;
-use super::watch::Watcher;
+use super::private_engine::PrivateEngine;
+use super::watch::{self, Watcher};
 use super::world::{LABEL, World};
 
 /// What a world is to be like.
@@ -20,6 +23,8 @@ pub struct WorldBuilder {
     settings: BTreeMap<String, String>,
     rows: u32,
     await_health: bool,
+    engine: PathBuf,
+    disk: Option<String>,
 }
 
 impl WorldBuilder {
@@ -33,6 +38,8 @@ impl WorldBuilder {
             settings: BTreeMap::new(),
             rows: 0,
             await_health: true,
+            engine: watch::engine(),
+            disk: None,
         }
     }
 
@@ -66,6 +73,19 @@ impl WorldBuilder {
         self
     }
 
+    /// On an engine of the test's own.
+    pub fn on(mut self, engine: &PrivateEngine) -> Self {
+        self.engine = engine.socket();
+        let endpoint = format!("unix://{}", self.engine.display());
+        self.setting("DOCKER_HOST", &endpoint)
+    }
+
+    /// The database on a file system of its own, of this size (`600m`).
+    pub fn disk(mut self, size: &str) -> Self {
+        self.disk = Some(size.into());
+        self
+    }
+
     /// Doesn't wait until the container is healthy.
     pub fn unattended(mut self) -> Self {
         self.await_health = false;
@@ -89,9 +109,14 @@ impl WorldBuilder {
             environment: self.environment,
             settings: RefCell::default(),
             watcher: RefCell::default(),
+            engine: self.engine,
+            disk: RefCell::default(),
         };
         for directory in ["data", "ack", "state", "run", "backups", "home"] {
             fs::create_dir(world.path(directory)).expect("a directory");
+        }
+        if let Some(size) = &self.disk {
+            *world.disk.borrow_mut() = Some(SmallDisk::mount(world.data_dir(), size));
         }
         *world.settings.borrow_mut() = world.default_settings(fixture.repo());
         world.settings.borrow_mut().extend(self.settings);
@@ -105,7 +130,7 @@ impl WorldBuilder {
             "health_check": {"endpoint": "/api/v1/health"},
         }));
         world.run_container(&self.tag);
-        *world.watcher.borrow_mut() = Some(Watcher::start(&world.data_dir()));
+        *world.watcher.borrow_mut() = Some(Watcher::start(&world.data_dir(), &world.engine));
         if self.await_health {
             world.wait_healthy();
         }

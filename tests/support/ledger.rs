@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use super::wait_until;
 use super::world::{START_LIMIT, World};
@@ -17,7 +17,8 @@ impl World {
 
     /// The same, with what went wrong.
     pub fn try_sql(&self, sql: &str) -> Result<String, String> {
-        let mut child = Command::new("docker")
+        let mut child = self
+            .docker_client()
             .args(["exec", "--interactive", "--user", "postgres", &self.name])
             .args(["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", "payram"])
             .stdin(Stdio::piped())

@@ -8,11 +8,15 @@
 // Each test file compiles this module for itself and uses another part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod account;
 pub mod builder;
+pub mod clock;
 pub mod daemon;
+pub mod disk;
 pub mod fixture;
 pub mod http;
 pub mod ledger;
+pub mod private_engine;
 pub mod registry;
 pub mod sound;
 pub mod trap;
@@ -27,9 +31,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+pub use account::{Account, is_full};
 pub use daemon::Daemon;
+pub use disk::SmallDisk;
 pub use fixture::Fixture;
 pub use http::Answer;
+pub use private_engine::PrivateEngine;
 pub use registry::SlowRegistry;
 pub use trap::{Point, Trap};
 pub use world::World;
@@ -41,7 +48,8 @@ const FIRST_PORT: u16 = 10_000;
 /// How many ports there are to choose from.
 const PORTS: u16 = 9_000;
 
-/// Whether `what` (`docker`, `postgres`, `root`, `browser`, `systemd`, `ptrace`) is here.
+/// Whether `what` (`docker`, `dockerd`, `postgres`, `root`, `faketime`, `ptrace`, `browser`,
+/// `systemd`) is here.
 ///
 /// Where it isn't, says so, appends the line to the file that `PAYRAM_TEST_SKIPS` names, and
 /// returns false. Where it is, appends `WHAT TEST` to the file that `PAYRAM_TEST_USED` names.
@@ -79,6 +87,14 @@ fn present(what: &str) -> Result<(), String> {
         "root" => match rustix::process::geteuid().is_root() {
             true => Ok(()),
             false => Err("these tests don't run as root".into()),
+        },
+        "dockerd" => match ["dockerd", "ip"].into_iter().find(|program| !on_path(program)) {
+            None => Ok(()),
+            Some(program) => Err(format!("no {program} on the PATH")),
+        },
+        "faketime" => match clock::library() {
+            Some(_) => Ok(()),
+            None => Err("no libfaketime.so.1 below /usr/lib".into()),
         },
         "systemd" => match Path::new("/run/systemd/system").is_dir() {
             true => Ok(()),

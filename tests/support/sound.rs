@@ -22,7 +22,11 @@ impl World {
         assert_eq!(alone["Name"], format!("/{}", self.name), "{after}");
         let policy = &alone["HostConfig"]["RestartPolicy"]["Name"];
         assert_eq!(policy, "unless-stopped", "{after}");
-        assert_eq!(running_on(&self.data_dir()), Some(vec![self.name.clone()]), "{after}");
+        assert_eq!(
+            running_on(&self.data_dir(), &self.engine),
+            Some(vec![self.name.clone()]),
+            "{after}"
+        );
         assert!(self.is_healthy(), "{after}: it is not healthy");
         assert_eq!(self.version().as_deref(), Some(version), "{after}");
         self.wait_for_payments(1);

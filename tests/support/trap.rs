@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use payram_updater::machine::Step;
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
-use super::watch::engine;
 use super::{Daemon, World, wait_until};
 
 /// Between two looks at the journal in a step that asks the engine nothing.
@@ -96,6 +95,8 @@ struct State {
     armed: Option<(Step, Point)>,
     /// Whether what is held may go on when the trap is disarmed.
     lets_go: bool,
+    /// Whether the daemon must not journal anything from there on.
+    locks: bool,
     /// The intent at which it sprung last. One that was killed is found again by the next
     /// daemon, before it begins the step anew: that is no second time.
     last_intent: i64,
@@ -115,6 +116,7 @@ impl Trap {
             state: Mutex::new(State {
                 armed: None,
                 lets_go: false,
+                locks: true,
                 last_intent: 0,
                 lock: None,
                 last_traffic: Instant::now(),
@@ -122,10 +124,11 @@ impl Trap {
             changed: Condvar::new(),
         });
         let passing = Arc::clone(&shared);
+        let engine = world.engine().to_owned();
         // Ends with the test's process; it holds no more than a socket.
         std::thread::spawn(move || {
             while let Ok((client, _)) = listener.accept() {
-                pass_on(&passing, client);
+                pass_on(&passing, client, &engine);
             }
         });
         world.set("DOCKER_HOST", &format!("unix://{}", socket.display()));
@@ -134,9 +137,20 @@ impl Trap {
 
     /// Waits for this point of this step.
     pub fn arm(&self, step: Step, point: Point) {
+        self.set(step, point, true);
+    }
+
+    /// Waits for this point of this step, to do something [`Trap::meanwhile`] that may take
+    /// longer than the product waits for its journal.
+    pub fn arm_patiently(&self, step: Step, point: Point) {
+        self.set(step, point, false);
+    }
+
+    fn set(&self, step: Step, point: Point, locks: bool) {
         let mut state = self.shared.lock();
         state.armed = Some((step, point));
         state.lets_go = false;
+        state.locks = locks;
         drop(state);
         if matches!(step, Step::RestorePoint | Step::DiscardCopy) {
             let shared = Arc::clone(&self.shared);
@@ -166,10 +180,19 @@ impl Trap {
 
     /// Does something while the daemon is at the point, and lets it go on from there.
     pub fn meanwhile(&self, daemon: &Daemon, work: impl FnOnce()) {
+        self.meanwhile_then(daemon, work, None);
+    }
+
+    /// The same, and waits for the beginning of a further step from there on.
+    pub fn meanwhile_then(&self, daemon: &Daemon, work: impl FnOnce(), next: Option<Step>) {
         assert!(self.wait_sprung(daemon).is_some(), "the step was missed");
         work();
-        self.shared.lock().lets_go = true;
-        self.disarm();
+        let mut state = self.shared.lock();
+        state.lets_go = true;
+        state.armed = next.map(|step| (step, Point::Unasked));
+        // Closing it rolls back.
+        state.lock = None;
+        self.shared.changed.notify_all();
     }
 
     /// Where it has sprung; none when the step has passed unnoticed.
@@ -238,7 +261,9 @@ impl Shared {
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
             .expect("a connection that checkpoints nothing");
         writer.busy_timeout(Duration::from_secs(5)).expect("a patient connection");
-        writer.execute_batch("BEGIN IMMEDIATE").expect("the journal's write lock");
+        if state.locks {
+            writer.execute_batch("BEGIN IMMEDIATE").expect("the journal's write lock");
+        }
         let Some((seq, _)) = due(&writer) else { return false };
         state.last_intent = seq;
         state.lock = Some(writer);
@@ -303,15 +328,18 @@ impl Shared {
 
     /// Until the trap is disarmed; answers whether what is held may go on.
     fn hold(&self, state: MutexGuard<'_, State>) -> bool {
-        let state = self.changed.wait_while(state, |state| state.armed.is_some());
+        let held_at = state.last_intent;
+        let state = self.changed.wait_while(state, |state| {
+            state.armed.is_some() && state.last_intent == held_at && state.lock.is_some()
+        });
         state.expect("not poisoned").lets_go
     }
 }
 
 /// Copies one connection's bytes both ways, as far as the trap lets them.
-fn pass_on(shared: &Arc<Shared>, client: UnixStream) {
+fn pass_on(shared: &Arc<Shared>, client: UnixStream, engine: &Path) {
     // An engine that is being restarted refuses: so does the trap, by closing.
-    let Ok(server) = UnixStream::connect(engine()) else { return };
+    let Ok(server) = UnixStream::connect(engine) else { return };
     let holds_answer = Arc::new(AtomicBool::new(false));
     let twin = |stream: &UnixStream| stream.try_clone().expect("a second handle");
     let (from, to) = (twin(&client), twin(&server));

@@ -21,11 +21,11 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Starts to watch the containers that mount `directory`.
-    pub fn start(directory: &Path) -> Self {
+    /// Starts to watch the containers of an engine that mount `directory`.
+    pub fn start(directory: &Path, engine: &Path) -> Self {
         let (stop, stopped) = mpsc::channel();
-        let directory = directory.to_owned();
-        let thread = std::thread::spawn(move || watch(&directory, &stopped));
+        let (directory, engine) = (directory.to_owned(), engine.to_owned());
+        let thread = std::thread::spawn(move || watch(&directory, &engine, &stopped));
         Self { stop: Some(stop), thread: Some(thread) }
     }
 
@@ -45,11 +45,11 @@ impl Drop for Watcher {
     }
 }
 
-fn watch(directory: &Path, stopped: &mpsc::Receiver<()>) -> Vec<String> {
+fn watch(directory: &Path, engine: &Path, stopped: &mpsc::Receiver<()>) -> Vec<String> {
     let mut seen = Vec::new();
     loop {
         // An engine that is being restarted can't be asked; nothing new runs then either.
-        let running = running_on(directory).unwrap_or_default();
+        let running = running_on(directory, engine).unwrap_or_default();
         if running.len() > 1 {
             seen.push(format!("running at once on {}: {running:?}", directory.display()));
         }
@@ -62,12 +62,12 @@ fn watch(directory: &Path, stopped: &mpsc::Receiver<()>) -> Vec<String> {
 
 /// Names of the running containers that mount a directory of the host; none when the engine
 /// can't be asked.
-pub fn running_on(directory: &Path) -> Option<Vec<String>> {
+pub fn running_on(directory: &Path, engine: &Path) -> Option<Vec<String>> {
     let filters = serde_json::json!({"volume": [directory], "status": ["running", "paused"]});
     let query = url::form_urlencoded::Serializer::new(String::new())
         .append_pair("filters", &filters.to_string())
         .finish();
-    let answer = Request::get(&format!("/containers/json?{query}")).to_socket(&engine()).ok()?;
+    let answer = Request::get(&format!("/containers/json?{query}")).to_socket(engine).ok()?;
     let containers = answer.json();
     Some(
         containers
@@ -78,7 +78,7 @@ pub fn running_on(directory: &Path) -> Option<Vec<String>> {
     )
 }
 
-/// The engine's socket.
+/// The socket of the machine's engine.
 pub fn engine() -> PathBuf {
     std::env::var("DOCKER_HOST")
         .ok()

@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use super::builder::WorldBuilder;
 use super::daemon::Daemon;
+use super::disk::SmallDisk;
 use super::fixture::Fixture;
 use super::http::{Answer, Request};
 use super::wait_until;
@@ -50,6 +51,10 @@ pub struct World {
     pub(super) environment: BTreeMap<String, String>,
     pub(super) settings: RefCell<BTreeMap<String, String>>,
     pub(super) watcher: RefCell<Option<Watcher>>,
+    /// Socket of the engine that the container runs on.
+    pub(super) engine: PathBuf,
+    /// What the database lies on, when that is a file system of its own.
+    pub(super) disk: RefCell<Option<SmallDisk>>,
 }
 
 impl World {
@@ -113,6 +118,18 @@ impl World {
         self.settings.borrow_mut().remove(key);
     }
 
+    /// Socket of the engine that the container runs on.
+    pub fn engine(&self) -> &Path {
+        &self.engine
+    }
+
+    /// The engine's own client, not run yet.
+    pub(super) fn docker_client(&self) -> Command {
+        let mut command = Command::new("docker");
+        command.env("DOCKER_HOST", format!("unix://{}", self.engine.display()));
+        command
+    }
+
     pub(super) fn default_settings(&self, repo: &str) -> BTreeMap<String, String> {
         let path = |name| self.path(name).display().to_string();
         [
@@ -152,7 +169,7 @@ impl World {
             ("AES_KEY".to_owned(), AES_KEY.to_owned()),
         ]);
         environment.extend(self.environment.clone());
-        let mut command = Command::new("docker");
+        let mut command = self.docker_client();
         command.args(how).args(["--name", name, "--restart", "unless-stopped"]);
         command.args(["--label", &format!("{LABEL}={}", self.id)]);
         command.args(["--publish", &format!("127.0.0.1:{}:80", self.port)]);
@@ -176,7 +193,7 @@ impl World {
     /// Removes a tag's image from the engine, so that the next pull of it is a real one.
     pub fn forget_image(&self, tag: &str) {
         let image = Fixture::get().image(tag);
-        let output = Command::new("docker").args(["image", "rm", &image]).output();
+        let output = self.docker_client().args(["image", "rm", &image]).output();
         let output = output.expect("docker starts");
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() || error.contains("No such image"), "{image}: {error}");
@@ -187,12 +204,12 @@ impl World {
     /// # Panics
     /// When it fails.
     pub fn docker(&self, args: &[&str]) -> String {
-        succeed(Command::new("docker").args(args))
+        succeed(self.docker_client().args(args))
     }
 
     /// Standard output and error of a container, together.
     pub fn container_log(&self) -> String {
-        let output = Command::new("docker").args(["logs", &self.name]).output();
+        let output = self.docker_client().args(["logs", &self.name]).output();
         let output = output.expect("docker starts");
         [output.stdout, output.stderr]
             .map(|text| String::from_utf8_lossy(&text).into_owned())
@@ -206,8 +223,7 @@ impl World {
 
     /// `docker inspect` of any container, image or network; none when there is none.
     pub fn inspect(&self, what: &str) -> Option<Value> {
-        let output =
-            Command::new("docker").args(["inspect", what]).output().expect("docker starts");
+        let output = self.docker_client().args(["inspect", what]).output().expect("docker starts");
         let list: Value = serde_json::from_slice(&output.stdout).ok()?;
         list.get(0).cloned()
     }
@@ -226,7 +242,8 @@ impl World {
         ];
         let mut ids = Vec::new();
         for filter in &filters {
-            let found = Command::new("docker")
+            let found = self
+                .docker_client()
                 .args(["ps", "--all", "--quiet", "--no-trunc", "--filter", filter])
                 .output();
             let found = found.map(|output| output.stdout).unwrap_or_default();
@@ -235,6 +252,11 @@ impl World {
         ids.sort();
         ids.dedup();
         ids
+    }
+
+    /// The file system that the database lies on, when it has one of its own.
+    pub fn with_disk<T>(&self, work: impl FnOnce(&SmallDisk) -> T) -> T {
+        work(self.disk.borrow().as_ref().expect("a world that was built with a disk"))
     }
 
     /// Asks the core, through the published port.
@@ -322,13 +344,15 @@ impl Drop for World {
         let ids = self.container_ids();
         if !ids.is_empty() {
             let removed =
-                Command::new("docker").args(["rm", "--force", "--volumes"]).args(&ids).output();
+                self.docker_client().args(["rm", "--force", "--volumes"]).args(&ids).output();
             if let Ok(output) = removed
                 && !output.status.success()
             {
                 eprintln!("{}: {}", self.name, String::from_utf8_lossy(&output.stderr));
             }
         }
+        // Before the directory that it is mounted on is removed.
+        drop(self.disk.borrow_mut().take());
     }
 }
 

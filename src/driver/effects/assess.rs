@@ -52,7 +52,7 @@ impl Effects<'_> {
             return Ok(Fact::Assessment(Assessment::Unchanged));
         }
         let Some(before) = known.quiesced.and_then(|quiesced| quiesced.fingerprint.as_ref()) else {
-            return unreadable("the database was not fingerprinted at the cut-over");
+            return self.assess_without_fingerprint(known, next, is_up).await;
         };
         let target = self.database(known)?;
         match target.access {
@@ -88,6 +88,28 @@ impl Effects<'_> {
             }
             Err(trouble) => unreadable(trouble.into_failure().message),
         }
+    }
+
+    /// The database could not be asked at the cut-over. A directory that is untouched, file by
+    /// file, is evidence enough; anything else is none.
+    async fn assess_without_fingerprint(
+        &self,
+        known: &Known<'_>,
+        next: Which<'_>,
+        is_up: bool,
+    ) -> Result<Fact, Trouble> {
+        if is_up {
+            self.stop(next).await?;
+        }
+        if let Some(Copy::Directory { source, copy, .. }) = known.copy {
+            let (from, to) = (PathBuf::from(source), PathBuf::from(copy));
+            let compared = self.blocking(move |_| restore_point::first_difference(&from, &to));
+            if let Ok(None) = compared.await {
+                self.say("the database's directory is as it was, file by file").await;
+                return Ok(Fact::Assessment(Assessment::Unchanged));
+            }
+        }
+        unreadable("the database was not fingerprinted at the cut-over")
     }
 
     async fn compare(

@@ -53,6 +53,17 @@ pub(in crate::driver) fn was_started(container: &Value) -> bool {
     container["State"]["StartedAt"].as_str().is_some_and(|at| !at.starts_with("0001-"))
 }
 
+/// Whether a container that was started has ended in a way that an engine brings about: by
+/// SIGTERM, well or not, by SIGKILL, or found dead at the engine's start (Docker writes 255). A
+/// program that fails ends otherwise.
+fn was_stopped_from_outside(container: &Value) -> bool {
+    let state = &container["State"];
+    was_started(container)
+        && !is_running(container)
+        && state["OOMKilled"].as_bool() != Some(true)
+        && matches!(state["ExitCode"].as_i64(), Some(0 | 137 | 143 | 255))
+}
+
 pub(in crate::driver) fn name_of(container: &Value) -> &str {
     container["Name"].as_str().unwrap_or_default().trim_start_matches('/')
 }
@@ -164,6 +175,29 @@ impl Effects<'_> {
         }
     }
 
+    /// A host that lost power, or an engine that was restarted, in the middle of a verification
+    /// has left the version down, which is no fault of the version's: it is started again. Any
+    /// other end is for the gate to judge.
+    pub(super) async fn start_what_was_stopped(
+        &self,
+        which: Which<'_>,
+        other: Which<'_>,
+    ) -> Result<(), Trouble> {
+        if !self.is_tried_again {
+            return Ok(());
+        }
+        let container = self.inspect_present(which.id, which.role).await?;
+        if !was_stopped_from_outside(&container) {
+            return Ok(());
+        }
+        self.say(&format!(
+            "the {which} was stopped with its engine (exit code {}); it is started again",
+            container["State"]["ExitCode"]
+        ))
+        .await;
+        self.start(which, other).await
+    }
+
     /// Removes a stopped container; fine when it is gone.
     pub(super) async fn remove(&self, which: Which<'_>) -> Result<(), Trouble> {
         let Some(container) = self.inspect(which.id).await? else { return Ok(()) };
@@ -181,6 +215,25 @@ impl Effects<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_that_failed_by_itself_was_not_stopped_from_outside() {
+        let ended = |code: i64, is_oom: bool| {
+            was_stopped_from_outside(&json!({"State": {
+                "Status": "exited", "Running": false, "StartedAt": "2026-01-31T12:00:00Z",
+                "ExitCode": code, "OOMKilled": is_oom,
+            }}))
+        };
+        assert!(ended(255, false) && ended(137, false) && ended(143, false) && ended(0, false));
+        assert!(!ended(1, false) && !ended(137, true));
+        let state = |is_running: bool, started: &str| {
+            was_stopped_from_outside(&json!({"State": {
+                "Running": is_running, "StartedAt": started, "ExitCode": 0,
+            }}))
+        };
+        assert!(!state(true, "2026-01-31T12:00:00Z"), "it runs");
+        assert!(!state(false, "0001-01-01T00:00:00Z"), "it was never started");
+    }
 
     #[test]
     fn policies_are_compared_by_what_they_mean() {

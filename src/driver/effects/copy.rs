@@ -53,7 +53,7 @@ impl Effects<'_> {
         let copy = self.copy_path(&source);
         let progress = self.progress.clone();
         let (from, to) = (source.clone(), copy.clone());
-        let report = self
+        let copied = self
             .blocking(move |cancel| {
                 let total = restore_point::survey(&from)?.bytes;
                 let mut told = |done_bytes| {
@@ -67,7 +67,8 @@ impl Effects<'_> {
                 let second = restore_point::pre_copy(&from, &to, &mut told, cancel)?;
                 Ok(PassReport { bytes_copied: first.bytes_copied + second.bytes_copied, ..second })
             })
-            .await?;
+            .await;
+        let report = self.making_room(copied, &copy).await?;
         Ok(Fact::Copy(Copy::Directory {
             source: source.to_string_lossy().into_owned(),
             copy: copy.to_string_lossy().into_owned(),
@@ -75,6 +76,20 @@ impl Effects<'_> {
             bytes: report.bytes_copied,
             server: server(facts),
         }))
+    }
+
+    /// A copy that did not fit is removed at once, and not at the end of the way back: the old
+    /// version's server needs the room, to go on or to start.
+    async fn making_room<T>(&self, copied: Result<T, Trouble>, copy: &Path) -> Result<T, Trouble> {
+        let is_full = matches!(&copied, Err(Trouble::Failed(failure)) if failure.code == FailureCode::DiskSpaceLow);
+        if is_full {
+            let path = copy.to_owned();
+            if let Err(trouble) = self.blocking(move |_| restore_point::discard(&path)).await {
+                self.say(&format!("the copy that did not fit could not be removed: {trouble}"))
+                    .await;
+            }
+        }
+        copied
     }
 
     /// Beside the directory, so that it comes back by a rename.
@@ -92,7 +107,8 @@ impl Effects<'_> {
                 self.nothing_runs(known, "the database is not copied").await?;
                 let progress = self.progress.clone();
                 let (source, copy) = (PathBuf::from(source), PathBuf::from(copy));
-                let report = self
+                let unfit = copy.clone();
+                let finished = self
                     .blocking(move |cancel| {
                         restore_point::finish(
                             &source,
@@ -103,7 +119,8 @@ impl Effects<'_> {
                             cancel,
                         )
                     })
-                    .await?;
+                    .await;
+                let report = self.making_room(finished, &unfit).await?;
                 self.say(&format!(
                     "restore point: wrote {} bytes to {} of {} files, {} bytes compared, {} entries removed",
                     report.bytes_copied,

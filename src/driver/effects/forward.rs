@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::containers::{Which, is_running, no_restart, was_started};
 use super::{Effects, HOP_LABEL, done, fail};
 use crate::app::supervisor;
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::config::BackupProof;
 use crate::database::{self, FullProof, Runner};
 use crate::driver::Progress;
@@ -55,7 +55,10 @@ impl Effects<'_> {
             database_port: target.port,
             database_name: target.name.clone(),
         };
-        if let Some(found) = database::Sidecar::beside(&path) {
+        // Of this job: a clock that was set back gives one name to two dumps.
+        let job = self.at.job.id.as_str();
+        let beside = database::Sidecar::beside(&path);
+        if let Some(found) = beside.filter(|found| found.job_id.as_deref() == Some(job)) {
             let there = backup(found.size_bytes, found.sha256);
             if database::verify_file(&path, &there).await.is_ok() {
                 self.say(&format!("the backup is there already: {}", there.path)).await;

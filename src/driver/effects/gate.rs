@@ -16,11 +16,11 @@ use super::redact::Redactor;
 use super::{Effects, fail};
 use crate::app::core::{self, Health};
 use crate::app::supervisor;
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::driver::narrate::short;
 use crate::driver::prepare::SavedSpec;
 use crate::error::Trouble;
-use crate::machine::facts::{CoreRules, Verdict};
+use crate::machine::facts::{CoreRules, Uptime, Verdict};
 use crate::machine::failure::{Failure, FailureCode};
 use crate::machine::{Fact, Known};
 
@@ -49,6 +49,7 @@ struct Expected<'a> {
 impl Effects<'_> {
     pub(super) async fn verify(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         let next = self.next(known)?;
+        self.start_what_was_stopped(next, self.old(known)).await?;
         let expected = Expected { version: Some(&known.hop.version), rules: &known.hop.rules };
         let verdict = self.pass_gate(next, &expected).await;
         if let Err(Trouble::Failed(_)) = &verdict {
@@ -77,6 +78,10 @@ impl Effects<'_> {
 
     /// The old version passes the same gate, or it is not rolled back to.
     pub(super) async fn verify_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        if let Some(next) = known.next {
+            self.start_what_was_stopped(self.old(known), Which { id: &next.id, role: "new" })
+                .await?;
+        }
         let expected =
             Expected { version: known.hop.from.as_deref(), rules: &known.hop.from_rules };
         self.pass_gate(self.old(known), &expected).await.map(Fact::Verdict)
@@ -94,7 +99,7 @@ impl Effects<'_> {
     ) -> Result<Verdict, Trouble> {
         let container = self.running(which, None).await?;
         let restarts = container["RestartCount"].as_i64().unwrap_or_default();
-        let (url, first_answer_ms) = self.first_answer(which, restarts).await?;
+        let (url, first_answer_ms, first_answer_up) = self.first_answer(which, restarts).await?;
         self.say(&format!("the {which} answers at {url}")).await;
         let deadline = Instant::now() + self.settings.health_timeout;
         let mut answers = 0;
@@ -104,7 +109,7 @@ impl Effects<'_> {
                 Ok(version) => {
                     answers += 1;
                     if answers >= ANSWERS_WANTED {
-                        return Ok(Verdict { version, answers, first_answer_ms });
+                        return Ok(Verdict { version, answers, first_answer_ms, first_answer_up });
                     }
                     (String::new(), FailureCode::HealthcheckFailed)
                 }
@@ -131,14 +136,18 @@ impl Effects<'_> {
     }
 
     /// Where and when the application first answers.
-    async fn first_answer(&self, which: Which<'_>, restarts: i64) -> Result<(Url, i64), Trouble> {
+    async fn first_answer(
+        &self,
+        which: Which<'_>,
+        restarts: i64,
+    ) -> Result<(Url, i64, Option<Uptime>), Trouble> {
         let deadline = Instant::now() + self.settings.start_timeout;
         let mut look_at_supervisor = Instant::now() + SUPERVISOR_EVERY;
         loop {
             let container = self.running(which, Some(restarts)).await?;
             let silent =
                 match core::find_core(self.settings.core_base_url.as_ref(), &container).await {
-                    Ok(url) => return Ok((url, Timestamp::now().millis())),
+                    Ok(url) => return Ok((url, Timestamp::now().millis(), clock::uptime())),
                     Err(silent) => silent,
                 };
             if Instant::now() >= look_at_supervisor {

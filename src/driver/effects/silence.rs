@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::containers::is_running;
 use super::{Effects, fail};
 use crate::app::supervisor;
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp, Uptime};
 use crate::database::{self, Access, Runner};
 use crate::error::Trouble;
 use crate::machine::facts::{Copy, Fingerprint, Programs, Quiesced};
@@ -26,6 +26,18 @@ const CHECKPOINT_WITHIN: Duration = Duration::from_secs(60);
 /// Between two looks for the last answer while the programs are stopped.
 const LAST_ANSWER_EVERY: Duration = Duration::from_millis(25);
 
+/// When the application last answered, by both clocks.
+struct LastAnswer {
+    at_ms: Option<i64>,
+    up: Option<Uptime>,
+}
+
+impl LastAnswer {
+    fn now() -> Self {
+        Self { at_ms: Some(Timestamp::now().millis()), up: clock::uptime() }
+    }
+}
+
 impl Effects<'_> {
     pub(super) async fn quiesce(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         let Some(programs) = known.programs.cloned() else {
@@ -35,13 +47,17 @@ impl Effects<'_> {
         if !is_running(&container) {
             // It ended by itself between two steps; what it held can't be asked any more.
             let last_answer_ms = programs.last_answer_ms;
-            return Ok(Fact::Quiesced(Quiesced { programs, fingerprint: None, last_answer_ms }));
+            return Ok(Fact::Quiesced(Quiesced {
+                programs,
+                fingerprint: None,
+                last_answer_ms,
+                last_answer_up: None,
+            }));
         }
         let target = self.database(known)?;
         let runner = Runner::new(self.engine, &known.hop.old.id, &target);
         self.checkpoint(&runner).await;
-        let (is_said_stopped, last_answer_ms) =
-            self.ask_for_silence(known, &container, &programs).await?;
+        let (is_said_stopped, last) = self.ask_for_silence(known, &container, &programs).await?;
         let fingerprint = self.fingerprint_in_silence(known, &runner, is_said_stopped).await?;
         if let Some(Copy::Dump { path, .. }) = known.copy
             && target.access == Access::InContainer
@@ -49,7 +65,12 @@ impl Effects<'_> {
             // Its server ends with the container: now is the last moment (I6).
             self.dump_restore_point(known, Path::new(path)).await?;
         }
-        Ok(Fact::Quiesced(Quiesced { programs, fingerprint, last_answer_ms }))
+        Ok(Fact::Quiesced(Quiesced {
+            programs,
+            fingerprint,
+            last_answer_ms: last.at_ms,
+            last_answer_up: last.up,
+        }))
     }
 
     /// Has the server write to disk now what it would write when it is stopped, while the
@@ -67,18 +88,18 @@ impl Effects<'_> {
         known: &Known<'_>,
         container: &Value,
         programs: &Programs,
-    ) -> Result<(bool, Option<i64>), Trouble> {
-        let mut last_answer_ms = programs.last_answer_ms;
+    ) -> Result<(bool, LastAnswer), Trouble> {
+        let mut last = LastAnswer { at_ms: programs.last_answer_ms, up: None };
         if self.answers(container).await {
-            last_answer_ms = Some(Timestamp::now().millis());
+            last = LastAnswer::now();
         }
         if programs.running.is_empty() {
-            return Ok((false, last_answer_ms));
+            return Ok((false, last));
         }
         let watch = async {
             loop {
                 if self.answers(container).await {
-                    last_answer_ms = Some(Timestamp::now().millis());
+                    last = LastAnswer::now();
                 }
                 tokio::time::sleep(LAST_ANSWER_EVERY).await;
             }
@@ -91,7 +112,7 @@ impl Effects<'_> {
             asked = ask => asked,
             () = watch => Ok(false),
         };
-        Ok((asked?, last_answer_ms))
+        Ok((asked?, last))
     }
 
     /// The database after the last write (I6), once it is certain that the programs are silent.

@@ -1,0 +1,187 @@
+//! PostgreSQL refuses connections: it is stopped, it is full, or it does not know the password
+//! any more, when the upgrade is planned, backs up, cuts over, or finds out what a failed
+//! version did.
+
+mod support;
+
+use std::time::Duration;
+
+use payram_updater::machine::Step;
+use serde_json::Value;
+use support::world::PASSWORD;
+use support::{Account, Daemon, Point, Trap, World, is_full, require, wait_until};
+
+/// From the start of an upgrade to its end.
+const END_LIMIT: Duration = Duration::from_secs(300);
+/// From the command to PostgreSQL's own end or start.
+const SERVER_LIMIT: Duration = Duration::from_secs(60);
+
+/// How it comes to refuse.
+#[derive(Clone, Copy, Debug)]
+enum Refusal {
+    /// `supervisorctl stop postgres`
+    Stopped,
+    /// No connection is left for the application's role.
+    Full,
+    /// Somebody changed the role's password.
+    Password,
+}
+
+impl Refusal {
+    fn begin(self, world: &World) {
+        match self {
+            Refusal::Stopped => {
+                world.docker(&["exec", &world.name, "supervisorctl", "stop", "postgres"]);
+            }
+            Refusal::Full => {
+                world.sql("ALTER ROLE payram CONNECTION LIMIT 0");
+            }
+            Refusal::Password => {
+                world.sql("ALTER ROLE payram PASSWORD 'another'");
+            }
+        }
+    }
+
+    fn end(self, world: &World) {
+        match self {
+            Refusal::Stopped => {
+                world.docker(&["exec", &world.name, "supervisorctl", "start", "postgres"]);
+                wait_until("PostgreSQL answers again", SERVER_LIMIT, || {
+                    world.try_sql("SELECT 1").ok()
+                });
+            }
+            Refusal::Full => {
+                world.sql("ALTER ROLE payram CONNECTION LIMIT -1");
+            }
+            Refusal::Password => {
+                let quoted = PASSWORD.replace('\'', "''");
+                world.sql(&format!("ALTER ROLE payram PASSWORD '{quoted}'"));
+            }
+        }
+    }
+}
+
+fn ends(daemon: &Daemon, phase: &str) -> Value {
+    let status = daemon.wait_settled(END_LIMIT);
+    assert_eq!(status["phase"], phase, "{status:#}\n{}", daemon.log());
+    status
+}
+
+fn identity(world: &World) -> (Value, Value) {
+    let container = world.container().expect("a container");
+    (container["Id"].clone(), container["State"]["StartedAt"].clone())
+}
+
+/// Refuses from the plan on: the backup finds out, and nothing was touched.
+fn refuse_before_the_backup(world: &World, refusal: Refusal, code: &str) {
+    let before = identity(world);
+    let daemon = world.daemon();
+    let account = Account::of(format!("database refuses: {refusal:?}"), "plan and back_up");
+    refusal.begin(world);
+    let plan = world.cli(&["dry-run", "--to", "1.9.7", "--json"]);
+    let said = String::from_utf8_lossy(&plan.stdout).into_owned();
+    let is_ready = plan.status.code() == Some(0);
+    assert_eq!(
+        is_ready,
+        said.contains(r#""state": "READY""#) || said.contains(r#""state":"READY""#)
+    );
+    let run = world.cli(&["run", "--to", "1.9.7", "--yes"]);
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert_eq!(run.status.code(), Some(4), "{said}");
+    let status = ends(&daemon, "ROLLED_BACK");
+    assert_eq!(status["failureCode"], code, "{status:#}");
+    assert!(status["message"].to_string().contains("was never stopped"), "{status:#}");
+    assert!(!daemon.log().contains(PASSWORD) && !said.contains(PASSWORD), "no secret is told");
+    assert_eq!(identity(world), before, "it was never stopped");
+    assert!(world.files_below("backups").is_empty(), "no half a dump is left");
+    refusal.end(world);
+    world.wait_healthy();
+    world.assert_sound("1.9.6", &account.name());
+    account.close(world, &status, "never stopped");
+    assert!(daemon.terminate().success());
+}
+
+#[test]
+fn a_database_that_refuses_the_backup_leaves_everything_as_it_was() {
+    if !require("docker") {
+        return;
+    }
+    let world = World::build("1.9.6").rows(200).start();
+    refuse_before_the_backup(&world, Refusal::Stopped, "BACKUP_FAILED");
+    if is_full() {
+        refuse_before_the_backup(&world, Refusal::Full, "BACKUP_FAILED");
+        refuse_before_the_backup(&world, Refusal::Password, "INVALID_DB_CONFIG");
+    }
+    let daemon = world.daemon();
+    world.begin_upgrade("1.9.7");
+    ends(&daemon, "VERIFIED");
+    world.assert_sound("1.9.7", "a database that answers again");
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+/// Refuses in a step of an upgrade, from its beginning.
+fn refuse_at(step: Step, refusal: Refusal, target: &str) -> (World, Daemon, Account) {
+    let world = World::build("1.9.6").rows(200).start();
+    let trap = Trap::between(&world);
+    let daemon = world.daemon();
+    let way = format!("{step} to {target}");
+    let account = Account::of(format!("database refuses: {refusal:?}"), way);
+    trap.arm_patiently(step, Point::Unasked);
+    world.begin_upgrade(target);
+    trap.meanwhile(&daemon, || refusal.begin(&world));
+    (world, daemon, account)
+}
+
+#[test]
+fn a_database_that_refuses_at_the_cut_over_is_not_what_the_old_version_is_lost_by() {
+    if !require("docker") {
+        return;
+    }
+    // It exits before it starts its database: the directory itself is the evidence.
+    let (world, daemon, account) = refuse_at(Step::Quiesce, Refusal::Stopped, "9.0.2");
+    let status = ends(&daemon, "ROLLED_BACK");
+    world.assert_sound("1.9.6", &account.name());
+    account.close(&world, &status, "1.9.6 serves again");
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+    if is_full() {
+        let (world, daemon, account) = refuse_at(Step::Quiesce, Refusal::Stopped, "1.9.7");
+        let status = ends(&daemon, "VERIFIED");
+        world.assert_sound("1.9.7", &account.name());
+        account.close(&world, &status, "1.9.7 serves");
+        assert_eq!(world.two_at_once(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_failed_versions_database_that_refuses_is_asked_on_its_own() {
+    if !require("docker") {
+        return;
+    }
+    let (world, daemon, account) = refuse_at(Step::AssessDatabase, Refusal::Stopped, "9.0.1");
+    let status = ends(&daemon, "ROLLED_BACK");
+    assert_eq!(status["failureCode"], "HEALTHCHECK_FAILED", "{status:#}");
+    world.assert_sound("1.9.6", &account.name());
+    account.close(&world, &status, "asked on its own; 1.9.6 serves again");
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+#[test]
+fn a_failed_versions_database_that_nobody_may_ask_waits_for_a_person() {
+    if !require("docker") || !is_full() {
+        return;
+    }
+    for refusal in [Refusal::Password, Refusal::Full] {
+        let (world, daemon, account) = refuse_at(Step::AssessDatabase, refusal, "9.0.1");
+        let status = ends(&daemon, "NEEDS_OPERATOR");
+        assert_eq!(status["failureCode"], "MIGRATION_FAILED", "{status:#}");
+        assert!(!daemon.log().contains(PASSWORD), "no secret is told");
+        let refused = world.cli(&["recover", "--yes"]);
+        assert_eq!(refused.status.code(), Some(5), "{refused:?}");
+        let recovered = world.cli(&["recover", "--restore-database", "--yes"]);
+        assert_eq!(recovered.status.code(), Some(0), "{recovered:?}\n{}", daemon.log());
+        let status = ends(&daemon, "ROLLED_BACK");
+        world.assert_sound("1.9.6", &account.name());
+        account.close(&world, &status, "operator; 1.9.6 serves again with its restore point");
+        assert_eq!(world.two_at_once(), Vec::<String>::new());
+    }
+}
