@@ -169,15 +169,21 @@ fn done(step: Step, version: &str, digest: Option<&str>) -> Outcome {
         }
         Step::PreCopy => Fact::Copy(Copy::Dump { path: "/d".into(), reason: "external".into() }),
         Step::NotePrograms => Fact::Programs(programs),
-        Step::Quiesce => {
-            Fact::Quiesced(Quiesced { programs, fingerprint: None, last_answer_ms: None })
-        }
+        Step::Quiesce => Fact::Quiesced(Quiesced {
+            programs,
+            fingerprint: None,
+            last_answer_ms: None,
+            last_answer_up: None,
+        }),
         Step::RestorePoint => {
             Fact::RestorePoint(RestorePoint { sha256: "00".into(), bytes: 1, millis: 1 })
         }
-        Step::Verify | Step::VerifyOld => {
-            Fact::Verdict(Verdict { version: version.into(), answers: 6, first_answer_ms: 1 })
-        }
+        Step::Verify | Step::VerifyOld => Fact::Verdict(Verdict {
+            version: version.into(),
+            answers: 6,
+            first_answer_ms: 1,
+            first_answer_up: None,
+        }),
         Step::AssessDatabase => Fact::Assessment(Assessment::Unchanged),
         Step::RestoreDatabase => {
             Fact::Restored(Restored { failed: "/failed".into(), exported: None })

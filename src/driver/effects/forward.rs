@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::containers::{Which, is_running, no_restart, was_started};
 use super::{Effects, HOP_LABEL, done, fail};
 use crate::app::supervisor;
-use crate::clock::{self, Timestamp};
+use crate::clock::Timestamp;
 use crate::config::BackupProof;
 use crate::database::{self, FullProof, Runner};
 use crate::driver::Progress;

@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::containers::is_running;
 use super::{Effects, fail};
 use crate::app::supervisor;
-use crate::clock::{self, Timestamp, Uptime};
+use crate::clock::{self, Timestamp};
 use crate::database::{self, Access, Runner};
 use crate::error::Trouble;
-use crate::machine::facts::{Copy, Fingerprint, Programs, Quiesced};
+use crate::machine::facts::{Copy, Fingerprint, Programs, Quiesced, Uptime};
 use crate::machine::failure::FailureCode;
 use crate::machine::{Fact, Known};
 
