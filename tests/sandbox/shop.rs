@@ -126,7 +126,9 @@ impl Shop {
     pub fn restart_engine(&mut self) {
         self.engine.kill().expect("SIGKILL is sent");
         self.engine.wait().expect("it is gone");
-        (self.engine, self.ready) = start_engine(self.root.path());
+        // What it says of its core is that of the container with the shop's name, and in
+        // mid-swap there may be none of it.
+        (self.engine, _) = start_engine(self.root.path());
     }
 
     /// Asks the engine.
