@@ -369,6 +369,9 @@ async fn cancel(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
 struct RecoverWanted {
     #[serde(default)]
     restore_database: bool,
+    /// What `shown` was in the answer that a person consented to.
+    #[serde(default)]
+    shown: Option<String>,
     #[serde(default)]
     dry_run: bool,
 }
@@ -388,7 +391,12 @@ async fn recover(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
         }
     };
     let consent = Consent { restore_database: wanted.restore_database };
-    decided(api.driver.recover(consent, wanted.dry_run).await)
+    match &wanted.shown {
+        Some(shown) if !wanted.dry_run => {
+            decided(api.driver.recover_as_shown(consent, shown).await)
+        }
+        Some(_) | None => decided(api.driver.recover(consent, wanted.dry_run).await),
+    }
 }
 
 /// Records what runs now as good, when it is.

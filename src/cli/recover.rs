@@ -39,6 +39,10 @@ struct Decision {
     code: String,
     #[serde(default)]
     refusals: Vec<String>,
+    #[serde(default)]
+    found: Vec<String>,
+    #[serde(default)]
+    shown: String,
 }
 
 impl Decision {
@@ -70,58 +74,114 @@ pub(super) async fn recover(
     asked: &Recover,
     out: &mut dyn Write,
 ) -> Result<Exit, Problem> {
-    let (hand, raw) = match ask_daemon(context, asked, true).await {
+    let (hand, raw) = match ask_daemon(context, asked, true, None).await {
         Ok(raw) => (Hand::Daemon, raw),
         Err(unreachable @ ClientError::Unreachable { .. }) => {
             let own = own_driver(unreachable).await?;
-            let raw = decide(&own, asked, true).await?;
+            let raw = decide(&own, asked, true, None).await?;
             (Hand::Own(Box::new(own)), raw)
         }
         Err(error) => return Err(error.into()),
     };
-    let decision: Decision = answers::read("/upgrade/recover", &raw)?;
+    let mut decision: Decision = answers::read("/upgrade/recover", &raw)?;
     if asked.dry_run || !decision.changes_something() {
-        show(context, &decision, &raw, asked.dry_run, out)?;
-        return Ok(match (decision.success, decision.action.as_str()) {
-            (true, _) => Exit::Done,
-            (false, _) => Exit::NeedsOperator,
+        return shown_only(context, &decision, &raw, asked.dry_run, out);
+    }
+    loop {
+        if !asked.yes {
+            let consent = ask::on_terminal(context, out, "\nDo it?", |out| {
+                writeln!(out, "{}", sentence(&decision))
+            })?;
+            if consent == Consent::Declined {
+                return Ok(Exit::Done);
+            }
+        } else if context.reading != Reading::Json {
+            writeln!(out, "{}", sentence(&decision))?;
+        }
+        // Who was asked has consented to what was shown and to nothing else.
+        let shown = (!asked.yes && !decision.shown.is_empty()).then_some(decision.shown.as_str());
+        let raw = hand.decide(context, asked, false, shown).await?;
+        let done: Decision = answers::read("/upgrade/recover", &raw)?;
+        if !done.success && done.action != "changed" {
+            return shown_only(context, &done, &raw, false, out);
+        }
+        if done.success && !decision.is_a_way() {
+            return finished(context, &raw, out);
+        }
+        let mut ended = None;
+        if done.success {
+            let Some(job) = hand.watch(context, out).await? else { return Ok(Exit::Interrupted) };
+            ended = Some(job);
+        }
+        let stopped = ended.as_ref().is_none_or(|job| job.exit() == Exit::NeedsOperator);
+        if shown.is_some() && stopped {
+            let raw = hand.decide(context, asked, true, None).await?;
+            let now: Decision = answers::read("/upgrade/recover", &raw)?;
+            if !now.changes_something() {
+                return shown_only(context, &now, &raw, false, out);
+            }
+            if ended.is_none() || now.found != decision.found {
+                note_change(context, out)?;
+                decision = now;
+                continue;
+            }
+        }
+        let Some(job) = ended else { return shown_only(context, &done, &raw, false, out) };
+        if context.reading != Reading::Json {
+            render::closing(out, context.screen, &job)?;
+        }
+        // Going back is what was asked for: the old version serves, and it is done.
+        return Ok(match job.exit() {
+            Exit::RolledBack => Exit::Done,
+            other => other,
         });
     }
-    if !asked.yes {
-        let consent = ask::on_terminal(context, out, "\nDo it?", |out| {
-            writeln!(out, "{}", sentence(&decision))
-        })?;
-        if consent == Consent::Declined {
-            return Ok(Exit::Done);
-        }
-    } else if context.reading != Reading::Json {
-        writeln!(out, "{}", sentence(&decision))?;
+}
+
+/// A decision that nothing follows from.
+fn shown_only(
+    context: &Context,
+    decision: &Decision,
+    raw: &Value,
+    is_dry: bool,
+    out: &mut dyn Write,
+) -> Result<Exit, Problem> {
+    show(context, decision, raw, is_dry, out)?;
+    Ok(if decision.success { Exit::Done } else { Exit::NeedsOperator })
+}
+
+/// Before the question is put again.
+fn note_change(context: &Context, out: &mut dyn Write) -> Result<(), Problem> {
+    let line = "\nWhat was found has changed since you were asked. Nothing was put back. Now:";
+    match context.reading {
+        Reading::Person | Reading::Text => writeln!(out, "{line}")?,
+        // JSON stays JSON.
+        Reading::Json => writeln!(std::io::stderr(), "{line}")?,
     }
-    let ended = match hand {
-        Hand::Daemon => {
-            let raw = ask_daemon(context, asked, false).await?;
-            if !decision.is_a_way() {
-                return finished(context, &raw, out);
-            }
-            watch(context, out).await?
+    Ok(())
+}
+
+impl Hand {
+    async fn decide(
+        &self,
+        context: &Context,
+        asked: &Recover,
+        is_dry: bool,
+        shown: Option<&str>,
+    ) -> Result<Value, Problem> {
+        match self {
+            Hand::Daemon => Ok(ask_daemon(context, asked, is_dry, shown).await?),
+            Hand::Own(own) => decide(own, asked, is_dry, shown).await,
         }
-        Hand::Own(own) => {
-            let raw = decide(&own, asked, false).await?;
-            if !decision.is_a_way() {
-                return finished(context, &raw, out);
-            }
-            Some(own.run(context, out).await?)
-        }
-    };
-    let Some(job) = ended else { return Ok(Exit::Interrupted) };
-    if context.reading != Reading::Json {
-        render::closing(out, context.screen, &job)?;
     }
-    // Going back is what was asked for: the old version serves, and it is done.
-    Ok(match job.exit() {
-        Exit::RolledBack => Exit::Done,
-        other => other,
-    })
+
+    /// Shows the job until it ends; none when the operator stopped watching.
+    async fn watch(&self, context: &Context, out: &mut dyn Write) -> Result<Option<Job>, Problem> {
+        match self {
+            Hand::Daemon => watch(context, out).await,
+            Hand::Own(own) => own.run(context, out).await.map(Some),
+        }
+    }
 }
 
 /// `sync`
@@ -175,8 +235,12 @@ async fn ask_daemon(
     context: &Context,
     asked: &Recover,
     is_dry: bool,
+    shown: Option<&str>,
 ) -> Result<Value, ClientError> {
-    let body = json!({"restoreDatabase": asked.restore_database, "dryRun": is_dry});
+    let mut body = json!({"restoreDatabase": asked.restore_database, "dryRun": is_dry});
+    if let Some(shown) = shown {
+        body["shown"] = json!(shown);
+    }
     context.client.post("/upgrade/recover", &body, Ways::SocketOnly).await
 }
 
@@ -210,12 +274,19 @@ async fn own_driver(unreachable: ClientError) -> Result<Own, Problem> {
     Ok(Own { driver, reader })
 }
 
-async fn decide(own: &Own, asked: &Recover, is_dry: bool) -> Result<Value, Problem> {
+async fn decide(
+    own: &Own,
+    asked: &Recover,
+    is_dry: bool,
+    shown: Option<&str>,
+) -> Result<Value, Problem> {
     let consent = driver::Consent { restore_database: asked.restore_database };
-    let decision =
-        own.driver.recover(consent, is_dry).await.map_err(|error| {
-            Problem::stopped(Exit::Failed, "RECOVERY_FAILED", error.to_string())
-        })?;
+    let decided = match shown {
+        Some(shown) => own.driver.recover_as_shown(consent, shown).await,
+        None => own.driver.recover(consent, is_dry).await,
+    };
+    let decision = decided
+        .map_err(|error| Problem::stopped(Exit::Failed, "RECOVERY_FAILED", error.to_string()))?;
     Ok(serde_json::to_value(&decision).unwrap_or_default())
 }
 

@@ -5,14 +5,17 @@
 //! at stake it refuses until a person has said so (contract section 8).
 
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use crate::engine::{Engine, EngineError};
 use crate::journal::JobRecord;
-use crate::machine::facts::Assessment;
+use crate::machine::facts::{Assessment, Copy};
 use crate::machine::failure::FailureCode;
 use crate::machine::{Event, State};
 
 use super::effects::{is_running, was_started};
+use super::narrate::kept;
+use super::{export_path, failed_path};
 
 /// What the operator asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,13 +72,21 @@ pub struct Decision {
     pub success: bool,
     /// What is seen, what will be done, and why.
     pub message: String,
-    /// `none`, `wait`, `retry`, `rollback`, `restore_database`, `start`, `tidy`, `refused`.
+    /// `none`, `wait`, `retry`, `rollback`, `restore_database`, `start`, `tidy`, `changed`,
+    /// `refused`.
     pub action: &'static str,
     /// The last job's failure code; empty when it has none.
     pub code: String,
     /// Why not, with the command that would.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<String>,
+    /// What a restore of the database forgets, a line for each table.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub found: Vec<String>,
+    /// Names exactly this decision, where rows are at stake: a consent to it is given back with
+    /// it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub shown: String,
     /// What the driver does.
     #[serde(skip)]
     pub remedy: Remedy,
@@ -89,7 +100,24 @@ impl Decision {
             action,
             code: String::new(),
             refusals: Vec::new(),
+            found: Vec::new(),
+            shown: String::new(),
             remedy,
+        }
+    }
+
+    /// Not done, because it is not what was shown.
+    pub(super) fn changed(self) -> Self {
+        Self {
+            success: false,
+            action: "changed",
+            message: format!(
+                "what was found has changed since it was shown; now: {}",
+                self.message
+            ),
+            refusals: vec!["nothing was done; look at it again: payram-updater recover".into()],
+            remedy: Remedy::Nothing,
+            ..self
         }
     }
 
@@ -141,7 +169,20 @@ pub fn decide(job: Option<&JobRecord>, world: World, consent: Consent) -> Decisi
     let code = job.ending.as_ref().and_then(|ending| ending.failure_code);
     let mut decision = decide_for(job, world, consent);
     decision.code = code.map(|code| code.to_string()).unwrap_or_default();
+    if matches!(decision.remedy, Remedy::TakeWayBack(Event::RecoverRestoring)) {
+        decision.shown = name_of(job, &decision);
+    }
     decision
+}
+
+/// Another one whenever the journal of the job goes on or the sentence is another.
+fn name_of(job: &JobRecord, decision: &Decision) -> String {
+    let mut name = Sha256::new();
+    for part in [job.id.to_string(), job.updated.rfc3339(), decision.message.clone()] {
+        name.update((part.len() as u64).to_be_bytes());
+        name.update(part.as_bytes());
+    }
+    name.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn decide_for(job: &JobRecord, world: World, consent: Consent) -> Decision {
@@ -165,7 +206,13 @@ fn decide_for(job: &JobRecord, world: World, consent: Consent) -> Decision {
     };
     match hop.machine.state() {
         State::Verified(verified) => after_success(target, world, verified.is_tidy),
-        State::RolledBack(_) => after_rollback(target, world),
+        State::RolledBack(_) => {
+            let mut decision = after_rollback(target, world);
+            if let Some(kept) = kept(&hop.machine) {
+                decision.message = format!("{}; {kept}", decision.message);
+            }
+            decision
+        }
         State::NeedsOperator(_)
             if job.ending.as_ref().is_some_and(|ending| ending.failure_code.is_none()) =>
         {
@@ -173,7 +220,25 @@ fn decide_for(job: &JobRecord, world: World, consent: Consent) -> Decision {
             Decision::will("none", Remedy::Nothing, message)
         }
         State::NeedsOperator(needs) => {
-            needs_operator(target, world, consent, needs.assessment.as_ref(), &needs.reason.code)
+            let mut decision = needs_operator(
+                target,
+                world,
+                consent,
+                needs.assessment.as_ref(),
+                &needs.reason.code,
+            );
+            if decision.action == "restore_database" {
+                decision.found = found(needs.assessment.as_ref());
+                if !decision.found.is_empty() {
+                    let found = decision.found.join("; ");
+                    decision.message =
+                        format!("{target} changed the database: {found}; {}", decision.message);
+                }
+                let copy = needs.interrupted.known().copy;
+                let rows = what_becomes_of_rows(job, copy);
+                decision.message = format!("{}; {rows}", decision.message);
+            }
+            decision
         }
         // A job that is not active rests in one of the three above, or is between two hops.
         State::Planned(_)
@@ -187,6 +252,29 @@ fn decide_for(job: &JobRecord, world: World, consent: Consent) -> Decision {
             ),
             "this is a state that no rule covers; keep the journal and ask",
         ),
+    }
+}
+
+/// What going back forgets, as it was found.
+fn found(assessment: Option<&Assessment>) -> Vec<String> {
+    match assessment {
+        Some(Assessment::RowsChanged { tables }) => tables.clone(),
+        Some(Assessment::Unreadable { reason }) => vec![format!("it can't be told: {reason}")],
+        Some(Assessment::SchemaChanged { what }) => vec![format!("no row, but its schema: {what}")],
+        Some(Assessment::Unchanged) | None => Vec::new(),
+    }
+}
+
+/// Where the rows of the failed version will be.
+fn what_becomes_of_rows(job: &JobRecord, copy: Option<&Copy>) -> String {
+    match copy {
+        Some(Copy::Directory { source, .. }) => {
+            let failed = failed_path(source, &job.id, job.hops.len());
+            let file = export_path(&failed);
+            format!("it is kept in {failed}, and its rows are then exported to {file}")
+        }
+        Some(Copy::Dump { reason, .. }) => format!("its rows are not exported: {reason}"),
+        None => "nothing is exported: the database was never copied".to_owned(),
     }
 }
 

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::{
-    Assessment, Backup, Copy, CoreRules, NextContainer, OldContainer, Programs, Proof, PulledImage,
-    Quiesced, RestorePoint, RollbackDatabase, TargetImage, Verdict,
+    Assessment, Backup, Copy, CoreRules, Export, NextContainer, OldContainer, Programs, Proof,
+    PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase, TargetImage, Verdict,
 };
 use super::rollback::{NeedsOperator, RolledBack, RollingBack};
 
@@ -240,6 +240,12 @@ pub struct Known<'a> {
     pub restore_point: Option<&'a RestorePoint>,
     /// What the failed version did to the database.
     pub assessment: Option<&'a Assessment>,
+    /// What a person was shown of it who consented to its loss.
+    pub shown: Option<&'a Assessment>,
+    /// The database that was put back.
+    pub restored: Option<&'a Restored>,
+    /// What became of the failed version's rows.
+    pub export: Option<&'a Export>,
     /// The good verdict.
     pub verdict: Option<&'a Verdict>,
 }
@@ -275,15 +281,25 @@ impl State {
             },
             State::Swapped(s) => s.known(),
             State::Verified(s) => Known { verdict: Some(&s.verdict), ..s.swapped.known() },
-            State::RollingBack(s) => {
-                Known { assessment: s.assessment.as_ref(), ..s.interrupted.known() }
-            }
-            State::RolledBack(s) => {
-                Known { assessment: s.assessment.as_ref(), ..s.interrupted.known() }
-            }
-            State::NeedsOperator(s) => {
-                Known { assessment: s.assessment.as_ref(), ..s.interrupted.known() }
-            }
+            State::RollingBack(s) => Known {
+                shown: s.shown.as_ref(),
+                assessment: s.assessment.as_ref(),
+                restored: s.restored.as_ref(),
+                export: s.export.as_ref(),
+                ..s.interrupted.known()
+            },
+            State::RolledBack(s) => Known {
+                assessment: s.assessment.as_ref(),
+                restored: s.restored.as_ref(),
+                export: s.export.as_ref(),
+                ..s.interrupted.known()
+            },
+            State::NeedsOperator(s) => Known {
+                assessment: s.assessment.as_ref(),
+                restored: s.restored.as_ref(),
+                export: s.export.as_ref(),
+                ..s.interrupted.known()
+            },
         }
     }
 }
@@ -301,6 +317,9 @@ impl<'a> Known<'a> {
             quiesced: None,
             restore_point: None,
             assessment: None,
+            shown: None,
+            restored: None,
+            export: None,
             verdict: None,
         }
     }

@@ -1,12 +1,15 @@
 -- Counts the rows of every table, the small ones first, until the time is over. What a role
--- may not see whole (privileges, row security) is not counted. The result is a session
--- variable, because a reading writes nothing, not even a temporary table.
+-- may not see whole (privileges, row security) is not counted. Beside them, where there was a
+-- cut-over, the rows whose version was written since. The results are session variables, because
+-- a reading writes nothing, not even a temporary table.
 do $rows$
 declare
   deadline constant timestamptz := clock_timestamp() + interval '{{budget_ms}} milliseconds';
   counted jsonb := '{}';
+  written jsonb := '{}';
   found record;
   n bigint;
+  since bigint;
 begin
   for found in
     select c.oid, format('%I.%I', n.nspname, c.relname) as name
@@ -21,8 +24,10 @@ begin
   loop
     exit when clock_timestamp() >= deadline;
     begin
-      execute format('select count(*) from only %s', found.name) into n;
+      execute format($count$select count(*), {{written}} from only %s$count$, found.name)
+        into n, since;
       counted := counted || jsonb_build_object(found.oid::text, n);
+      written := written || jsonb_build_object(found.oid::text, since);
     exception
       when query_canceled then exit;
       -- Locked, or dropped since: that table is not counted, the others are.
@@ -30,5 +35,6 @@ begin
     end;
   end loop;
   perform set_config('payram_updater.rows', counted::text, false);
+  perform set_config('payram_updater.written', jsonb_strip_nulls(written)::text, false);
 end
 $rows$

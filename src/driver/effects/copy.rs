@@ -155,7 +155,7 @@ impl Effects<'_> {
         }
         match self.copy_of(known)? {
             Copy::Directory { source, copy, .. } => {
-                let failed = format!("{source}.failed-{}-{}", self.at.job.id.short(), self.at.hop);
+                let failed = super::super::failed_path(source, &self.at.job.id, self.at.hop);
                 let (from, to, aside) =
                     (PathBuf::from(source), PathBuf::from(copy), PathBuf::from(&failed));
                 let expected = known.restore_point.map(|point| point.sha256.clone());
@@ -171,12 +171,12 @@ impl Effects<'_> {
                     restore_point::restore(&from, &to, &aside)
                 })
                 .await?;
-                Ok(Fact::Restored(Restored { failed, exported: None }))
+                Ok(Fact::Restored(Restored { failed }))
             }
             Copy::Dump { path, reason } => fail(
                 FailureCode::RestorePointFailed,
                 format!(
-                    "{reason}, so its restore point is the dump {path}: put it back with pg_restore, then recover"
+                    "{reason}, so its restore point is the dump {path}: put it back with pg_restore, then recover. What the failed version wrote is not exported: it is in the database itself, so rename that one instead of dropping it"
                 ),
             ),
         }
