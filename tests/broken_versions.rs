@@ -147,12 +147,13 @@ fn said(output: &std::process::Output) -> String {
 fn says_what_was_changed(status: &Value) {
     let message = status["message"].as_str().unwrap_or_default();
     println!("9.0.5 (migration-rows): NEEDS_OPERATOR, MIGRATION_FAILED: {message}");
-    // The supervisor starts it again and again: each time ten rows are changed.
-    let rows = message.split("public.payments: ").nth(1).and_then(|rest| rest.split(' ').next());
-    let rows: u32 = rows.and_then(|rows| rows.parse().ok()).unwrap_or_else(|| {
+    // The supervisor starts it again and again: each time the same ten rows are changed.
+    let (_, said) = message.split_once("public.payments: 10 rows updated; ").unwrap_or_else(|| {
         panic!("the table and how many rows: {message}");
     });
-    assert!(rows >= 10 && rows.is_multiple_of(10), "{message}");
+    let changes = said.split(' ').next().and_then(|changes| changes.parse::<u32>().ok());
+    let changes = changes.unwrap_or_else(|| panic!("how many changes: {message}"));
+    assert!(changes >= 10 && changes.is_multiple_of(10), "{message}");
 }
 
 #[test]
@@ -176,11 +177,18 @@ fn a_migration_that_changed_rows_stops_until_a_person_consents_and_then_the_old_
 
     let shown = world.cli(&["recover", "--restore-database", "--dry-run"]);
     assert_eq!(shown.status.code(), Some(0), "{}", said(&shown));
+    assert!(said(&shown).contains("public.payments: 10 rows updated; "), "{}", said(&shown));
+    assert!(said(&shown).contains(".rows.sql"), "{}", said(&shown));
     assert_eq!(states(&world), ["exited", "exited"], "nothing was done");
+    let payment = the_failed_version_takes_a_payment(&world);
 
     let recovered = world.cli(&["recover", "--restore-database", "--yes"]);
     assert_eq!(recovered.status.code(), Some(0), "{}", said(&recovered));
     comes_back_by_consent(&world);
+    let log = world.upgrade_log();
+    assert!(log.contains("is not what was shown before the consent"), "{log}");
+    says_what_was_exported(&world, &daemon.status());
+    holds_what_the_failed_version_wrote(&world, &payment);
     drop(daemon);
     assert_eq!(world.two_at_once(), Vec::<String>::new());
 }
@@ -201,13 +209,90 @@ fn the_decision_can_be_made_without_a_daemon() {
     assert_eq!(world.two_at_once(), Vec::<String>::new());
 }
 
+/// The file beside the failed version's database.
+fn exported_file(world: &World) -> std::path::PathBuf {
+    let failed = world.failed_directories();
+    let file = failed.iter().find(|name| name.ends_with(".rows.sql"));
+    let file = file.unwrap_or_else(|| panic!("{failed:?}\n{}", world.upgrade_log()));
+    world.path("data/db").join(file)
+}
+
+/// The failed version is started by hand, and makes what must not be forgotten.
+fn the_failed_version_takes_a_payment(world: &World) -> String {
+    world.docker(&["start", &world.name]);
+    let payment = wait_until("its database answers", END_LIMIT, || {
+        let sql = "INSERT INTO payments (id, amount, written_by, ledger)
+                   VALUES (gen_random_uuid(), 77.5, 'it''s\\9.0.5', 'half') RETURNING id";
+        world.try_sql(sql).ok()
+    });
+    world.docker(&["stop", "--time", "60", &world.name]);
+    payment
+}
+
+/// Where they are, wherever an operator looks.
+fn says_what_was_exported(world: &World, status: &Value) {
+    let file = exported_file(world).display().to_string();
+    println!("9.0.5 (migration-rows): {}", status["message"].as_str().unwrap_or_default());
+    assert_eq!(status["exportPath"], file.as_str(), "{status:#}");
+    let message = status["message"].as_str().unwrap_or_default();
+    assert!(message.contains("public.payments: 1 row inserted, 10 updated"), "{message}");
+    let steps = status["recoveryPlaybook"]["sshSteps"].to_string();
+    assert!(steps.contains(&file), "{status:#}");
+    let history = world.cli(&["history", "--json", "--type", "upgrade"]);
+    let history: Value = serde_json::from_slice(&history.stdout).expect("JSON");
+    let data = &history["events"][0]["data"];
+    assert_eq!(data["exportPath"], file.as_str(), "{history:#}");
+    assert_eq!((&data["rowsInserted"], &data["rowsUpdated"]), (&"1".into(), &"10".into()));
+    let recover = said(&world.cli(&["recover", "--dry-run"]));
+    assert!(recover.contains(&file), "{recover}");
+}
+
+/// The file has the rows that the failed version wrote, and loading it gives the old one those
+/// that it lacks.
+fn holds_what_the_failed_version_wrote(world: &World, payment: &str) {
+    let file = exported_file(world);
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &fs::metadata(&file).expect("the file").permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    let text = fs::read_to_string(&file).expect("text");
+    println!("{text}");
+    let updated: Vec<&str> = text.lines().filter(|line| line.starts_with("-- updated: ")).collect();
+    assert_eq!(updated.len(), 10, "{text}");
+    assert!(updated.iter().all(|line| line.ends_with("; 'half'")), "{text}");
+    let changed = world.sql("SELECT id FROM payments ORDER BY seq LIMIT 10");
+    for id in changed.lines() {
+        assert!(updated.iter().any(|line| line.contains(id)), "{id} is not in {text}");
+    }
+    let inserts: Vec<&str> = text.lines().filter(|line| line.starts_with("  ('")).collect();
+    assert_eq!(inserts.len(), 1, "{text}");
+    assert!(inserts[0].contains(payment), "{payment} is not in {text}");
+
+    let ask = format!("SELECT amount, written_by FROM payments WHERE id = '{payment}'");
+    assert_eq!(world.sql(&ask), "", "the old version does not have it");
+    // The very command that the file gives.
+    let command = text.lines().find_map(|line| line.strip_prefix("--   docker exec "));
+    let command = format!("docker exec {}", command.expect("a command"));
+    for _ in 0..2 {
+        let loaded = std::process::Command::new("sh").args(["-c", &command]).output().expect("sh");
+        assert!(loaded.status.success(), "{command}: {}", said(&loaded));
+        println!("{command}\n{}", said(&loaded));
+        assert_eq!(world.sql(&ask), "77.50000000|it's\\9.0.5");
+    }
+    let ledger =
+        world.sql("SELECT count(*) FROM information_schema.columns WHERE column_name = 'ledger'");
+    assert_eq!(ledger, "0", "the schema is the old one");
+}
+
 /// 1.9.6 serves with every payment it acknowledged; what the failed version wrote is kept.
 fn comes_back_by_consent(world: &World) {
     wait_until("1.9.6 is healthy", END_LIMIT, || world.is_healthy().then_some(()));
     world.assert_sound("1.9.6", "recover --restore-database");
     let failed = world.failed_directories();
+    let is_directory = |name: &&String| world.path("data/db").join(name).is_dir();
+    let failed: Vec<&String> = failed.iter().filter(is_directory).collect();
     assert_eq!(failed.len(), 1, "the failed version's database is kept: {failed:?}");
-    let kept = world.path("data/db").join(&failed[0]).join("PG_VERSION");
+    let kept = world.path("data/db").join(failed[0]).join("PG_VERSION");
     assert!(fs::exists(&kept).expect("it can be looked at"), "{}", kept.display());
     println!(
         "9.0.5 (migration-rows): 1.9.6 serves by consent, {:.1} s from its start, 0 lost",

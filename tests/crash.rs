@@ -36,7 +36,7 @@ const BACK_UNTOUCHED: [Step; 10] = [
 ];
 
 /// And one whose migration changed the schema: the restore point comes back.
-const BACK_RESTORING: [Step; 11] = [
+const BACK_RESTORING: [Step; 12] = [
     Step::AssessDatabase,
     Step::StopNext,
     Step::RestoreDatabase,
@@ -46,6 +46,7 @@ const BACK_RESTORING: [Step; 11] = [
     Step::StartOld,
     Step::ResumePrograms,
     Step::VerifyOld,
+    Step::ExportRows,
     Step::RemoveNext,
     Step::DiscardCopy,
 ];

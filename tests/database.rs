@@ -326,12 +326,19 @@ async fn a_table_that_was_rewritten_with_all_its_rows_lost_none() {
 async fn every_way_to_change_a_row_is_found() {
     let Some(world) = World::new() else { return };
     let cases = [
-        ("insert into payments (amount) values (1)", "public.payments: 1 row changed"),
-        ("delete from payments where id = 501", "public.payments: 1 row changed"),
-        ("update wallets set note = '' where id <= 3", "public.wallets: 3 rows changed"),
+        ("insert into payments (amount) values (1)", "public.payments: 1 row inserted; 1 change"),
+        ("delete from payments where id = 501", "public.payments: 1 row deleted; 1 change"),
+        (
+            "update wallets set note = '' where id <= 3; update wallets set note = 'x' where id = 1",
+            "public.wallets: 3 rows updated; 4 changes",
+        ),
+        (
+            "insert into wallets values (8, ''), (9, ''); delete from wallets where id >= 8",
+            "public.wallets: 0 rows inserted or updated, 2 deletions; 4 changes",
+        ),
         ("truncate wallets", "public.wallets: 7 rows at the cut-over, 0 now"),
         ("drop table wallets", ""),
-        ("select lo_from_bytea(0, 'text')", "pg_catalog.pg_largeobject: 1 row changed"),
+        ("select lo_from_bytea(0, 'text')", "pg_catalog.pg_largeobject: 1 row inserted; 1 change"),
     ];
     let engine = LocalEngine::default();
     let database = world.database(Access::OnHost);
@@ -339,7 +346,7 @@ async fn every_way_to_change_a_row_is_found() {
     let mut before = fingerprint(&runner, BUDGET).await.expect("a fingerprint");
     for (what, line) in cases {
         world.sql(what);
-        let after = fingerprint(&runner, BUDGET).await.expect("a fingerprint");
+        let after = database::fingerprint_since(&runner, BUDGET, &before).await.expect("a reading");
         match database::assess(&before, &after) {
             Assessment::RowsChanged { tables } => {
                 assert!(tables.iter().any(|found| found == line), "{what}: {tables:?}");

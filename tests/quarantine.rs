@@ -186,7 +186,7 @@ fn done(step: Step, version: &str, digest: Option<&str>) -> Outcome {
         }),
         Step::AssessDatabase => Fact::Assessment(Assessment::Unchanged),
         Step::RestoreDatabase => {
-            Fact::Restored(Restored { failed: "/failed".into(), exported: None })
+            Fact::Restored(Restored { failed: "/failed".into() })
         }
         Step::DisarmOld
         | Step::StopOld

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use payram_updater::machine::facts::{
-    Assessment, Backup, Copy, CoreRules, NextContainer, OldContainer, Programs, Proof, PulledImage,
-    Quiesced, RestorePoint, Restored, RollbackDatabase, TargetImage, Verdict,
+    Assessment, Backup, Copy, CoreRules, Export, NextContainer, OldContainer, Programs, Proof,
+    PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase, TargetImage, Verdict,
 };
 use payram_updater::machine::failure::{Failure, FailureCode};
 use payram_updater::machine::transition::TRANSITIONS;
@@ -142,7 +142,7 @@ fn every_reachable_transition_is_in_the_table_and_every_row_is_reachable() {
     while let Some(machine) = queue.pop_front() {
         let mut following = Vec::new();
         if machine.phase() == Phase::NeedsOperator {
-            for event in [Event::Recover, Event::RecoverRestoring] {
+            for event in [Event::Recover, Event::RecoverRestoring, Event::RecoverRestoringShown] {
                 let (next, transition) = machine.clone().recover(event).expect("recover");
                 following.push((next, vec![transition]));
             }
@@ -255,8 +255,9 @@ fn outcomes(step: Step) -> Vec<Outcome> {
             vec![Fact::RestorePoint(RestorePoint { sha256: "00".into(), bytes: 1, millis: 1 })]
         }
         Step::RestoreDatabase => {
-            vec![Fact::Restored(Restored { failed: "/failed".into(), exported: None })]
+            vec![Fact::Restored(Restored { failed: "/failed".into() })]
         }
+        Step::ExportRows => vec![Fact::Export(Export::Nothing)],
         Step::NotePrograms => vec![Fact::Programs(programs())],
         Step::Quiesce => vec![Fact::Quiesced(Quiesced {
             programs: programs(),

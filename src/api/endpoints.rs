@@ -388,6 +388,9 @@ struct RecoverWanted {
     /// A version that may be offered again; then nothing else is done.
     #[serde(default)]
     clear_quarantine: Option<String>,
+    /// What `shown` was in the answer that a person consented to.
+    #[serde(default)]
+    shown: Option<String>,
     #[serde(default)]
     dry_run: bool,
 }
@@ -414,7 +417,12 @@ async fn recover(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
         return decided(api.driver.clear_quarantine(version, wanted.dry_run).await);
     }
     let consent = Consent { restore_database: wanted.restore_database };
-    decided(api.driver.recover(consent, wanted.dry_run).await)
+    match &wanted.shown {
+        Some(shown) if !wanted.dry_run => {
+            decided(api.driver.recover_as_shown(consent, shown).await)
+        }
+        Some(_) | None => decided(api.driver.recover(consent, wanted.dry_run).await),
+    }
 }
 
 /// Records what runs now as good, when it is.

@@ -42,6 +42,10 @@ pub(super) struct Decision {
     seen: Vec<String>,
     #[serde(default)]
     refusals: Vec<String>,
+    #[serde(default)]
+    found: Vec<String>,
+    #[serde(default)]
+    shown: String,
 }
 
 impl Decision {
@@ -94,57 +98,104 @@ pub(super) async fn recover(
     asked: &Recover,
     out: &mut dyn Write,
 ) -> Result<Exit, Problem> {
-    let (hand, raw) = match ask_daemon(context, asked, true).await {
+    let (hand, raw) = match ask_daemon(context, asked, true, None).await {
         Ok(raw) => (Hand::Daemon, raw),
         Err(unreachable @ ClientError::Unreachable { .. }) => {
             let own = own_driver(unreachable).await?;
-            let raw = decide(&own, asked, true).await?;
+            let raw = decide(&own, asked, true, None).await?;
             (Hand::Own(Box::new(own)), raw)
         }
         Err(error) => return Err(error.into()),
     };
-    let plan = Decision::read(&raw)?;
+    let mut plan = Decision::read(&raw)?;
     if asked.dry_run || !plan.changes_something() {
         show(context, &plan, &raw, asked.dry_run, out)?;
         return Ok(plan.exit());
     }
-    if !asked.yes {
-        let consent = ask::on_terminal(context, out, "\nDo it?", |out| explain(&plan, out))?;
-        if consent == Consent::Declined {
-            return Ok(Exit::Done);
+    let (done, raw, (job, job_raw)) = loop {
+        if !asked.yes {
+            let consent = ask::on_terminal(context, out, "\nDo it?", |out| explain(&plan, out))?;
+            if consent == Consent::Declined {
+                return Ok(Exit::Done);
+            }
+        } else if context.reading != Reading::Json {
+            explain(&plan, out)?;
         }
-    } else if context.reading != Reading::Json {
-        explain(&plan, out)?;
-    }
-    let raw = match &hand {
-        Hand::Daemon => ask_daemon(context, asked, false).await?,
-        Hand::Own(own) => decide(own, asked, false).await?,
+        // Who was asked has consented to what was shown and to nothing else.
+        let shown = (!asked.yes && !plan.shown.is_empty()).then_some(plan.shown.as_str());
+        let raw = hand.decide(context, asked, false, shown).await?;
+        // The world may have changed since the question: what is done is what is said now.
+        let done = Decision::read(&raw)?;
+        if done.action != "changed" {
+            if !done.is_a_way() {
+                show(context, &done, &raw, false, out)?;
+                return Ok(done.exit());
+            }
+            let Some(ended) = hand.watch(context, out).await? else {
+                return Ok(Exit::Interrupted);
+            };
+            if shown.is_none() || ended.0.exit() != Exit::NeedsOperator {
+                break (done, raw, ended);
+            }
+            let now = Decision::read(&hand.decide(context, asked, true, None).await?)?;
+            if !now.changes_something() || now.found == plan.found {
+                break (done, raw, ended);
+            }
+        }
+        let raw = hand.decide(context, asked, true, None).await?;
+        plan = Decision::read(&raw)?;
+        if !plan.changes_something() {
+            show(context, &plan, &raw, false, out)?;
+            return Ok(plan.exit());
+        }
+        note_change(context, out)?;
     };
-    // The world may have changed since the question: what is done is what is said now.
-    let done = Decision::read(&raw)?;
-    if !done.is_a_way() {
-        show(context, &done, &raw, false, out)?;
-        return Ok(done.exit());
-    }
-    let ended = match &hand {
-        Hand::Daemon => watch(context, out).await?,
-        Hand::Own(own) => Some(own.run(context, out).await?),
-    };
-    let Some((job, job_raw)) = ended else { return Ok(Exit::Interrupted) };
     // How it is now, whatever the journal says of the way.
     let nothing = Recover { dry_run: true, restore_database: false, ..asked.clone() };
-    let mut after = match &hand {
-        Hand::Daemon => ask_daemon(context, &nothing, true).await?,
-        Hand::Own(own) => decide(own, &nothing, true).await?,
-    };
+    let mut after = hand.decide(context, &nothing, true, None).await?;
     // It ended without a container of its own to start: the one that was there is started.
     if Decision::read(&after)?.action == "start" {
-        after = match &hand {
-            Hand::Daemon => ask_daemon(context, &nothing, false).await?,
-            Hand::Own(own) => decide(own, &nothing, false).await?,
-        };
+        after = hand.decide(context, &nothing, false, None).await?;
     }
     conclude(context, out, Ended { done, raw, job, job_raw, after })
+}
+
+/// Before the question is put again.
+fn note_change(context: &Context, out: &mut dyn Write) -> Result<(), Problem> {
+    let line = "\nWhat was found has changed since you were asked. Nothing was put back. Now:";
+    match context.reading {
+        Reading::Person | Reading::Text => writeln!(out, "{line}")?,
+        // JSON stays JSON.
+        Reading::Json => writeln!(std::io::stderr(), "{line}")?,
+    }
+    Ok(())
+}
+
+impl Hand {
+    async fn decide(
+        &self,
+        context: &Context,
+        asked: &Recover,
+        is_dry: bool,
+        shown: Option<&str>,
+    ) -> Result<Value, Problem> {
+        match self {
+            Hand::Daemon => Ok(ask_daemon(context, asked, is_dry, shown).await?),
+            Hand::Own(own) => decide(own, asked, is_dry, shown).await,
+        }
+    }
+
+    /// Shows the job until it ends; none when the operator stopped watching.
+    async fn watch(
+        &self,
+        context: &Context,
+        out: &mut dyn Write,
+    ) -> Result<Option<(Job, Value)>, Problem> {
+        match self {
+            Hand::Daemon => watch(context, out).await,
+            Hand::Own(own) => own.run(context, out).await.map(Some),
+        }
+    }
 }
 
 /// A recovery that went its way.
@@ -251,8 +302,12 @@ async fn ask_daemon(
     context: &Context,
     asked: &Recover,
     is_dry: bool,
+    shown: Option<&str>,
 ) -> Result<Value, ClientError> {
-    let body = json!({"restoreDatabase": asked.restore_database, "dryRun": is_dry});
+    let mut body = json!({"restoreDatabase": asked.restore_database, "dryRun": is_dry});
+    if let Some(shown) = shown {
+        body["shown"] = json!(shown);
+    }
     context.client.post("/upgrade/recover", &body, Ways::SocketOnly).await
 }
 
@@ -306,12 +361,19 @@ pub(super) async fn own_driver(unreachable: ClientError) -> Result<Own, Problem>
     Ok(Own { driver, reader })
 }
 
-async fn decide(own: &Own, asked: &Recover, is_dry: bool) -> Result<Value, Problem> {
+async fn decide(
+    own: &Own,
+    asked: &Recover,
+    is_dry: bool,
+    shown: Option<&str>,
+) -> Result<Value, Problem> {
     let consent = driver::Consent { restore_database: asked.restore_database };
-    let decision =
-        own.driver.recover(consent, is_dry).await.map_err(|error| {
-            Problem::stopped(Exit::Failed, "RECOVERY_FAILED", error.to_string())
-        })?;
+    let decided = match shown {
+        Some(shown) => own.driver.recover_as_shown(consent, shown).await,
+        None => own.driver.recover(consent, is_dry).await,
+    };
+    let decision = decided
+        .map_err(|error| Problem::stopped(Exit::Failed, "RECOVERY_FAILED", error.to_string()))?;
     Ok(serde_json::to_value(&decision).unwrap_or_default())
 }
 

@@ -10,7 +10,7 @@ use crate::machine::transition::TRANSITIONS;
 use crate::machine::{Event, Phase, Step};
 
 /// The way back, in the order in which the machine goes it.
-const BACK: [Step; 12] = [
+const BACK: [Step; 13] = [
     Step::DisarmNext,
     Step::AssessDatabase,
     Step::StopNext,
@@ -21,6 +21,7 @@ const BACK: [Step; 12] = [
     Step::StartOld,
     Step::ResumePrograms,
     Step::VerifyOld,
+    Step::ExportRows,
     Step::RemoveNext,
     Step::DiscardCopy,
 ];
@@ -145,6 +146,7 @@ fn home(step: Step) -> Phase {
         | Step::ResumePrograms
         | Step::RearmOld
         | Step::VerifyOld
+        | Step::ExportRows
         | Step::RemoveNext
         | Step::DiscardCopy => Phase::RollingBack,
     }

@@ -71,8 +71,7 @@ fn difference(then: &TableCount, now: Option<&TableCount>) -> Option<String> {
         };
     };
     match (now.changes - then.changes, then.rows, now.rows) {
-        (1, _, _) => Some("1 row changed".into()),
-        (changes @ 2.., _, _) => Some(format!("{changes} rows changed")),
+        (changes @ 1.., _, _) => Some(changed(then, now, changes)),
         (0, Some(rows), Some(found)) if rows != found => {
             Some(format!("{rows} rows at the cut-over, {found} now"))
         }
@@ -84,6 +83,57 @@ fn difference(then: &TableCount, now: Option<&TableCount>) -> Option<String> {
         ),
         (0, _, _) => None,
     }
+}
+
+/// What `changes` counted changes come to: the rows as they are now and as they were tell how
+/// many distinct rows that is, where one of the two kinds that move the number of rows is absent.
+fn changed(then: &TableCount, now: &TableCount, changes: u64) -> String {
+    let counted = plural(changes, "change", "changes");
+    let Some((before, after)) = then.kinds.zip(now.kinds) else { return counted };
+    let inserted = after.inserted.saturating_sub(before.inserted);
+    let deleted = after.deleted.saturating_sub(before.deleted);
+    let updated = after.updated.saturating_sub(before.updated);
+    // A table that was rewritten has all its rows written anew.
+    let written = now.written.filter(|_| then.file == now.file);
+    let distinct = match (then.rows, now.rows) {
+        (Some(rows), Some(found)) if deleted == 0 => found.checked_sub(rows).map(|new| (new, 0)),
+        (Some(rows), Some(found)) if inserted == 0 => rows.checked_sub(found).map(|gone| (0, gone)),
+        (Some(_) | None, Some(_) | None) => None,
+    };
+    let exact = distinct
+        .zip(written)
+        .and_then(|((new, gone), written)| Some((new, written.checked_sub(new)?, gone)));
+    match (exact, written) {
+        (Some((0, 0, 0)), _) => format!("{counted}, none of which is left"),
+        (Some((new, other, gone)), _) => format!("{}; {counted}", rows_by_kind(new, other, gone)),
+        (None, Some(written)) => format!(
+            "{} inserted or updated, {}; {counted}",
+            plural(written, "row", "rows"),
+            plural(deleted, "deletion", "deletions"),
+        ),
+        (None, None) => format!(
+            "{counted}: {}, {}, {}",
+            plural(inserted, "insertion", "insertions"),
+            plural(updated, "update", "updates"),
+            plural(deleted, "deletion", "deletions"),
+        ),
+    }
+}
+
+/// `12 rows inserted, 3 updated`; what there is none of is not said.
+pub(super) fn rows_by_kind(inserted: u64, updated: u64, deleted: u64) -> String {
+    let kinds = [(inserted, "inserted"), (updated, "updated"), (deleted, "deleted")];
+    let mut said: Vec<String> = Vec::new();
+    for (rows, kind) in kinds.into_iter().filter(|(rows, _)| *rows > 0) {
+        let number = if said.is_empty() { plural(rows, "row", "rows") } else { rows.to_string() };
+        said.push(format!("{number} {kind}"));
+    }
+    said.join(", ")
+}
+
+/// `1 row`, `2 rows`
+pub(super) fn plural(number: u64, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
 }
 
 /// Which objects differ, for a person.
@@ -118,10 +168,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::machine::facts::ObjectDigest;
+    use crate::machine::facts::{ChangeKinds, ObjectDigest};
 
     fn payments(changes: u64, rows: Option<u64>) -> TableCount {
-        TableCount { name: "public.payments".into(), id: 1, file: Some(1), changes, rows }
+        let kinds = Some(ChangeKinds { inserted: changes, updated: 0, deleted: 0 });
+        let name = "public.payments".into();
+        TableCount { name, id: 1, file: Some(1), changes, rows, kinds, written: None }
     }
 
     fn wallets() -> TableCount {
@@ -131,6 +183,8 @@ mod tests {
             file: Some(2),
             changes: 9,
             rows: Some(4),
+            kinds: None,
+            written: None,
         }
     }
 
@@ -139,6 +193,7 @@ mod tests {
             schema: schema.into(),
             counters_since: "database never, server 1".into(),
             unsettled_sessions: 0,
+            next_transaction: Some(700),
             tables: tables.to_vec(),
             objects: vec![ObjectDigest {
                 name: "table public.payments".into(),
@@ -166,12 +221,12 @@ mod tests {
             (
                 "a",
                 vec![payments(11, Some(10)), wallets()],
-                rows_changed("public.payments: 1 row changed"),
+                rows_changed("public.payments: 1 change: 1 insertion, 0 updates, 0 deletions"),
             ),
             (
                 "b",
                 vec![payments(13, Some(13)), wallets()],
-                rows_changed("public.payments: 3 rows changed"),
+                rows_changed("public.payments: 3 changes: 3 insertions, 0 updates, 0 deletions"),
             ),
             (
                 "a",
@@ -196,6 +251,39 @@ mod tests {
             let after = fingerprint(schema, &tables);
             assert_eq!(assess(&before, &after), expected, "{tables:?}");
         }
+    }
+
+    #[test]
+    fn changes_are_told_as_distinct_rows_where_the_rows_tell() {
+        let said = |kinds: [u64; 3], rows: [u64; 2], written: Option<u64>, file: u32| {
+            let [inserted, updated, deleted] = kinds;
+            let then = payments(10, Some(rows[0]));
+            let now = TableCount {
+                kinds: Some(ChangeKinds { inserted: 10 + inserted, updated, deleted }),
+                changes: 10 + kinds.iter().sum::<u64>(),
+                rows: Some(rows[1]),
+                file: Some(file),
+                written,
+                ..then.clone()
+            };
+            difference(&then, Some(&now)).expect("changed")
+        };
+        assert_eq!(
+            said([12, 48, 0], [10, 22], Some(15), 1),
+            "12 rows inserted, 3 updated; 60 changes"
+        );
+        assert_eq!(said([1, 0, 0], [10, 11], Some(1), 1), "1 row inserted; 1 change");
+        assert_eq!(said([0, 20, 2], [10, 8], Some(1), 1), "1 row updated, 2 deleted; 22 changes");
+        assert_eq!(said([4, 0, 0], [10, 10], Some(0), 1), "4 changes, none of which is left");
+        assert_eq!(
+            said([4, 0, 1], [10, 13], Some(4), 1),
+            "4 rows inserted or updated, 1 deletion; 5 changes"
+        );
+        // Rewritten: every row is written anew.
+        assert_eq!(
+            said([4, 0, 0], [10, 14], Some(14), 2),
+            "4 changes: 4 insertions, 0 updates, 0 deletions"
+        );
     }
 
     #[test]
@@ -251,7 +339,8 @@ mod tests {
                 .into_iter()
                 .map(|(id, file, changes, rows)| {
                     let name = format!("public.t{id}");
-                    (id, TableCount { name, id, file: Some(file), changes, rows })
+                    let (kinds, written) = (None, None);
+                    (id, TableCount { name, id, file: Some(file), changes, rows, kinds, written })
                 })
                 .collect();
             tables.into_values().collect()

@@ -23,7 +23,7 @@ use super::runner::{READING_TIMEOUT, Runner};
 use super::sidecar::hex;
 use super::tool::ToolError;
 use crate::error::Trouble;
-use crate::machine::facts::{Fingerprint, ObjectDigest, TableCount};
+use crate::machine::facts::{ChangeKinds, Fingerprint, ObjectDigest, TableCount};
 use crate::machine::failure::FailureCode;
 
 const SETTLE: &str = include_str!("sql/settle.sql");
@@ -50,15 +50,19 @@ const UNSETTLED: &str = "datname = current_database() and pid <> pg_backend_pid(
     and (state is distinct from 'idle' \
       or state_change > clock_timestamp() - interval '11 seconds')";
 
-/// What makes the server write a definition the same way whoever asks and however the database
-/// is set. Nothing is written by a reading.
-const PINNED: [&str; 7] = [
+/// What makes the server write a definition or a value the same way whoever asks and however the
+/// database is set. Nothing is written by a reading.
+pub(super) const PINNED: [&str; 11] = [
     "set default_transaction_read_only = on",
     "set search_path = pg_catalog",
     "set timezone = 'UTC'",
     "set datestyle = 'ISO, YMD'",
     "set intervalstyle = 'postgres'",
     "set quote_all_identifiers = off",
+    "set standard_conforming_strings = on",
+    "set bytea_output = 'hex'",
+    "set extra_float_digits = 3",
+    "set row_security = off",
     "set statement_timeout = '20s'",
 ];
 
@@ -68,10 +72,30 @@ const PINNED: [&str; 7] = [
 /// `RUNTIME_INSPECTION_FAILED` when the server does not answer or does not keep counters,
 /// `INVALID_DB_CONFIG` when it refuses the credentials.
 pub async fn fingerprint(runner: &Runner<'_>, budget: Duration) -> Result<Fingerprint, Trouble> {
+    read(runner, budget, None).await
+}
+
+/// The same, and of the rows that are counted those that were written since `before` was read.
+///
+/// # Errors
+/// Those of [`fingerprint`].
+pub async fn fingerprint_since(
+    runner: &Runner<'_>,
+    budget: Duration,
+    before: &Fingerprint,
+) -> Result<Fingerprint, Trouble> {
+    read(runner, budget, before.next_transaction).await
+}
+
+async fn read(
+    runner: &Runner<'_>,
+    budget: Duration,
+    since: Option<u64>,
+) -> Result<Fingerprint, Trouble> {
     let doing = format!("fingerprint database {}", runner.database().name);
     let settle = with_budget(SETTLE, SETTLE_WITHIN).replace("{{unsettled}}", UNSETTLED);
     let limit = statement_timeout(budget);
-    let count = with_budget(COUNT_ROWS, budget);
+    let count = count_rows(budget, since);
     let read = FINGERPRINT.replace("{{unsettled}}", UNSETTLED);
     let mut statements = PINNED.to_vec();
     statements.extend([&settle, &limit, &count, "set statement_timeout = '20s'", &read]);
@@ -93,6 +117,23 @@ fn with_budget(statement: &str, budget: Duration) -> String {
         .replace("{{bytes_per_second}}", &COUNTED_PER_SECOND.to_string())
 }
 
+fn count_rows(budget: Duration, since: Option<u64>) -> String {
+    let written = since.map_or("null::bigint".to_owned(), |since| {
+        format!("count(*) filter (where {})", written_since("xmin", since))
+    });
+    with_budget(COUNT_ROWS, budget).replace("{{written}}", &written)
+}
+
+/// True of a row version that a transaction with this number, or a later one, wrote. `xmin` is
+/// the row's own, with its table's name before it where that is needed.
+///
+/// A row keeps the number of the transaction that wrote it when it is frozen (PostgreSQL manual,
+/// section 25.1.5), so a number of an earlier epoch may be among them; it seems to lie ahead,
+/// where its age is negative.
+pub(super) fn written_since(xmin: &str, transaction: u64) -> String {
+    format!("age({xmin}) between 0 and age('{}'::xid)", transaction % (1 << 32))
+}
+
 fn statement_timeout(budget: Duration) -> String {
     format!("set statement_timeout = {}", (budget + COUNT_GRACE).as_millis().max(1))
 }
@@ -103,7 +144,7 @@ pub(super) async fn counted_rows(
     database: &str,
     budget: Duration,
 ) -> Result<Vec<u64>, ToolError> {
-    let (limit, count) = (statement_timeout(budget), with_budget(COUNT_ROWS, budget));
+    let (limit, count) = (statement_timeout(budget), count_rows(budget, None));
     let read = "select value from jsonb_each_text(current_setting('payram_updater.rows')::jsonb)";
     let answer =
         runner.psql(Some(database), &[&limit, &count, read], budget + READING_TIMEOUT).await?;
@@ -136,12 +177,17 @@ pub(super) async fn in_tables(
 
 /// The answer of `fingerprint.sql`.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Reading {
     counting: String,
     since: String,
     sessions: u64,
+    #[serde(default)]
+    next_transaction: Option<u64>,
     tables: Vec<TableReading>,
     rows: HashMap<String, u64>,
+    #[serde(default)]
+    written: HashMap<String, u64>,
     objects: Vec<(String, String)>,
 }
 
@@ -151,6 +197,8 @@ struct TableReading {
     id: u32,
     file: Option<u32>,
     changes: u64,
+    #[serde(default)]
+    kinds: Option<ChangeKinds>,
 }
 
 fn parse(answer: &str) -> Result<Fingerprint, String> {
@@ -180,6 +228,8 @@ fn parse(answer: &str) -> Result<Fingerprint, String> {
         .into_iter()
         .map(|table| TableCount {
             rows: reading.rows.get(&table.id.to_string()).copied(),
+            written: reading.written.get(&table.id.to_string()).copied(),
+            kinds: table.kinds,
             name: table.name,
             id: table.id,
             file: table.file,
@@ -190,6 +240,7 @@ fn parse(answer: &str) -> Result<Fingerprint, String> {
         schema: hex(&schema.finalize()),
         counters_since: reading.since,
         unsettled_sessions: reading.sessions,
+        next_transaction: reading.next_transaction,
         tables,
         objects,
     })

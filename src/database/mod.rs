@@ -19,10 +19,12 @@
 //! | `sidecar` | names of dumps, the JSON beside them, their checksums |
 //! | `fingerprint` | the schema and the server's own counters at one moment |
 //! | `assess` | two fingerprints compared; pure |
+//! | `export` | the rows that a failed version wrote, as a file for the old one |
 //! | `retention` | which dumps go |
 
 mod assess;
 mod dump;
+mod export;
 mod fingerprint;
 mod locate;
 mod prove;
@@ -35,7 +37,8 @@ mod tool;
 
 pub use assess::assess;
 pub use dump::{DumpFile, dump};
-pub use fingerprint::fingerprint;
+pub use export::{Heading, export_rows, said_of_table};
+pub use fingerprint::{fingerprint, fingerprint_since};
 pub use locate::{Access, Database, locate};
 pub use prove::prove;
 pub use retention::retention;

@@ -5,6 +5,7 @@
 //! never in an argument (I10). Called by everything else in this module; decides only where
 //! and with what a program runs.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -179,18 +180,32 @@ impl<'a> Runner<'a> {
         statements: &[&str],
         timeout: Duration,
     ) -> Result<String, ToolError> {
-        let mut arguments: Vec<String> =
-            ["-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1"].map(String::from).into();
-        // What the database or the role sets by default may not change how a value is written,
-        // nor keep a statement waiting for a lock that nobody gives back.
-        let settings = ["set client_encoding = 'UTF8'", "set lock_timeout = '5s'"];
-        for statement in settings.iter().chain(statements) {
-            arguments.extend(["-c".to_owned(), (*statement).to_owned()]);
-        }
-        let application = "payram-updater";
-        let run = Run { tool: Tool::Psql, arguments, database, application, stdin: false, timeout };
-        let answer = self.start(run).await?.collect(LARGEST_ANSWER).await?;
+        let running = self.start(reading(database, statements, timeout)).await?;
+        let answer = running.collect(LARGEST_ANSWER).await?;
         Ok(String::from_utf8_lossy(&answer).trim_end_matches('\n').to_owned())
+    }
+
+    /// The same, whose answer is taken piece by piece.
+    pub(super) async fn begin_psql(
+        &self,
+        statements: &[&str],
+        timeout: Duration,
+    ) -> Result<Running<'a>, ToolError> {
+        self.start(reading(None, statements, timeout)).await
+    }
+
+    /// The same, with further statements from a file; `take` is given the answer.
+    pub(super) async fn psql_of_file(
+        &self,
+        statements: &[&str],
+        path: &Path,
+        timeout: Duration,
+        take: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<(), ToolError> {
+        let mut run = reading(None, statements, timeout);
+        run.arguments.extend(["-f", "-"].map(String::from));
+        run.stdin = true;
+        self.start(run).await?.feed(path, take).await
     }
 
     /// Ends the sessions of a program that was given up. Inside the container the program
@@ -205,6 +220,20 @@ impl<'a> Runner<'a> {
             tracing::warn!(%error, application, "sessions that were given up may go on");
         }
     }
+}
+
+/// One session of `psql` that sends these statements, each on its own.
+fn reading<'r>(database: Option<&'r str>, statements: &[&str], timeout: Duration) -> Run<'r> {
+    let mut arguments: Vec<String> =
+        ["-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1"].map(String::from).into();
+    // What the database or the role sets by default may not change how a value is written,
+    // nor keep a statement waiting for a lock that nobody gives back.
+    let settings = ["set client_encoding = 'UTF8'", "set lock_timeout = '5s'"];
+    for statement in settings.iter().chain(statements) {
+        arguments.extend(["-c".to_owned(), (*statement).to_owned()]);
+    }
+    let application = "payram-updater";
+    Run { tool: Tool::Psql, arguments, database, application, stdin: false, timeout }
 }
 
 type Started<'a> = (

@@ -37,6 +37,7 @@ pub use recovery::{
     Consent, CopySeen, Decision, Names, Remedy, Seen, Serving, Sight, Stranger, World, decide, look,
 };
 pub use view::JobView;
+pub(crate) use view::file_of;
 
 use effects::Effects;
 pub(crate) use effects::HOP_LABEL;
@@ -212,6 +213,30 @@ impl Driver {
             }
         }
         Ok(decision)
+    }
+
+    /// Takes the way that an operator was shown, and no other: what is decided now must be what
+    /// `shown` names, and where rows would be forgotten the machine stops again when it finds
+    /// others than those.
+    ///
+    /// # Errors
+    /// When the journal or the engine can't be asked.
+    pub async fn recover_as_shown(
+        &self,
+        consent: Consent,
+        shown: &str,
+    ) -> Result<Decision, RecoverError> {
+        let decision = self.recover(consent, true).await?;
+        if decision.shown != shown {
+            return Ok(decision.changed());
+        }
+        match (decision.remedy, self.reader.last_executed_job()?) {
+            (Remedy::TakeWayBack(Event::RecoverRestoring), Some(job)) => {
+                self.take_way_back(&job, Event::RecoverRestoringShown).await?;
+                Ok(decision)
+            }
+            (_, _) => self.recover(consent, false).await,
+        }
     }
 
     /// Whether a job is being worked on now.
@@ -640,6 +665,16 @@ struct At<'a> {
     job: &'a JobRecord,
     hop: usize,
     began: crate::clock::Timestamp,
+}
+
+/// Where a failed version's database is moved to: beside the one in use, so that a rename does.
+fn failed_path(source: &str, job: &JobId, hop: usize) -> String {
+    format!("{source}.failed-{}-{hop}", job.short())
+}
+
+/// Where the rows that a failed version wrote are exported to: beside its database.
+fn export_path(failed: &str) -> String {
+    format!("{failed}.rows.sql")
 }
 
 fn may_be_called_off(phase: Phase) -> bool {

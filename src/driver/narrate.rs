@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::database::said_of_table;
 use crate::journal::{Ending, JobBody, JobRecord, NewEvent};
-use crate::machine::facts::{Assessment, Copy};
+use crate::machine::facts::{Assessment, Copy, Export, ExportedTable};
 use crate::machine::failure::FailureCode;
-use crate::machine::{Event, Fact, Machine, Outcome, Phase, State, Step, Transition};
+use crate::machine::{Event, Fact, Known, Machine, Outcome, Phase, State, Step, Transition};
 
 /// What is being done, for a job that is under way.
 pub fn activity(step: Step) -> &'static str {
@@ -37,6 +38,7 @@ pub fn activity(step: Step) -> &'static str {
         Step::ResumePrograms => "Going back: starting the application's programs",
         Step::RearmOld => "Going back: setting the old container's restart policy",
         Step::VerifyOld => "Going back: waiting until the old version is healthy",
+        Step::ExportRows => "The old version serves; exporting the rows that the failed one wrote",
         Step::RemoveNext => "Going back: removing the new container",
         Step::DiscardCopy => "Going back: removing the copy of the database",
     }
@@ -98,6 +100,14 @@ fn found(fact: &Fact) -> String {
         Fact::Restored(restored) => {
             format!("the database is as it was; the failed version's is kept: {}", restored.failed)
         }
+        Fact::Export(Export::Nothing) => {
+            "the failed version wrote no row that the database does not have".to_owned()
+        }
+        Fact::Export(Export::Written { path, tables }) => {
+            let tables: Vec<String> = tables.iter().map(said_of_table).collect();
+            format!("{path}: {}", tables.join("; "))
+        }
+        Fact::Export(Export::Missing { reason }) => reason.clone(),
         Fact::Verdict(verdict) => {
             format!(
                 "healthy, version {}, {} good answers in a row",
@@ -152,7 +162,8 @@ pub fn closing_message(machine: &Machine) -> String {
             let never_stopped =
                 machine.state().known().programs.is_none() && !was_quiesced(&back.interrupted);
             let how = if never_stopped { "was never stopped" } else { "serves again" };
-            format!("upgrade to {} failed: {}; {old} {how}", hop.version, back.failure)
+            let kept = kept(machine).map(|kept| format!("; {kept}")).unwrap_or_default();
+            format!("upgrade to {} failed: {}; {old} {how}{kept}", hop.version, back.failure)
         }
         State::NeedsOperator(needs) => {
             if let Some(Assessment::Serves { version }) = &needs.assessment {
@@ -162,7 +173,10 @@ pub fn closing_message(machine: &Machine) -> String {
                     hop.version, needs.failure
                 );
             }
-            let kept = format!("{} and its database are kept as they are", hop.old.name);
+            let kept = match kept(machine) {
+                Some(kept) => kept,
+                None => format!("{} and its database are kept as they are", hop.old.name),
+            };
             format!(
                 "upgrade to {} failed: {}; it stopped because {}; {kept}",
                 hop.version, needs.failure, needs.reason
@@ -174,6 +188,23 @@ pub fn closing_message(machine: &Machine) -> String {
         | State::Swapped(_)
         | State::RollingBack(_) => format!("upgrade to {} is under way", hop.version),
     }
+}
+
+/// Where the failed version's database is kept and what became of its rows; none when it was not
+/// replaced.
+pub fn kept(machine: &Machine) -> Option<String> {
+    let known = machine.state().known();
+    let failed = &known.restored?.failed;
+    let rows = match known.export {
+        Some(Export::Written { path, tables }) => {
+            let tables: Vec<String> = tables.iter().map(said_of_table).collect();
+            format!(", its rows are exported to {path} ({})", tables.join("; "))
+        }
+        Some(Export::Nothing) => ", it wrote no row that is not there now".to_owned(),
+        Some(Export::Missing { reason }) => format!(", its rows are not exported: {reason}"),
+        None => String::new(),
+    };
+    Some(format!("its database is kept in {failed}{rows}"))
 }
 
 fn was_quiesced(interrupted: &State) -> bool {
@@ -216,7 +247,7 @@ pub(super) fn upgrade_started(body: &JobBody) -> NewEvent {
 /// The event that opens a recovery in the history.
 pub(super) fn recovery_started(job: &JobRecord, event: Event) -> NewEvent {
     let mut data = upgrade_data(&job.body);
-    data.insert("restoreDatabase".into(), (event == Event::RecoverRestoring).to_string());
+    data.insert("restoreDatabase".into(), (event != Event::Recover).to_string());
     let message = format!("the way back from {} is taken again", job.body.resolved_target);
     NewEvent { kind: "recovery", status: "started", message, data }
 }
@@ -241,11 +272,34 @@ pub(super) fn upgrade_ended(
         if let Some(digest) = known.image.and_then(|image| image.digest.as_ref()) {
             data.insert("digest".into(), digest.clone());
         }
+        data.extend(kept_data(&known));
         if let Some(seconds) = downtime_seconds(machine) {
             data.insert("downtimeSeconds".into(), format!("{seconds:.1}"));
         }
     }
     NewEvent { kind: "upgrade", status, message: ending.message.clone(), data }
+}
+
+/// The same as [`kept`], for programs.
+fn kept_data(known: &Known<'_>) -> Vec<(String, String)> {
+    let mut data = Vec::new();
+    let mut put = |key: &str, value: String| data.push((key.to_owned(), value));
+    if let Some(restored) = known.restored {
+        put("failedDatabase", restored.failed.clone());
+    }
+    match known.export {
+        Some(Export::Written { path, tables }) => {
+            let sum =
+                |of: fn(&ExportedTable) -> u64| tables.iter().map(of).sum::<u64>().to_string();
+            put("exportPath", path.clone());
+            put("rowsInserted", sum(|table| table.inserted + table.taken));
+            put("rowsUpdated", sum(|table| table.updated));
+            put("rowsNotExported", sum(|table| table.refused.iter().map(|some| some.rows).sum()));
+        }
+        Some(Export::Missing { reason }) => put("exportError", reason.clone()),
+        Some(Export::Nothing) | None => {}
+    }
+    data
 }
 
 fn upgrade_data(body: &JobBody) -> BTreeMap<String, String> {

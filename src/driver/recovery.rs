@@ -12,6 +12,7 @@ mod tests;
 mod unfinished;
 
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::narrate::activity;
 use crate::config::Resume;
@@ -20,7 +21,7 @@ use crate::machine::failure::FailureCode;
 use crate::machine::{Event, Phase, State};
 
 pub use look::look;
-pub(super) use look::{failed_directory, rival};
+pub(super) use look::rival;
 
 /// What the operator asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -153,7 +154,7 @@ pub struct Decision {
     /// What will be done, and why.
     pub message: String,
     /// `none`, `wait`, `resume`, `retry`, `rollback`, `restore_database`, `start`, `tidy`,
-    /// `sync`, `clear_quarantine`, `refused`; `failed` when nothing could be seen.
+    /// `sync`, `changed`, `clear_quarantine`, `refused`; `failed` when nothing could be seen.
     pub action: &'static str,
     /// The last job's failure code; empty when it has none.
     pub code: String,
@@ -162,6 +163,13 @@ pub struct Decision {
     /// Why not, with the command that would.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<String>,
+    /// What a restore of the database forgets, a line for each table.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub found: Vec<String>,
+    /// Names exactly this decision, where rows are at stake: a consent to it is given back with
+    /// it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub shown: String,
     /// What the driver does.
     #[serde(skip)]
     pub remedy: Remedy,
@@ -176,7 +184,24 @@ impl Decision {
             code: String::new(),
             seen: Vec::new(),
             refusals: Vec::new(),
+            found: Vec::new(),
+            shown: String::new(),
             remedy,
+        }
+    }
+
+    /// Not done, because it is not what was shown.
+    pub(super) fn changed(self) -> Self {
+        Self {
+            success: false,
+            action: "changed",
+            message: format!(
+                "what was found has changed since it was shown; now: {}",
+                self.message
+            ),
+            refusals: vec!["nothing was done; look at it again: payram-updater recover".into()],
+            remedy: Remedy::Nothing,
+            ..self
         }
     }
 
@@ -220,7 +245,22 @@ pub fn decide(job: Option<&JobRecord>, sight: &Sight, consent: Consent) -> Decis
     decision.seen = seen(job, sight);
     let code = job.and_then(|job| job.ending.as_ref()).and_then(|ending| ending.failure_code);
     decision.code = code.map(|code| code.to_string()).unwrap_or_default();
+    if let Some(job) = job
+        && matches!(decision.remedy, Remedy::TakeWayBack(Event::RecoverRestoring))
+    {
+        decision.shown = name_of(job, &decision);
+    }
     decision
+}
+
+/// Another one whenever the journal of the job goes on or the sentence is another.
+fn name_of(job: &JobRecord, decision: &Decision) -> String {
+    let mut name = Sha256::new();
+    for part in [job.id.to_string(), job.updated.rfc3339(), decision.message.clone()] {
+        name.update((part.len() as u64).to_be_bytes());
+        name.update(part.as_bytes());
+    }
+    name.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Nothing was changed by this program; what it sees of the shop it says.

@@ -7,6 +7,7 @@ use super::Progress;
 use super::narrate::{activity, closing_message, downtime_seconds};
 use crate::journal::JobRecord;
 use crate::machine::JobState;
+use crate::machine::facts::Export;
 
 /// A job as `GET /upgrade/status` shows it.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -29,6 +30,12 @@ pub struct JobView {
     /// The dump, once there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup_path: Option<String>,
+    /// The failed version's database, where it was moved aside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_database_path: Option<String>,
+    /// The file of the rows that the failed version wrote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub export_path: Option<String>,
     /// RFC 3339.
     pub created_at: String,
     /// RFC 3339.
@@ -95,6 +102,10 @@ impl JobView {
             failure_code: failure_code(job),
             message: message(job),
             backup_path: known.and_then(|known| known.backup).map(|backup| backup.path.clone()),
+            failed_database_path: known
+                .and_then(|known| known.restored)
+                .map(|restored| restored.failed.clone()),
+            export_path: known.and_then(|known| known.export).and_then(file_of),
             created_at: job.created.rfc3339(),
             updated_at: job.updated.rfc3339(),
             phase: Some(job.phase().as_str()),
@@ -110,6 +121,14 @@ impl JobView {
             blocked: None,
             active: Some(is_active),
         }
+    }
+}
+
+/// The file of an export, when there is one.
+pub(crate) fn file_of(export: &Export) -> Option<String> {
+    match export {
+        Export::Written { path, .. } => Some(path.clone()),
+        Export::Nothing | Export::Missing { .. } => None,
     }
 }
 

@@ -45,6 +45,10 @@ pub(crate) fn playbook_of_job(settings: &Settings, job: &JobRecord, code: Failur
         base_url: settings.core_base_url.as_ref().map(ToString::to_string),
         image_repo: job.body.hops.first().map(|hop| hop.target.repo.clone()),
         backup_path: known.and_then(|known| known.backup).map(|backup| backup.path.clone()),
+        failed_database: known
+            .and_then(|known| known.restored)
+            .map(|restored| restored.failed.clone()),
+        export_path: known.and_then(|known| known.export).and_then(crate::driver::file_of),
         docker_bin: Some(settings.docker_bin.clone()),
         rolled_back: job.phase() == Phase::RolledBack,
         ..playbook::Facts::default()

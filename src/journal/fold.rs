@@ -107,9 +107,10 @@ pub(super) fn fold(id: JobId, rows: &[Row], path: &Path) -> Result<JobRecord, Jo
                 });
             }
             RowKind::Intent | RowKind::Outcome | RowKind::Transition => {
-                let is_recovery = [Event::Recover, Event::RecoverRestoring]
-                    .iter()
-                    .any(|event| row.name.as_deref() == Some(event.as_str()));
+                let is_recovery =
+                    [Event::Recover, Event::RecoverRestoring, Event::RecoverRestoringShown]
+                        .iter()
+                        .any(|event| row.name.as_deref() == Some(event.as_str()));
                 if is_recovery {
                     record.ending = None;
                 }
@@ -179,7 +180,10 @@ impl HopRecord {
             }
             RowKind::Transition => {
                 let transition: Transition = parse(row, path)?;
-                if matches!(transition.event, Event::Recover | Event::RecoverRestoring) {
+                if matches!(
+                    transition.event,
+                    Event::Recover | Event::RecoverRestoring | Event::RecoverRestoringShown
+                ) {
                     let recovered = self.machine.clone().recover(transition.event);
                     let (machine, made) = recovered.map_err(forbidden)?;
                     self.machine = machine;

@@ -142,6 +142,10 @@ pub struct Fingerprint {
     /// Sessions that could still have written something the server had not counted yet.
     #[serde(default)]
     pub unsettled_sessions: u64,
+    /// The number of the server's next transaction, epoch included: a row version that has this
+    /// one or a later one was written after this moment. None in journals of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_transaction: Option<u64>,
     /// Every table of the application that holds rows itself, by qualified name.
     pub tables: Vec<TableCount>,
     /// What the schema consists of, to say what differs.
@@ -174,6 +178,26 @@ pub struct TableCount {
     pub changes: u64,
     /// Rows by `count(*)`; none where counting would have cost too long.
     pub rows: Option<u64>,
+    /// Of the changes, rows inserted, updated and deleted; none in journals of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kinds: Option<ChangeKinds>,
+    /// Of the rows, those whose version was written since the cut-over; none where they were
+    /// not counted, or there was no cut-over yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<u64>,
+}
+
+/// Changes of a table's rows by kind, as the server counts them: a row that was updated twice
+/// counts twice, and so does one whose transaction was rolled back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeKinds {
+    /// Insertions.
+    pub inserted: u64,
+    /// Updates.
+    pub updated: u64,
+    /// Deletions.
+    pub deleted: u64,
 }
 
 /// The application's programs, noted before any of them is stopped.
@@ -288,9 +312,64 @@ pub struct RestorePoint {
 pub struct Restored {
     /// Where the failed version's database is kept (I7).
     pub failed: String,
-    /// Rows that the failed version changed, exported; none when there were none.
+}
+
+/// What became of the rows that a failed version wrote, once its database was moved aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum Export {
+    /// It wrote none that the database which came back does not have.
+    Nothing,
+    /// They are in a file beside its database.
+    Written {
+        /// The file.
+        path: String,
+        /// Every table in which it changed rows.
+        tables: Vec<ExportedTable>,
+    },
+    /// They could not be exported; they are in its database, which is kept.
+    Missing {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a failed version did to the rows of one table: distinct rows, compared with the
+/// database that came back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExportedTable {
+    /// `public.payments`, as the old version calls it.
+    pub name: String,
+    /// Rows that the old version's table does not have.
+    pub inserted: u64,
+    /// Rows that it has with other values.
+    pub updated: u64,
+    /// Rows whose key the old version has written a row under since it came back.
+    pub taken: u64,
+    /// Rows that are gone; none where that can't be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exported: Option<String>,
+    pub deleted: Option<u64>,
+    /// Changes as the failed version's server counted them; none when its counters are no
+    /// evidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<u64>,
+    /// Columns that the old version's table does not have; their values are in comments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+    /// Rows that the old version's table can't hold, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedRows>,
+}
+
+/// Rows that the old schema can't hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedRows {
+    /// How many.
+    pub rows: u64,
+    /// Why not.
+    pub reason: String,
 }
 
 /// The new version's good verdict.
@@ -321,7 +400,7 @@ pub enum Assessment {
     },
     /// Rows were changed; going back would forget them.
     RowsChanged {
-        /// `public.payments: 3 rows changed`, a line for each table.
+        /// `public.payments: 2 rows inserted, 1 updated; 60 changes`, a line for each table.
         tables: Vec<String>,
     },
     /// The database can't be read, or there is no evidence.
@@ -335,4 +414,15 @@ pub enum Assessment {
         /// As it reports it.
         version: String,
     },
+}
+
+impl Assessment {
+    /// Whether going back forgets the same by either. Of two databases that can't be read nothing
+    /// is known, whatever the reasons.
+    pub fn forgets_the_same(&self, other: &Assessment) -> bool {
+        match (self, other) {
+            (Assessment::Unreadable { .. }, Assessment::Unreadable { .. }) => true,
+            (one, other) => one == other,
+        }
+    }
 }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::{
-    Assessment, Backup, Copy, NextContainer, Programs, Proof, PulledImage, Quiesced, RestorePoint,
-    Restored, Verdict,
+    Assessment, Backup, Copy, Export, NextContainer, Programs, Proof, PulledImage, Quiesced,
+    RestorePoint, Restored, Verdict,
 };
 use super::failure::Failure;
 
@@ -35,6 +35,8 @@ pub enum Fact {
     Assessment(Assessment),
     /// Of `restore_database`.
     Restored(Restored),
+    /// Of `export_rows`.
+    Export(Export),
     /// Of every step that leaves nothing to know but that it is done.
     Done,
 }

@@ -7,8 +7,12 @@
 //! disarmed, a reboot of the host has left it down, whichever step was pending: it is armed
 //! first, so that a reboot on the way back does not do that again, and then started and
 //! verified, also where the upgrade itself never stopped it.
+//!
+//! Where the restore point came back, the rows that the failed version wrote are exported once
+//! the old version is seen to serve: that adds no downtime, and no failure of it is a reason to
+//! call a person, because nothing depends on it and the failed version's database is kept.
 
-use super::facts::{Assessment, Restored, RollbackDatabase, Verdict};
+use super::facts::{Assessment, Export, Restored, RollbackDatabase, Verdict};
 use super::failure::{Failure, FailureCode};
 use super::state::State;
 use super::step::Step;
@@ -29,10 +33,14 @@ pub struct RollingBack {
     pub hold: Option<Failure>,
     /// What this attempt or one before it has begun, once for all.
     pub begun: Begun,
-    /// Whether a person said that the restore point may come back whatever rows it forgets.
-    pub has_consent: bool,
+    /// What a person said to the return of the restore point, until the database is assessed.
+    pub consent: Consent,
+    /// What that person was shown of what the failed version did to the database, until then.
+    pub shown: Option<Assessment>,
     /// The database that was put back, when one was.
     pub restored: Option<Restored>,
+    /// What became of the failed version's rows, once that is known.
+    pub export: Option<Export>,
     /// The old version's verdict, once it was given.
     pub verdict: Option<Verdict>,
 }
@@ -48,6 +56,8 @@ pub struct RolledBack {
     pub assessment: Option<Assessment>,
     /// The database that was put back, when one was.
     pub restored: Option<Restored>,
+    /// What became of the failed version's rows, where its database was replaced.
+    pub export: Option<Export>,
     /// The old version's verdict; none when it was never silent.
     pub verdict: Option<Verdict>,
 }
@@ -67,6 +77,20 @@ pub struct NeedsOperator {
     pub assessment: Option<Assessment>,
     /// The database that was put back, when one was.
     pub restored: Option<Restored>,
+    /// What became of the failed version's rows, once that is known.
+    pub export: Option<Export>,
+}
+
+/// What a person said to the return of the restore point over rows that it forgets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consent {
+    /// Nothing.
+    #[default]
+    None,
+    /// Yes, where the rows are those that were shown.
+    AsShown,
+    /// Yes, whatever rows they are.
+    Whatever,
 }
 
 /// What a way back has begun that a further attempt at it may not judge anew.
@@ -94,24 +118,44 @@ impl RollingBack {
             assessment: None,
             hold: None,
             begun: Begun::Nothing,
-            has_consent: false,
+            consent: Consent::None,
+            shown: None,
             restored: None,
+            export: None,
             verdict: None,
         }
     }
 
     /// Goes back again after `needs`, from the first step; what was begun once for all stays so.
-    pub(super) fn again(needs: NeedsOperator, pending: Option<Step>, has_consent: bool) -> Self {
+    pub(super) fn again(needs: NeedsOperator, pending: Option<Step>, consent: Consent) -> Self {
         let mut back = Self::from(needs.interrupted, pending, needs.failure);
-        back.has_consent = has_consent;
         back.restored = needs.restored;
         back.begun = needs.begun;
+        // What failed is tried again; what was written stays.
+        back.export = needs.export.filter(|export| !matches!(export, Export::Missing { .. }));
+        back.plan_export();
         if back.begun == Begun::Return {
-            back.assessment = needs.assessment;
+            back.assessment = needs.assessment.clone();
             back.remaining
                 .retain(|step| !matches!(step, Step::AssessDatabase | Step::RestoreDatabase));
+        } else if consent != Consent::None {
+            back.consent = consent;
+            back.shown = needs.assessment;
         }
         back
+    }
+
+    /// A database that was replaced is exported from, once the old version serves again.
+    pub(super) fn plan_export(&mut self) {
+        if self.restored.is_none()
+            || self.export.is_some()
+            || self.remaining.contains(&Step::ExportRows)
+        {
+            return;
+        }
+        if let Some(gate) = self.remaining.iter().position(|step| *step == Step::VerifyOld) {
+            self.remaining.insert(gate + 1, Step::ExportRows);
+        }
     }
 
     /// What is begun when the first remaining step was tried. Armed, the old container comes
@@ -134,15 +178,29 @@ impl RollingBack {
     pub(super) fn assessed(mut self, assessment: Assessment) -> Self {
         let setting = self.interrupted.known().hop.rollback_database;
         let is_restored = self.restored.is_some();
+        // A person who was shown less than there is now has not consented to losing it.
+        let is_consented = match self.consent {
+            Consent::None => false,
+            Consent::AsShown => {
+                self.shown.as_ref().is_some_and(|shown| shown.forgets_the_same(&assessment))
+            }
+            Consent::Whatever => true,
+        };
         let may_restore = |lossless: bool| {
-            self.has_consent
+            is_consented
                 || match setting {
                     RollbackDatabase::Lossless => lossless,
                     RollbackDatabase::Manual => false,
                     RollbackDatabase::Always => true,
                 }
         };
-        let held = |message: String| Some(Failure::new(FailureCode::MigrationFailed, message));
+        let since_shown = match self.consent {
+            Consent::AsShown => "; this is not what was shown, so nothing was put back",
+            Consent::None | Consent::Whatever => "",
+        };
+        let held = |message: String| {
+            Some(Failure::new(FailureCode::MigrationFailed, message + since_shown))
+        };
         let (restores, hold) = match &assessment {
             // It is never stopped by what is not its doing.
             Assessment::Serves { version } => (
@@ -194,6 +252,9 @@ impl RollingBack {
         }
         self.hold = hold;
         self.assessment = Some(assessment);
+        // A consent is to one assessment, and this was it.
+        self.consent = Consent::None;
+        self.shown = None;
         self
     }
 }
@@ -297,8 +358,9 @@ mod tests {
             reason: back.failure,
             assessment: Some(Assessment::Unchanged),
             restored: None,
+            export: None,
         };
-        RollingBack::again(needs, Some(Step::Verify), false)
+        RollingBack::again(needs, Some(Step::Verify), Consent::None)
     }
 
     #[test]
@@ -310,6 +372,40 @@ mod tests {
         }
         let back = again_after(Step::StopNext, Begun::Return);
         assert!(!back.remaining.contains(&Step::RestoreDatabase), "it stays its own");
+    }
+
+    #[test]
+    fn consent_to_what_was_shown_is_none_to_rows_that_were_written_since() {
+        let rows = |rows: &str| Assessment::RowsChanged { tables: vec![rows.into()] };
+        let taken = |consent: Consent, found: Assessment| {
+            let mut back = again_after(Step::StopNext, Begun::Nothing);
+            (back.consent, back.shown) = (consent, Some(rows("10 rows updated")));
+            back.remaining.insert(0, Step::AssessDatabase);
+            back.assessed(found)
+        };
+        let same = taken(Consent::AsShown, rows("10 rows updated"));
+        assert!(same.hold.is_none() && same.remaining.contains(&Step::RestoreDatabase));
+        let more = taken(Consent::AsShown, rows("20 rows updated"));
+        let hold = more.hold.expect("a person is asked again");
+        assert!(hold.message.contains("20 rows updated"), "{hold}");
+        assert!(hold.message.contains("not what was shown"), "{hold}");
+        assert!(!more.remaining.contains(&Step::RestoreDatabase));
+        let whatever = taken(Consent::Whatever, rows("20 rows updated"));
+        assert!(whatever.hold.is_none() && whatever.remaining.contains(&Step::RestoreDatabase));
+    }
+
+    #[test]
+    fn rows_are_exported_once_the_old_version_serves_and_only_where_a_database_was_replaced() {
+        let mut back = again_after(Step::StopNext, Begun::Nothing);
+        back.plan_export();
+        assert!(!back.remaining.contains(&Step::ExportRows), "nothing was replaced");
+        back.restored = Some(Restored { failed: "/db.failed".into() });
+        back.plan_export();
+        back.plan_export();
+        let place = |step| back.remaining.iter().position(|found| *found == step).unwrap();
+        assert_eq!(place(Step::ExportRows), place(Step::VerifyOld) + 1);
+        assert!(place(Step::ExportRows) < place(Step::RemoveNext));
+        assert_eq!(back.remaining.iter().filter(|step| **step == Step::ExportRows).count(), 1);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::{
-    Assessment, Backup, Copy, CoreRules, NextContainer, OldContainer, Programs, Proof, PulledImage,
-    Quiesced, RestorePoint, RollbackDatabase, TargetImage, Verdict,
+    Assessment, Backup, Copy, CoreRules, Export, NextContainer, OldContainer, Programs, Proof,
+    PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase, TargetImage, Verdict,
 };
 use super::failure::Failure;
 use super::rollback::{NeedsOperator, RolledBack, RollingBack};
@@ -243,6 +243,12 @@ pub struct Known<'a> {
     pub failure: Option<&'a Failure>,
     /// What the failed version did to the database.
     pub assessment: Option<&'a Assessment>,
+    /// What a person was shown of it who consented to its loss.
+    pub shown: Option<&'a Assessment>,
+    /// The database that was put back.
+    pub restored: Option<&'a Restored>,
+    /// What became of the failed version's rows.
+    pub export: Option<&'a Export>,
     /// The good verdict.
     pub verdict: Option<&'a Verdict>,
 }
@@ -278,18 +284,28 @@ impl State {
             },
             State::Swapped(s) => s.known(),
             State::Verified(s) => Known { verdict: Some(&s.verdict), ..s.swapped.known() },
-            State::RollingBack(s) => {
-                let (failure, assessment) = (Some(&s.failure), s.assessment.as_ref());
-                Known { failure, assessment, ..s.interrupted.known() }
-            }
-            State::RolledBack(s) => {
-                let (failure, assessment) = (Some(&s.failure), s.assessment.as_ref());
-                Known { failure, assessment, ..s.interrupted.known() }
-            }
-            State::NeedsOperator(s) => {
-                let (failure, assessment) = (Some(&s.failure), s.assessment.as_ref());
-                Known { failure, assessment, ..s.interrupted.known() }
-            }
+            State::RollingBack(s) => Known {
+                failure: Some(&s.failure),
+                shown: s.shown.as_ref(),
+                assessment: s.assessment.as_ref(),
+                restored: s.restored.as_ref(),
+                export: s.export.as_ref(),
+                ..s.interrupted.known()
+            },
+            State::RolledBack(s) => Known {
+                failure: Some(&s.failure),
+                assessment: s.assessment.as_ref(),
+                restored: s.restored.as_ref(),
+                export: s.export.as_ref(),
+                ..s.interrupted.known()
+            },
+            State::NeedsOperator(s) => Known {
+                failure: Some(&s.failure),
+                assessment: s.assessment.as_ref(),
+                restored: s.restored.as_ref(),
+                export: s.export.as_ref(),
+                ..s.interrupted.known()
+            },
         }
     }
 }
@@ -308,6 +324,9 @@ impl<'a> Known<'a> {
             restore_point: None,
             failure: None,
             assessment: None,
+            shown: None,
+            restored: None,
+            export: None,
             verdict: None,
         }
     }

@@ -61,6 +61,9 @@ pub enum Step {
     RearmOld,
     /// Back: the old version passes the same verification as a new one.
     VerifyOld,
+    /// Back: the rows that the failed version wrote go into a file beside its database, which is
+    /// kept. Only where the restore point came back, and no failure of it holds anything up.
+    ExportRows,
     /// Back: remove the next container, last, when nothing depends on it any more.
     RemoveNext,
     /// Back: remove the copy, when nothing depends on it any more.
@@ -116,6 +119,7 @@ impl Step {
             Step::ResumePrograms => "resume_programs",
             Step::RearmOld => "rearm_old",
             Step::VerifyOld => "verify_old",
+            Step::ExportRows => "export_rows",
             Step::RemoveNext => "remove_next",
             Step::DiscardCopy => "discard_copy",
         }
@@ -153,6 +157,7 @@ impl Step {
             | Step::ResumePrograms
             | Step::RearmOld
             | Step::VerifyOld
+            | Step::ExportRows
             | Step::RemoveNext
             | Step::DiscardCopy => None,
         }
@@ -161,7 +166,15 @@ impl Step {
     /// Whether a daemon that is told to end may leave this step in the middle: it can take
     /// minutes, and running it again costs time but nothing else.
     pub fn may_be_left(self) -> bool {
-        matches!(self, Step::BackUp | Step::Pull | Step::PreCopy | Step::Verify | Step::VerifyOld)
+        matches!(
+            self,
+            Step::BackUp
+                | Step::Pull
+                | Step::PreCopy
+                | Step::Verify
+                | Step::VerifyOld
+                | Step::ExportRows
+        )
     }
 }
 

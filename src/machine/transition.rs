@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Assessment, Quiesced, RestorePoint};
+use super::facts::{Assessment, Export, Quiesced, RestorePoint};
 use super::failure::{Failure, FailureCode};
 use super::outcome::{Fact, Outcome};
-use super::rollback::{NeedsOperator, RolledBack, RollingBack};
+use super::rollback::{Consent, NeedsOperator, RolledBack, RollingBack};
 use super::state::{BackedUp, CutOver, Hop, Phase, Planned, Pulled, State, Swapped, Verified};
 use super::step::Step;
 
@@ -42,6 +42,8 @@ pub enum Event {
     Recover,
     /// The operator consents to the restore point's return, whatever rows it forgets.
     RecoverRestoring,
+    /// The same, of the rows that were shown and no others.
+    RecoverRestoringShown,
 }
 
 impl Event {
@@ -59,6 +61,7 @@ impl Event {
             Event::NeedsDecision => "needs_decision",
             Event::Recover => "recover",
             Event::RecoverRestoring => "recover_restoring",
+            Event::RecoverRestoringShown => "recover_restoring_shown",
         }
     }
 }
@@ -101,6 +104,7 @@ pub const TRANSITIONS: &[Transition] = &[
     row(Phase::RollingBack, Event::NeedsDecision, Phase::NeedsOperator),
     row(Phase::NeedsOperator, Event::Recover, Phase::RollingBack),
     row(Phase::NeedsOperator, Event::RecoverRestoring, Phase::RollingBack),
+    row(Phase::NeedsOperator, Event::RecoverRestoringShown, Phase::RollingBack),
 ];
 
 /// An outcome or a transition that the machine does not allow: the journal was not written by
@@ -239,21 +243,33 @@ impl Machine {
     /// Goes back again from where a person was needed: every step of the way back observes
     /// first, so what was done stays done, and the database is assessed anew until the old
     /// version may have written to it. `event` says whether the restore point may come back
-    /// whatever rows it forgets.
+    /// whatever rows it forgets, or forgetting those that were shown.
     ///
     /// # Errors
-    /// [`Forbidden`] in every other state, and for an event that is none of the two.
+    /// [`Forbidden`] in every other state, and for an event that is none of the three.
     pub fn recover(self, event: Event) -> Result<(Machine, Transition), Forbidden> {
-        let is_recovery = matches!(event, Event::Recover | Event::RecoverRestoring);
-        match self.state {
-            State::NeedsOperator(needs) if is_recovery => {
+        let consent = match event {
+            Event::Recover => Some(Consent::None),
+            Event::RecoverRestoring => Some(Consent::Whatever),
+            Event::RecoverRestoringShown => Some(Consent::AsShown),
+            Event::BackedUp
+            | Event::Pulled
+            | Event::Swapped
+            | Event::Verified
+            | Event::Failed
+            | Event::TimedOut
+            | Event::Cancelled
+            | Event::RolledBack
+            | Event::NeedsDecision => None,
+        };
+        match (self.state, consent) {
+            (State::NeedsOperator(needs), Some(consent)) => {
                 let pending = Machine::at(needs.interrupted.clone()).step();
-                let has_consent = event == Event::RecoverRestoring;
-                let back = RollingBack::again(*needs, pending, has_consent);
+                let back = RollingBack::again(*needs, pending, consent);
                 let transition = row(Phase::NeedsOperator, event, Phase::RollingBack);
                 Ok((Machine::at(State::RollingBack(Box::new(back))), transition))
             }
-            state => Err(Forbidden {
+            (state, _) => Err(Forbidden {
                 phase: state.phase(),
                 expected: "its own steps".into(),
                 found: event.as_str().into(),
@@ -337,6 +353,11 @@ impl Machine {
                     }
                     (Step::RestoreDatabase, Fact::Restored(restored)) => {
                         back.restored = Some(restored);
+                        back.plan_export();
+                        (State::RollingBack(back), None)
+                    }
+                    (Step::ExportRows, Fact::Export(export)) => {
+                        back.export = Some(export);
                         (State::RollingBack(back), None)
                     }
                     (Step::VerifyOld, Fact::Verdict(verdict)) => {
@@ -375,7 +396,14 @@ impl Machine {
                 (Machine::at(State::RollingBack(Box::new(back))), Some(event))
             }
             State::RollingBack(back) => {
-                let back = *back;
+                let mut back = *back;
+                // The old version serves already and the failed one's database is kept: no file
+                // of its rows is no reason to stop.
+                if pending == Step::ExportRows {
+                    back.remaining.retain(|step| *step != Step::ExportRows);
+                    back.export = Some(Export::Missing { reason: failure.message });
+                    return (Machine::at(State::RollingBack(Box::new(back))), None);
+                }
                 // The database could not even be looked at: the failed version is still to be
                 // stopped before a person is asked, so that nothing more is written.
                 if pending == Step::AssessDatabase {
@@ -397,6 +425,7 @@ impl Machine {
                     },
                     assessment: back.assessment,
                     restored: back.restored,
+                    export: back.export,
                 };
                 (Machine::at(State::NeedsOperator(Box::new(needs))), Some(Event::NeedsDecision))
             }
@@ -416,6 +445,7 @@ impl Machine {
                     hold,
                     begun,
                     restored,
+                    export,
                     verdict,
                     ..
                 } = *back;
@@ -427,12 +457,14 @@ impl Machine {
                         begun,
                         assessment,
                         restored,
+                        export,
                     })),
                     None => State::RolledBack(Box::new(RolledBack {
                         interrupted,
                         failure,
                         assessment,
                         restored,
+                        export,
                         verdict,
                     })),
                 })

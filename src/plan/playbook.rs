@@ -14,6 +14,9 @@ use crate::machine::failure::FailureCode;
 
 const TABLE: &str = include_str!("playbooks.json");
 
+/// The step that is added where there is such a file.
+const EXPORTED: &str = "sudo less <export_path>  # the rows that the failed version wrote, and the command that loads them";
+
 /// Where the pages that `docs` names lie.
 const DOCS: &str = "https://docs.payram.com/";
 
@@ -32,6 +35,10 @@ pub struct Facts {
     pub image_repo: Option<String>,
     /// `<backup_path>`
     pub backup_path: Option<String>,
+    /// Where the database is kept that the failed version changed, once it was replaced.
+    pub failed_database: Option<String>,
+    /// `<export_path>`: the file of the rows that the failed version wrote.
+    pub export_path: Option<String>,
     /// `DOCKER_BIN`; `docker` when none.
     pub docker_bin: Option<String>,
     /// Whether the old version was put back and verified: it serves.
@@ -92,18 +99,26 @@ pub struct Playbook {
 pub fn playbook(code: &str, facts: &Facts) -> Playbook {
     let entry = TABLE_READ.entry(code);
     let rolled_back = facts.rolled_back.then_some(&TABLE_READ.rolled_back);
-    let steps = rolled_back.map_or(&entry.steps, |after| &after.steps);
+    let mut steps = rolled_back.map_or(&entry.steps, |after| &after.steps).clone();
+    let mut user_message = match rolled_back {
+        Some(after) => format!("{} {}", after.message, entry.happened),
+        None => match &entry.advice {
+            Some(advice) => format!("{} {advice}", entry.happened),
+            None => entry.happened.clone(),
+        },
+    };
+    if let Some(directory) = &facts.failed_database {
+        user_message.push_str(&format!(" The failed version's database is kept in {directory}."));
+    }
+    if let Some(file) = &facts.export_path {
+        user_message.push_str(&format!(" The rows that it wrote are in {file}."));
+        steps.push(EXPORTED.to_owned());
+    }
     Playbook {
         code: code.to_owned(),
         severity: if facts.rolled_back { entry.severity.lower() } else { entry.severity },
         title: entry.title.clone(),
-        user_message: match rolled_back {
-            Some(after) => format!("{} {}", after.message, entry.happened),
-            None => match &entry.advice {
-                Some(advice) => format!("{} {advice}", entry.happened),
-                None => entry.happened.clone(),
-            },
-        },
+        user_message,
         ssh_steps: steps
             .iter()
             .enumerate()
@@ -202,6 +217,7 @@ fn known(placeholder: &str, facts: &Facts) -> Option<String> {
         "db_port" => facts.db_port.map(|port| port.to_string()),
         "image_repo" => facts.image_repo.clone(),
         "backup_path" => facts.backup_path.clone(),
+        "export_path" => facts.export_path.clone(),
         "docker_bin" => Some(facts.docker_bin.clone().unwrap_or_else(|| "docker".to_owned())),
         _ => None,
     }

@@ -2,13 +2,14 @@
 
 use super::*;
 
-const PLACEHOLDERS: [&str; 7] = [
+const PLACEHOLDERS: [&str; 8] = [
     "container_name",
     "base_url",
     "http_port",
     "db_port",
     "image_repo",
     "backup_path",
+    "export_path",
     "docker_bin",
 ];
 
@@ -26,6 +27,8 @@ fn everything() -> Facts {
         db_port: Some(5432),
         image_repo: Some("payramapp/payram".to_owned()),
         backup_path: Some("/var/lib/payram-updater/data/backups/b.dump".to_owned()),
+        failed_database: Some("/srv/payram/db.failed-1".to_owned()),
+        export_path: Some("/srv/payram/db.failed-1.rows.sql".to_owned()),
         docker_bin: Some("podman".to_owned()),
         rolled_back: false,
     }
@@ -128,6 +131,17 @@ fn only_what_is_unknown_stays_a_placeholder() {
     let steps = playbook("HEALTHCHECK_FAILED", &facts).ssh_steps.join("\n");
     assert!(steps.contains("docker logs --tail 100 payram "), "{steps}");
     assert!(steps.contains("curl -sS <base_url>/api/v1/health"), "{steps}");
+}
+
+#[test]
+fn the_file_of_the_failed_versions_rows_is_named_where_there_is_one() {
+    let facts = Facts { rolled_back: true, ..everything() };
+    let found = playbook("MIGRATION_FAILED", &facts);
+    assert!(found.user_message.contains("kept in /srv/payram/db.failed-1."), "{found:?}");
+    let last = found.ssh_steps.last().expect("steps");
+    assert!(last.contains("sudo less /srv/payram/db.failed-1.rows.sql  # "), "{last}");
+    let without = playbook("MIGRATION_FAILED", &Facts { rolled_back: true, ..Facts::default() });
+    assert!(!without.ssh_steps.join("\n").contains("export_path"), "{without:?}");
 }
 
 #[test]

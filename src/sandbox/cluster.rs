@@ -60,6 +60,13 @@ struct Payment {
     ledger: Option<String>,
 }
 
+impl Payment {
+    /// Another one whenever a value is another.
+    fn digest(&self) -> String {
+        format!("{}|{}|{}", self.id, self.amount, self.written_by)
+    }
+}
+
 impl Cluster {
     /// Starts the server on a directory, which is made when it is not there.
     pub fn start(directory: &Path, inside: &str, port: u16) -> io::Result<Self> {
@@ -182,6 +189,8 @@ impl Cluster {
             "counting": "on",
             "since": format!("database never, server {}", counters.since),
             "sessions": 0,
+            // Each payment is a transaction of its own, in the order of the file.
+            "nextTransaction": payments + 1,
             "tables": [
                 {"name": "public.payments", "id": 16390, "file": 16390,
                  "changes": changes("payments")},
@@ -191,6 +200,46 @@ impl Cluster {
             "rows": {"16390": payments, "16391": migrations},
             "objects": objects,
         }))
+    }
+
+    /// What the product's `shape.sql` would answer, of the table that holds money.
+    pub fn shape(&self) -> Value {
+        let column = |number: i16, name: &str, kind: &str| {
+            json!({"number": number, "name": name, "type": kind, "bareType": kind,
+                   "labels": null, "isRequired": true, "hasDefault": false,
+                   "isGenerated": false, "isAlwaysIdentity": false})
+        };
+        let columns = [
+            column(1, "id", "uuid"),
+            column(2, "amount", "numeric"),
+            column(3, "written_by", "text"),
+        ];
+        json!({"sequences": {}, "tables": [
+            {"id": 16390, "name": "public.payments", "isReadable": true, "columns": columns,
+             "key": [1], "checks": [], "references": []},
+        ]})
+    }
+
+    /// The payments of this transaction and of later ones, as the product's export reads them.
+    pub fn rows_since(&self, transaction: usize) -> io::Result<Vec<Value>> {
+        let payments = self.payments()?;
+        let later = payments.iter().skip(transaction.saturating_sub(1));
+        Ok(later
+            .map(|row| {
+                let id = format!("'{}'", row.id);
+                let values = format!("{id}, '{}', '{}'", row.amount, row.written_by);
+                json!([null, id, row.digest(), values, null])
+            })
+            .collect())
+    }
+
+    /// Number and digest of each of these payments that is there, `(0, 'ID')` each.
+    pub fn rows_of(&self, keys: &[(usize, String)]) -> io::Result<Vec<Value>> {
+        let payments = self.payments()?;
+        let there: BTreeMap<&str, &Payment> =
+            payments.iter().map(|row| (row.id.as_str(), row)).collect();
+        let found = keys.iter().filter_map(|(number, id)| Some((number, there.get(id.as_str())?)));
+        Ok(found.map(|(number, row)| json!([number, row.digest(), false])).collect())
     }
 
     /// A dump: the head of an archive, then the rows.

@@ -24,6 +24,8 @@ pub struct World {
     pub run: (u16, Value),
     pub cancel: (u16, Value),
     /// One after the other; the last one stays.
+    pub recover: VecDeque<Value>,
+    /// One after the other; the last one stays.
     pub statuses: VecDeque<Value>,
     pub logs: Vec<(i64, &'static str)>,
     pub playbook: Value,
@@ -94,6 +96,13 @@ pub fn answer(
         ("POST", "/upgrade/plan") => (200, world.plan.clone()),
         ("POST", "/upgrade/run") => world.run.clone(),
         ("POST", "/upgrade/cancel") => world.cancel.clone(),
+        ("POST", "/upgrade/recover") => {
+            let next = match world.recover.len() {
+                0 | 1 => world.recover.front().cloned(),
+                _ => world.recover.pop_front(),
+            };
+            (200, next.unwrap_or_default())
+        }
         ("GET", "/upgrade/status") => {
             let next = match world.statuses.len() {
                 0 | 1 => world.statuses.front().cloned(),

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Stdio};
 
+use serde_json::{Value, json};
+
 use crate::daemon::*;
 
 /// What the program shows on a terminal of its own, when this is typed. Carriage returns are
@@ -86,4 +88,57 @@ fn on_a_terminal_the_status_is_for_a_person() {
     assert_eq!(ran.exit, 0, "{ran:?}");
     assert!(ran.out.starts_with("1.9.6 → 1.9.7  MANUAL\n  State     EXECUTING · PULLED\n"));
     assert!(!ran.out.contains('\x1b'), "NO_COLOR is honoured: {:?}", ran.out);
+}
+
+/// What `recover --restore-database` is answered when the failed version wrote so many rows.
+fn restores(rows: u32) -> Value {
+    json!({"success": true, "action": "restore_database", "code": "MIGRATION_FAILED",
+        "message": format!("9.0.5 changed {rows} rows; the database comes back"),
+        "found": [format!("public.payments: {rows} rows inserted")],
+        "shown": format!("token-of-{rows}")})
+}
+
+const AGAIN: &str = "What was found has changed since you were asked. Nothing was put back. Now:";
+
+#[test]
+fn on_a_terminal_a_consent_is_asked_for_again_when_more_was_written_than_was_shown() {
+    let mut world = world([
+        status("FAILED", "NEEDS_OPERATOR", "MIGRATION_FAILED"),
+        status("FAILED", "ROLLED_BACK", "MIGRATION_FAILED"),
+    ]);
+    // Asked, consented to, found to be more, asked again, consented to.
+    world.recover = [restores(3), restores(3), restores(5), restores(5)].into();
+    let daemon = Daemon::over_socket(world);
+    let Some(ran) = on_terminal(&daemon, "recover --restore-database", "y\ny\n") else { return };
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    let (before, after) = ran.out.split_once(AGAIN).unwrap_or_else(|| panic!("{}", ran.out));
+    assert!(before.contains("9.0.5 changed 3 rows"), "{before}");
+    assert!(after.contains("9.0.5 changed 5 rows"), "{after}");
+    let shown: Vec<Value> =
+        daemon.asked("POST /upgrade/recover").iter().map(|body| body["shown"].clone()).collect();
+    assert_eq!(shown, [Value::Null, "token-of-3".into(), Value::Null, "token-of-5".into()]);
+}
+
+#[test]
+fn on_a_terminal_a_no_to_what_has_changed_puts_nothing_back() {
+    let mut world = world([status("FAILED", "NEEDS_OPERATOR", "MIGRATION_FAILED")]);
+    let changed = json!({"success": false, "action": "changed", "code": "MIGRATION_FAILED",
+        "message": "what was found has changed", "refusals": ["nothing was done"]});
+    world.recover = [restores(3), changed, restores(5)].into();
+    let daemon = Daemon::over_socket(world);
+    let Some(ran) = on_terminal(&daemon, "recover --restore-database", "y\nn\n") else { return };
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    assert!(ran.out.contains(AGAIN) && ran.out.ends_with("Aborted by user.\n"), "{}", ran.out);
+    assert_eq!(daemon.asked("POST /upgrade/recover").len(), 3);
+}
+
+#[test]
+fn a_yes_given_beforehand_is_to_whatever_is_found() {
+    let mut world = world([status("FAILED", "ROLLED_BACK", "MIGRATION_FAILED")]);
+    world.recover = [restores(3)].into();
+    let daemon = Daemon::over_socket(world);
+    let ran = daemon.run(&["recover", "--restore-database", "--yes"]);
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    let asked = daemon.asked("POST /upgrade/recover");
+    assert!(asked.iter().all(|body| body["shown"].is_null()), "{asked:?}");
 }

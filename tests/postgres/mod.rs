@@ -1,6 +1,9 @@
 //! A PostgreSQL server of a test's own, in a temporary directory on a free port, and an engine
 //! whose containers are this host.
 
+// Each test file compiles this module for itself and uses another part of it.
+#![allow(dead_code)]
+
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -70,6 +73,51 @@ impl Server {
             }
         }
         panic!("the server does not start: {}", server.log());
+    }
+
+    /// Another server, on a copy of this one's directory; both run afterwards.
+    pub fn copy(&self) -> Self {
+        self.stop("fast");
+        let directory = tempfile::tempdir().expect("a directory");
+        if let Some((uid, gid)) = other_user() {
+            std::os::unix::fs::chown(directory.path(), Some(uid), Some(gid)).expect("an owner");
+        }
+        let mut other = Self { port: 0, bin: self.bin.clone(), directory };
+        let copied = Command::new("cp").arg("-a").arg(self.data()).arg(other.data()).status();
+        assert!(copied.expect("cp").success(), "the directory is not copied");
+        self.start_again();
+        for _ in 0..5 {
+            other.port = free_port();
+            if other.try_start() {
+                return other;
+            }
+        }
+        panic!("the copy does not start: {}", other.log());
+    }
+
+    /// Sets the stopped server's next transaction, where all rows are frozen.
+    pub fn set_next_transaction(&self, number: u32) {
+        // Its state is kept in a file for each 2^20 transactions (PostgreSQL's `clog.c`).
+        let segment = self.data().join("pg_xact").join(format!("{:04X}", number >> 20));
+        std::fs::write(&segment, vec![0; 256 * 1024]).expect("a file");
+        if let Some((uid, gid)) = other_user() {
+            std::os::unix::fs::chown(&segment, Some(uid), Some(gid)).expect("an owner");
+        }
+        let mut command = self.command("pg_resetwal");
+        command.args(["-x", &number.to_string(), "-D"]).arg(self.data());
+        let done = command.stdout(Stdio::null()).status();
+        assert!(done.expect("pg_resetwal").success(), "pg_resetwal");
+    }
+
+    /// Loads a file with `psql`, in no mode of our own; what it printed.
+    pub fn load(&self, database: &str, file: &Path) -> String {
+        let mut command = self.psql(database);
+        // Not as a test reads: as an operator would.
+        let done = command.args(["-v", "QUIET=off"]).arg("-f").arg(file).output();
+        let done = done.expect("psql");
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "{}: {said}", file.display());
+        String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
     /// Starts the server again after a stop.

@@ -26,6 +26,9 @@ pub enum Sabotage {
     AssessmentLetsWhatHasNoSupervisorWrite,
     RenameOldToggles,
     EffectsPrecedeTheirIntent,
+    ExportMountsTheDatabaseInUse,
+    ExportTakesWhatItReads,
+    RemoveNextLeavesTheExporter,
 }
 
 /// What an effect needs to know from the machine.
@@ -33,6 +36,8 @@ pub enum Sabotage {
 pub struct Known {
     pub has_fingerprint: bool,
     pub has_programs: bool,
+    /// The restore point came back.
+    pub is_restored: bool,
 }
 
 /// What an effect answers.
@@ -52,6 +57,7 @@ pub enum Answer {
     Verdict,
     Assessment(Found),
     Restored,
+    Export,
     /// It can't be done.
     Refused,
 }
@@ -273,7 +279,30 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
             let old = world.old.filter(|old| old.running)?;
             (old.programs != Programs::Stopped).then_some(Answer::Verdict)
         }
+        Step::ExportRows => {
+            // What runs on the failed directory mounts nothing else.
+            let is_careful = sabotage != Sabotage::ExportMountsTheDatabaseInUse;
+            remove_exporter(run);
+            if !known.is_restored {
+                return None;
+            }
+            run.last().aside?;
+            run.change(|w| w.exporter = Lone::Created);
+            run.change(|w| match is_careful {
+                true => w.exporter = Lone::Running,
+                false => w.lone = Lone::Running,
+            });
+            if sabotage == Sabotage::ExportTakesWhatItReads {
+                run.change(|w| w.aside = None);
+            }
+            run.change(|w| w.exported = true);
+            remove_exporter(run);
+            Some(Answer::Export)
+        }
         Step::RemoveNext => {
+            if sabotage != Sabotage::RemoveNextLeavesTheExporter {
+                remove_exporter(run);
+            }
             if sabotage == Sabotage::RemoveNextTakesWhatHoldsTheName
                 && world.old.is_some_and(|old| old.name == Name::Payram)
             {
@@ -313,10 +342,12 @@ fn stop_programs(run: &mut Run) {
 /// Whatever carries this hop's label; nothing of it may run.
 fn remove_labelled(run: &mut Run) -> Option<()> {
     let world = run.last();
-    if world.lone == Lone::Running || world.next_runs() {
+    let runs = [world.lone, world.exporter].contains(&Lone::Running) || world.next_runs();
+    if runs {
         return None;
     }
     run.change(|w| w.lone = Lone::Absent);
+    run.change(|w| w.exporter = Lone::Absent);
     run.change(|w| w.next = None);
     Some(())
 }
@@ -326,6 +357,13 @@ fn remove_lone_server(run: &mut Run) {
         run.change(|w| w.lone = Lone::Created);
     }
     run.change(|w| w.lone = Lone::Absent);
+}
+
+fn remove_exporter(run: &mut Run) {
+    if run.last().exporter == Lone::Running {
+        run.change(|w| w.exporter = Lone::Created);
+    }
+    run.change(|w| w.exporter = Lone::Absent);
 }
 
 fn restore_point(run: &mut Run, sabotage: Sabotage) -> Option<Answer> {

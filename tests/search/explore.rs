@@ -48,6 +48,7 @@ pub enum Move {
     NextStoppedByHand,
     Recovered,
     RecoveredRestoring,
+    RecoveredRestoringShown,
     Intruded(Stranger),
 }
 
@@ -161,6 +162,8 @@ impl Search {
                 self.lead(from, Input::Recover, node.world, Move::Recovered)?;
                 let input = Input::RecoverRestoring;
                 honest = self.lead(from, input, node.world, Move::RecoveredRestoring)?;
+                let shown = Input::RecoverRestoringShown;
+                self.lead(from, shown, node.world, Move::RecoveredRestoringShown)?;
                 let world = node.world.next_stopped_by_hand();
                 self.go(from, Node { world, ..node }, Move::NextStoppedByHand)?;
             }
@@ -298,6 +301,7 @@ impl Search {
 
     /// The number of this node, reached before or not.
     fn reach(&mut self, node: Node, from: u32, by: Move) -> u32 {
+        // 39 bits of the world, one, and 16 of the machine.
         let key = node.world.key() << 17 | u64::from(node.is_pending) << 16;
         let next = self.nodes.len() as u32;
         let number = *self.index.entry(key | u64::from(node.machine)).or_insert(next);

@@ -3,7 +3,7 @@
 use payram_updater::machine::Phase;
 
 use super::machines::View;
-use super::world::{Name, Next, Old, Programs, Touch, World};
+use super::world::{Lone, Name, Next, Old, Programs, Touch, World};
 
 /// A promise, by the number of the design where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,9 @@ pub enum Invariant {
     OldOnItsOwnDatabase,
     /// No row that the old version acknowledged is missing where it runs.
     AcknowledgedRows,
+    /// RolledBack after a restore: the failed version's rows are in a file, or the journal says
+    /// that they are not; the export's own server is gone.
+    Exported,
     /// Verified: the next container runs, has the name, and comes back after a reboot.
     Verified,
     /// RolledBack: the old version is exactly as before.
@@ -76,8 +79,14 @@ pub fn broken(view: View, world: &World) -> Option<(Invariant, String)> {
             );
         }
     }
+    if view.claims_export && !world.exported {
+        return told(Invariant::Exported, "the journal names a file that was never written");
+    }
     match view.phase {
         Phase::Verified => not_verified(world).map(|what| (Invariant::Verified, what)),
+        Phase::RolledBack if view.owes_export => {
+            told(Invariant::Exported, "nothing is journaled about the failed version's rows")
+        }
         // Nothing of it was touched, and whoever took it away meanwhile knows.
         Phase::RolledBack if view.is_unseen && world.intruded => None,
         Phase::RolledBack => not_as_before(world).map(|what| (Invariant::RolledBack, what)),
@@ -102,6 +111,12 @@ fn not_as_before(world: &World) -> Option<String> {
         Old { running: true, name: Name::Payram, armed: true, programs: Programs::Running };
     if world.old != Some(as_before) {
         return Some(format!("RolledBack is journaled, the old container is {:?}", world.old));
+    }
+    if world.exporter != Lone::Absent {
+        return Some(format!(
+            "RolledBack is journaled, the export's server is {:?}",
+            world.exporter
+        ));
     }
     if world.next.is_some() {
         return Some(format!("RolledBack is journaled, the next container is {:?}", world.next));

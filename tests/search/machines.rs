@@ -7,12 +7,15 @@
 use std::collections::HashMap;
 
 use payram_updater::machine::facts::{
-    Assessment, Backup, Copy, CoreRules, Fingerprint, NextContainer, OldContainer, Programs, Proof,
-    PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase, Server, TargetImage, Verdict,
+    Assessment, Backup, Copy, CoreRules, Export, Fingerprint, NextContainer, OldContainer,
+    Programs, Proof, PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase, Server,
+    TargetImage, Verdict,
 };
 use payram_updater::machine::failure::{Failure, FailureCode};
 use payram_updater::machine::transition::TRANSITIONS;
-use payram_updater::machine::{Event, Fact, Hop, Machine, Outcome, Phase, State, Step, Transition};
+use payram_updater::machine::{
+    Begun, Consent, Event, Fact, Hop, Machine, Outcome, Phase, State, Step, Transition,
+};
 
 use super::effects::{Answer, Found, Known};
 
@@ -26,10 +29,11 @@ pub enum Input {
     Cancelled,
     Recover,
     RecoverRestoring,
+    RecoverRestoringShown,
 }
 
 impl Input {
-    const SLOTS: usize = 24;
+    const SLOTS: usize = 26;
 
     fn slot(self) -> usize {
         match self {
@@ -56,7 +60,9 @@ impl Input {
             Input::Answered(Answer::Assessment(Found::Schema)) => 20,
             Input::Answered(Answer::Assessment(Found::Rows)) => 21,
             Input::Answered(Answer::Assessment(Found::Unreadable)) => 22,
-            Input::Answered(Answer::Assessment(Found::Serves)) => 23,
+            Input::Answered(Answer::Export) => 23,
+            Input::RecoverRestoringShown => 24,
+            Input::Answered(Answer::Assessment(Found::Serves)) => 25,
         }
     }
 }
@@ -73,6 +79,11 @@ pub struct View {
     pub goes_back: bool,
     /// On the way back the database has still to be assessed.
     pub is_to_be_assessed: bool,
+    /// A database was put back, and the failed version's rows are neither in a file nor said to
+    /// be missing from it.
+    pub owes_export: bool,
+    /// The file of the failed version's rows is journaled.
+    pub claims_export: bool,
     /// It is at rest without a verdict: the old version was never silent, and not looked at.
     pub is_unseen: bool,
 }
@@ -111,6 +122,7 @@ impl Machines {
             return Ok(led);
         }
         let before = self.all[usize::from(machine)].0.clone();
+        let asked = before.state().clone();
         let from = before.phase();
         let made = match self.outcome(input) {
             Ok(outcome) => before.apply(outcome),
@@ -118,6 +130,7 @@ impl Machines {
         };
         let (after, made) = made.map_err(|forbidden| format!("{input:?}: {forbidden}"))?;
         is_a_way(from, &made, after.phase())?;
+        is_consented(&asked, after.state())?;
         let led = self.intern(after);
         self.led[usize::from(machine)][input.slot()] = Some(led);
         Ok(led)
@@ -146,6 +159,7 @@ impl Machines {
             Input::Cancelled => Outcome::Cancelled { failure },
             Input::Recover => return Err(Event::Recover),
             Input::RecoverRestoring => return Err(Event::RecoverRestoring),
+            Input::RecoverRestoringShown => return Err(Event::RecoverRestoringShown),
         })
     }
 
@@ -186,6 +200,7 @@ impl Machines {
                     schema: "00".into(),
                     counters_since: String::new(),
                     unsettled_sessions: 0,
+                    next_transaction: Some(1),
                     tables: Vec::new(),
                     objects: Vec::new(),
                 }),
@@ -208,9 +223,8 @@ impl Machines {
                 Found::Unreadable => Assessment::Unreadable { reason: "no answer".into() },
                 Found::Serves => Assessment::Serves { version: "1.9.7".into() },
             }),
-            Answer::Restored => {
-                Fact::Restored(Restored { failed: "/db.failed-1".into(), exported: None })
-            }
+            Answer::Export => Fact::Export(Export::Nothing),
+            Answer::Restored => Fact::Restored(Restored { failed: "/db.failed-1".into() }),
         }
     }
 }
@@ -225,6 +239,7 @@ impl View {
             known: Known {
                 has_fingerprint: known.quiesced.is_some_and(|q| q.fingerprint.is_some()),
                 has_programs: known.programs.is_some(),
+                is_restored: known.restored.is_some(),
             },
             is_gate_ahead: match state {
                 State::Planned(_) | State::BackedUp(_) | State::Pulled(_) => true,
@@ -237,6 +252,8 @@ impl View {
                 state,
                 State::RollingBack(back) if back.remaining.contains(&Step::AssessDatabase)
             ),
+            owes_export: known.restored.is_some() && known.export.is_none(),
+            claims_export: matches!(known.export, Some(Export::Nothing | Export::Written { .. })),
             is_unseen: matches!(state, State::RolledBack(back) if back.verdict.is_none()),
         }
     }
@@ -252,6 +269,26 @@ fn is_a_way(from: Phase, made: &[Transition], to: Phase) -> Result<(), String> {
         at = transition.to;
     }
     if at == to { Ok(()) } else { Err(format!("it went to {to}, its transitions lead to {at}")) }
+}
+
+/// A consent to the loss of what was shown is none to the loss of what was not.
+fn is_consented(asked: &State, after: &State) -> Result<(), String> {
+    let (State::RollingBack(asked), State::RollingBack(after)) = (asked, after) else {
+        return Ok(());
+    };
+    let is_asked = asked.consent == Consent::AsShown
+        && asked.interrupted.known().hop.rollback_database == RollbackDatabase::Manual
+        && asked.begun == Begun::Nothing
+        && asked.restored.is_none();
+    let restores = after.assessment.is_some() && after.remaining.contains(&Step::RestoreDatabase);
+    let is_shown = asked.shown.as_ref().zip(after.assessment.as_ref());
+    match is_shown.is_some_and(|(shown, found)| shown.forgets_the_same(found)) {
+        false if is_asked && restores => Err(format!(
+            "{:?} was shown, and {:?} is to be forgotten",
+            asked.shown, after.assessment
+        )),
+        true | false => Ok(()),
+    }
 }
 
 /// The text with every failure's code and sentence taken out.

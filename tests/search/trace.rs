@@ -111,7 +111,8 @@ impl fmt::Display for Move {
             Move::NextExited => f.write_str("the new version ends by itself"),
             Move::NextStoppedByHand => f.write_str("the operator stops the next container"),
             Move::Recovered => f.write_str("recover"),
-            Move::RecoveredRestoring => f.write_str("recover --restore-database"),
+            Move::RecoveredRestoring => f.write_str("recover --restore-database --yes"),
+            Move::RecoveredRestoringShown => f.write_str("recover --restore-database, and a yes"),
             Move::Intruded(stranger) => write!(f, "a stranger: {stranger:?}"),
         }
     }

@@ -82,6 +82,10 @@ pub struct World {
     pub old: Option<Old>,
     pub next: Option<Next>,
     pub lone: Lone,
+    /// The lone server of an export; it mounts what was moved aside and nothing else.
+    pub exporter: Lone,
+    /// The file of the failed version's rows is there.
+    pub exported: bool,
     /// Where a container that starts finds it; none in the middle of a restore.
     pub database: Option<Directory>,
     pub copy: Option<CopyOfIt>,
@@ -129,6 +133,8 @@ impl World {
             old: Some(Old { running: true, name: Name::Payram, armed: true, programs }),
             next: None,
             lone: Lone::Absent,
+            exporter: Lone::Absent,
+            exported: false,
             database: Some(Directory {
                 touch: Touch::Clean,
                 torn: false,
@@ -215,8 +221,10 @@ impl World {
             next.running = returns(next.armed, next.running, next.was_started);
             next.silenced = false;
         }
-        if self.lone == Lone::Running {
-            self.lone = Lone::Created;
+        for server in [&mut self.lone, &mut self.exporter] {
+            if *server == Lone::Running {
+                *server = Lone::Created;
+            }
         }
         self
     }
@@ -257,6 +265,8 @@ impl World {
             }
         }
         put(self.lone as u64, 2);
+        put(self.exporter as u64, 2);
+        put(u64::from(self.exported), 1);
         let of = |directory: Directory| {
             directory.touch as u64
                 | u64::from(directory.torn) << 2
@@ -285,6 +295,8 @@ impl World {
         compare("old", self.old_in_words(), after.old_in_words());
         compare("next", self.next_in_words(), after.next_in_words());
         compare("lone server", words(self.lone), words(after.lone));
+        compare("server of the export", words(self.exporter), words(after.exporter));
+        compare("file of its rows", words(self.exported), words(after.exported));
         let database = |world: &World| world.database.map_or("gone".into(), in_words);
         compare("database", database(self), database(after));
         let copy = |world: &World| match world.copy {

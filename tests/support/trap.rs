@@ -75,6 +75,7 @@ impl Point {
             | Step::RestoreOldName
             | Step::StartOld
             | Step::RearmOld
+            | Step::ExportRows
             | Step::RemoveNext => &[Point::Unasked, Point::Unanswered, Point::Unjournaled],
         }
     }

@@ -1,13 +1,16 @@
 -- Counts the rows of every table, the small ones first, until the time is over. What a role
 -- may not see whole (privileges, row security) is not counted, nor is one that is too large to
--- be read in what is left of the time. The result is a session variable, because a reading
--- writes nothing, not even a temporary table.
+-- be read in what is left of the time. Beside them, where there was a cut-over, the rows whose
+-- version was written since. The results are session variables, because a reading writes
+-- nothing, not even a temporary table.
 do $rows$
 declare
   deadline constant timestamptz := clock_timestamp() + interval '{{budget_ms}} milliseconds';
   counted jsonb := '{}';
+  written jsonb := '{}';
   found record;
   n bigint;
+  since bigint;
 begin
   for found in
     select c.oid, format('%I.%I', n.nspname, c.relname) as name
@@ -24,8 +27,10 @@ begin
     begin
       continue when pg_relation_size(found.oid)
         > extract(epoch from deadline - clock_timestamp()) * {{bytes_per_second}};
-      execute format('select count(*) from only %s', found.name) into n;
+      execute format($count$select count(*), {{written}} from only %s$count$, found.name)
+        into n, since;
       counted := counted || jsonb_build_object(found.oid::text, n);
+      written := written || jsonb_build_object(found.oid::text, since);
     exception
       when query_canceled then exit;
       -- Locked, or dropped since: that table is not counted, the others are.
@@ -33,5 +38,6 @@ begin
     end;
   end loop;
   perform set_config('payram_updater.rows', counted::text, false);
+  perform set_config('payram_updater.written', jsonb_strip_nulls(written)::text, false);
 end
 $rows$

@@ -108,14 +108,20 @@ select jsonb_build_object(
     coalesce((select extract(epoch from stats_reset)::text from pg_stat_database
                 where datname = current_database()), 'never'),
     coalesce((select extract(epoch from stats_reset)::text from pg_stat_bgwriter), 'never')),
+  -- One past the last transaction that has ended, epoch included; asking for it takes none.
+  'nextTransaction', txid_snapshot_xmax(txid_current_snapshot()),
   'sessions', (select count(*) from pg_stat_activity where {{unsettled}}),
   'tables', (select coalesce(jsonb_agg(jsonb_build_object(
                  'name', t.name,
                  'id', t.oid::bigint,
                  'file', pg_relation_filenode(t.oid)::bigint,
-                 'changes', coalesce(s.n_tup_ins + s.n_tup_upd + s.n_tup_del, 0))), '[]')
+                 'changes', coalesce(s.n_tup_ins + s.n_tup_upd + s.n_tup_del, 0),
+                 'kinds', jsonb_build_object('inserted', coalesce(s.n_tup_ins, 0),
+                                             'updated', coalesce(s.n_tup_upd, 0),
+                                             'deleted', coalesce(s.n_tup_del, 0)))), '[]')
                from tables t left join pg_stat_all_tables s on s.relid = t.oid),
   'rows', current_setting('payram_updater.rows')::jsonb,
+  'written', current_setting('payram_updater.written')::jsonb,
   'objects', (select coalesce(jsonb_agg(jsonb_build_array(d.name, d.definition)), '[]')
                 from definitions d)
 )::text

@@ -4,40 +4,36 @@
 //! were after the old version's last write. When the failed container still runs, its own
 //! server is asked. When it has ended, its directory either is untouched, file by file, or the
 //! server is started once more without the application, alone and read-only, from the old
-//! image. What can't be asked is `Unreadable`, never assumed (I11).
+//! image (`lone`). What can't be asked is `Unreadable`, never assumed (I11).
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::containers::{Which, is_running, was_started};
 use super::forward::FINGERPRINT_BUDGET;
-use super::{Effects, HOP_LABEL};
+use super::{Effects, lone};
 use crate::app::supervisor;
 use crate::database::{self, Access, Runner};
-use crate::driver::narrate::short;
 use crate::driver::prepare::SavedSpec;
 use crate::error::Trouble;
 use crate::machine::facts::{Assessment, Copy, Fingerprint, Server};
 use crate::machine::{Fact, Known};
 use crate::restore_point;
 
-/// How long the lone server may take until it answers: recovery after a crash included.
-const SERVER_STARTS_WITHIN: Duration = Duration::from_secs(120);
-
-/// Between two looks at whether it answers.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-
-/// The parts of the old container's `HostConfig` that its server needs to read its directory.
-const KEPT_FOR_THE_SERVER: [&str; 8] =
-    ["Binds", "Mounts", "VolumesFrom", "ShmSize", "Ulimits", "Tmpfs", "SecurityOpt", "UsernsMode"];
-
 impl Effects<'_> {
-    /// Silences the failed version, then compares the database with what it was; unless it
-    /// serves, and what failed was something around it.
+    /// Silences the failed version, then compares the database with what it was, and says so
+    /// where that is not what a person was shown; unless the new version serves, and what failed
+    /// was something around it.
     pub(super) async fn assess_database(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let fact = self.find_out(known).await?;
+        if let (Some(shown), Fact::Assessment(found)) = (known.shown, &fact)
+            && !shown.forgets_the_same(found)
+        {
+            self.say("what the new version did is not what was shown before the consent").await;
+        }
+        Ok(fact)
+    }
+
+    async fn find_out(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         self.remove_lone_server(known).await?;
         let next = self.next(known)?;
         let container = self.inspect(next.id).await?;
@@ -117,7 +113,7 @@ impl Effects<'_> {
         runner: &Runner<'_>,
         before: &Fingerprint,
     ) -> Result<Assessment, Trouble> {
-        let after = database::fingerprint(runner, FINGERPRINT_BUDGET).await?;
+        let after = database::fingerprint_since(runner, FINGERPRINT_BUDGET, before).await?;
         Ok(database::assess(before, &after))
     }
 
@@ -160,16 +156,8 @@ impl Effects<'_> {
             }
             Err(trouble) => return unreadable(trouble.into_failure().message),
         }
-        let found = tokio::fs::read_to_string(Path::new(source).join("PG_VERSION")).await;
-        match found.map(|text| text.trim().parse::<u32>()) {
-            Ok(Ok(major)) if major == server.major => {}
-            Ok(found) => {
-                return unreadable(format!(
-                    "the directory was of PostgreSQL {}, it is now of {found:?}",
-                    server.major
-                ));
-            }
-            Err(error) => return unreadable(format!("read {source}/PG_VERSION: {error}")),
+        if let Err(reason) = lone::must_be_readable_by(server, Path::new(source)).await {
+            return unreadable(reason);
         }
         let assessed = self.ask_lone_server(known, server, before).await;
         self.remove_lone_server(known).await?;
@@ -188,83 +176,15 @@ impl Effects<'_> {
         before: &Fingerprint,
     ) -> Result<Assessment, Trouble> {
         let saved = SavedSpec::read(&known.hop.old.spec_file)?;
-        let label = json!({HOP_LABEL: self.hop_label()});
-        let spec = lone_server_spec(&saved.container, &known.hop.old.image_id, server, &label);
-        let id = self.engine.create_container(&self.lone_server_name(known), &spec).await?;
-        let lone = Which { id: &id, role: "database" };
+        let mounts = lone::all_mounts(&saved.container);
         // Two servers on one directory destroy it (I2).
-        self.start(lone, self.old(known)).await?;
+        self.must_not_run(self.old(known)).await?;
+        let id = self.start_lone_server(known, server, mounts, &[]).await?;
         let target = self.database(known)?;
-        let runner = Runner::new(self.engine, &id, &target);
-        let deadline = Instant::now() + SERVER_STARTS_WITHIN;
-        loop {
-            let container = self.inspect_present(lone.id, lone.role).await?;
-            if !is_running(&container) {
-                let last = self.engine.logs(lone.id, 3).await.unwrap_or_default();
-                return super::fail(
-                    crate::machine::failure::FailureCode::MigrationFailed,
-                    format!("its server does not start: {}", last.trim()),
-                );
-            }
-            match database::server_version(&runner).await {
-                Ok(_) => return self.compare(&runner, before).await,
-                Err(trouble) if Instant::now() >= deadline => return Err(trouble),
-                Err(_) => tokio::time::sleep(LOOK_EVERY).await,
-            }
-        }
-    }
-
-    fn lone_server_name(&self, known: &Known<'_>) -> String {
-        format!("{}-database-{}", known.hop.old.name, self.at.job.id.short())
-    }
-
-    /// Stops and removes the lone server, of an earlier attempt too.
-    pub(super) async fn remove_lone_server(&self, known: &Known<'_>) -> Result<(), Trouble> {
-        let name = self.lone_server_name(known);
-        let label = format!("{HOP_LABEL}={}", self.hop_label());
-        for container in self.engine.containers(Some(&label)).await? {
-            if container.name == name {
-                let lone = Which { id: &container.id, role: "database" };
-                self.stop(lone).await?;
-                self.remove(lone).await?;
-                tracing::debug!(container = short(&container.id), "lone server removed");
-            }
-        }
-        Ok(())
+        self.compare(&Runner::new(self.engine, &id, &target), before).await
     }
 }
 
 fn unreadable(reason: impl Into<String>) -> Result<Fact, Trouble> {
     Ok(Fact::Assessment(Assessment::Unreadable { reason: reason.into() }))
-}
-
-/// The specification of a container that runs only the database's server: the old image, the
-/// old mounts, no network but its own loopback, nothing of the application's environment.
-fn lone_server_spec(old: &Value, image: &str, server: &Server, labels: &Value) -> Value {
-    let mut host = json!({"NetworkMode": "none", "RestartPolicy": {"Name": "no"}});
-    for key in KEPT_FOR_THE_SERVER {
-        if !old["HostConfig"][key].is_null() {
-            host[key] = old["HostConfig"][key].clone();
-        }
-    }
-    // Of two settings of one name the later counts.
-    let alone = [
-        "listen_addresses=localhost",
-        "unix_socket_directories=/tmp",
-        "autovacuum=off",
-        "default_transaction_read_only=on",
-    ];
-    let alone = alone.into_iter().flat_map(|setting| ["-c".to_owned(), setting.to_owned()]);
-    let arguments: Vec<String> = server.arguments.iter().cloned().chain(alone).collect();
-    json!({
-        "Image": image,
-        "User": server.owner,
-        "Labels": labels,
-        "Entrypoint": [server.program],
-        "Cmd": arguments,
-        // PostgreSQL's fast shutdown (manual, "Shutting Down the Server").
-        "StopSignal": "SIGINT",
-        "StopTimeout": 60,
-        "HostConfig": host,
-    })
 }

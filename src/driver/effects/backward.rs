@@ -65,8 +65,9 @@ impl Effects<'_> {
     }
 
     /// By label, not only by id: the step that created it may have been interrupted before it
-    /// could tell the id.
-    pub(super) async fn remove_next(&self, _known: &Known<'_>) -> Result<Fact, Trouble> {
+    /// could tell the id. A server that an export left behind carries the label too.
+    pub(super) async fn remove_next(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.remove_lone_server(known).await?;
         self.remove_labelled().await?;
         done()
     }

@@ -124,6 +124,17 @@ impl Effects<'_> {
         Ok(())
     }
 
+    /// Refuses where this container runs.
+    pub(super) async fn must_not_run(&self, which: Which<'_>) -> Result<(), Trouble> {
+        match self.inspect(which.id).await? {
+            Some(container) if is_running(&container) => fail(
+                FailureCode::DockerError,
+                format!("the {which} runs, and two servers would share one database directory"),
+            ),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Starts a container that does not run, after seeing that `other`, which mounts the same
     /// database directory, does not run (I2).
     pub(super) async fn start(&self, which: Which<'_>, other: Which<'_>) -> Result<(), Trouble> {

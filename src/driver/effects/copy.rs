@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Effects, done, fail};
 use crate::database::{self, Access, Runner, ServerFacts};
 use crate::driver::Progress;
-use crate::driver::recovery::failed_directory;
+use crate::driver::failed_path;
 use crate::engine::mounts;
 use crate::error::Trouble;
 use crate::machine::facts::{Copy, RestorePoint, Restored, Server};
@@ -177,7 +177,7 @@ impl Effects<'_> {
         self.nothing_runs(known, "the database is not put back").await?;
         match self.copy_of(known)? {
             Copy::Directory { source, copy, .. } => {
-                let failed = failed_directory(source, self.at.job.id.short(), self.at.hop);
+                let failed = failed_path(source, &self.at.job.id, self.at.hop);
                 let (from, to, aside) =
                     (PathBuf::from(source), PathBuf::from(copy), PathBuf::from(&failed));
                 let expected = known.restore_point.map(|point| point.sha256.clone());
@@ -193,12 +193,12 @@ impl Effects<'_> {
                     restore_point::restore(&from, &to, &aside)
                 })
                 .await?;
-                Ok(Fact::Restored(Restored { failed, exported: None }))
+                Ok(Fact::Restored(Restored { failed }))
             }
             Copy::Dump { path, reason } => fail(
                 FailureCode::RestorePointFailed,
                 format!(
-                    "{reason}, so its restore point is the dump {path}: put it back with pg_restore, then recover"
+                    "{reason}, so its restore point is the dump {path}: put it back with pg_restore, then recover. What the failed version wrote is not exported: it is in the database itself, so rename that one instead of dropping it"
                 ),
             ),
         }

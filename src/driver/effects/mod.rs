@@ -9,8 +9,10 @@ mod assess;
 mod backward;
 mod containers;
 mod copy;
+mod export;
 mod forward;
 mod gate;
+mod lone;
 mod redact;
 mod silence;
 
@@ -85,6 +87,7 @@ impl Effects<'_> {
             Step::ResumePrograms => self.resume_programs(&known).await,
             Step::RearmOld => self.rearm_old(&known).await,
             Step::VerifyOld => self.verify_old(&known).await,
+            Step::ExportRows => self.export_rows(&known).await,
             Step::RemoveNext => self.remove_next(&known).await,
             Step::DiscardCopy => self.discard_copy(&known).await,
         };

@@ -9,6 +9,7 @@ use super::{CopySeen, Names, Seen, Serving, Sight, Stranger, World};
 use crate::app::{container, core};
 use crate::config::Settings;
 use crate::driver::effects::{is_running, name_of, was_started};
+use crate::driver::failed_path;
 use crate::engine::{Engine, EngineError};
 use crate::journal::JobRecord;
 use crate::machine::facts::Copy;
@@ -171,16 +172,11 @@ fn is_same_product(a: &Value, b: &Value) -> bool {
     a["Image"] == b["Image"] || repo(a) == repo(b)
 }
 
-/// Where the failed version's database is kept when the copy takes its place.
-pub(in crate::driver) fn failed_directory(source: &str, job: &str, hop: usize) -> String {
-    format!("{source}.failed-{job}-{hop}")
-}
-
 fn copy_seen(job: &JobRecord, state: &State) -> (CopySeen, String, String) {
     let Some(Copy::Directory { source, copy, .. }) = state.known().copy else {
         return (CopySeen::NotMade, String::new(), String::new());
     };
-    let failed = failed_directory(source, job.id.short(), job.hops.len());
+    let failed = failed_path(source, &job.id, job.hops.len());
     let is_there = |path: &str| Path::new(path).exists();
     let seen = match (is_there(copy), PathBuf::from(&failed).exists()) {
         // Both renames of a restore, or its first: it was begun.

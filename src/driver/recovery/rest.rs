@@ -5,6 +5,8 @@ use super::{
     Consent, CopySeen, Decision, Names, Remedy, Seen, Serving, Sight, Stranger, keep, never_asked,
     stranger_in_the_way,
 };
+use crate::driver::narrate::kept;
+use crate::driver::{export_path, failed_path};
 use crate::journal::JobRecord;
 use crate::machine::facts::{Assessment, Copy};
 use crate::machine::failure::FailureCode;
@@ -29,12 +31,24 @@ pub(super) fn decide(job: &JobRecord, sight: &Sight, consent: Consent) -> Decisi
         State::Verified(verified) => {
             after_success(&verified.swapped.backed_up.hop.version, sight, verified.is_tidy)
         }
-        State::RolledBack(_) => after_rollback(target, sight),
+        State::RolledBack(_) => {
+            let mut decision = after_rollback(target, sight);
+            if let Some(kept) = kept(&hop.machine) {
+                decision.message = format!("{}; {kept}", decision.message);
+            }
+            decision
+        }
         State::NeedsOperator(_) if is_closed => {
             let message = "what serves was recorded as good; nothing to recover";
             Decision::will("none", Remedy::Nothing, message)
         }
-        State::NeedsOperator(needs) => needs_operator(job, sight, consent, needs),
+        State::NeedsOperator(needs) => {
+            let mut decision = needs_operator(job, sight, consent, needs);
+            if decision.action == "restore_database" {
+                say_what_is_forgotten(&mut decision, job, needs);
+            }
+            decision
+        }
         // A job that is not active rests in one of the three above, or is between two hops.
         State::Planned(_)
         | State::BackedUp(_)
@@ -48,6 +62,30 @@ pub(super) fn decide(job: &JobRecord, sight: &Sight, consent: Consent) -> Decisi
             "keep the journal and ask: payram-updater journal export > journal.jsonl",
         ),
     }
+}
+
+/// What going back forgets, and where it is kept.
+fn say_what_is_forgotten(decision: &mut Decision, job: &JobRecord, needs: &NeedsOperator) {
+    decision.found = match &needs.assessment {
+        Some(Assessment::RowsChanged { tables }) => tables.clone(),
+        Some(Assessment::Unreadable { reason }) => vec![format!("it can't be told: {reason}")],
+        Some(Assessment::SchemaChanged { what }) => vec![format!("no row, but its schema: {what}")],
+        Some(Assessment::Unchanged | Assessment::Serves { .. }) | None => Vec::new(),
+    };
+    if !decision.found.is_empty() {
+        let (target, found) = (&job.body.resolved_target, decision.found.join("; "));
+        decision.message = format!("{target} changed the database: {found}; {}", decision.message);
+    }
+    let rows = match needs.interrupted.known().copy {
+        Some(Copy::Directory { source, .. }) => {
+            let failed = failed_path(source, &job.id, job.hops.len());
+            let file = export_path(&failed);
+            format!("it is kept in {failed}, and its rows are then exported to {file}")
+        }
+        Some(Copy::Dump { reason, .. }) => format!("its rows are not exported: {reason}"),
+        None => "nothing is exported: the database was never copied".to_owned(),
+    };
+    decision.message = format!("{}; {rows}", decision.message);
 }
 
 /// Which container should serve.

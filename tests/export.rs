@@ -1,0 +1,345 @@
+//! The rows that a failed version wrote, exported from its database and loaded into the old
+//! version's: two real PostgreSQL servers of this test's own, the second a copy of the first.
+
+mod postgres;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use payram_updater::database::{
+    Access, Database, Heading, Runner, export_rows, fingerprint, said_of_table,
+};
+use payram_updater::machine::facts::{Export, ExportedTable, Fingerprint, RefusedRows};
+use payram_updater::secret::Secret;
+
+use postgres::{LocalEngine, PASSWORD, ROLE, Server};
+
+const LONG: Duration = Duration::from_secs(120);
+const BUDGET: Duration = Duration::from_secs(5);
+
+/// `a_refunds` comes before what it refers to.
+const SCHEMA: &str = r#"
+    create type mood as enum ('good', 'bad');
+    create table payments (
+        id serial primary key, amount numeric(12,2) not null, note text, raw bytea, meta jsonb,
+        tags text[], state mood, at timestamptz, doubled numeric generated always as (amount * 2) stored);
+    create table a_refunds (id int primary key, payment int not null references payments);
+    create table legacy (id int primary key, code text not null);
+    create table limits (id int primary key, small int not null check (small < 100));
+    create table "odd name" (a int);
+    create table rewritten (id int primary key, v varchar(20));
+    create table untouched (id int generated always as identity primary key, v text);
+    insert into payments (amount, note) select n, 'payment ' || n from generate_series(1, 10) n;
+    insert into legacy values (1, 'one');
+    insert into limits values (1, 1);
+    insert into rewritten select n, 'v' || n from generate_series(1, 50) n;
+    insert into untouched (v) values ('as it was');
+"#;
+
+/// What a failed version does: a migration, then work.
+const FAILED_VERSION: &str = r#"
+    alter table payments add column currency text not null default 'EUR';
+    alter type mood add value 'so-so';
+    create table ledger (id int primary key);
+    insert into ledger values (1), (2);
+    alter table legacy drop column code;
+    insert into legacy values (50), (51);
+    alter table limits drop constraint limits_small_check;
+    alter table limits alter column small type bigint;
+    insert into limits values (2, 50), (3, 5000), (4, 500000000000);
+    alter table rewritten alter column v type text using v || '';
+    update rewritten set v = 'changed' where id = 7;
+    alter table rewritten rename to renamed;
+    insert into "odd name" values (1);
+    insert into untouched (v) values ('inserted');
+    insert into payments (id, amount, note, raw, meta, tags, state, at) values
+        (101, 12.50, E'it''s\na \\ "quoted"\r\n\t note; -- $$ :name', '\x00ff5c27', '{"a": [1, "x''y"], "b": null}',
+         '{"one, two",NULL,"it''s"}', 'bad', '2026-01-31 12:00:00.123456+02'),
+        (102, -0.01, null, null, null, null, null, null),
+        (103, 1, '', '', '[]', '{}', 'so-so', 'infinity');
+    insert into payments (amount, note) values (7, 'by the sequence');
+    select setval('payments_id_seq', 103);
+    insert into a_refunds values (1, 101), (2, 1);
+    update payments set note = E'updated\r\nDROP TABLE untouched; --\nDROP TABLE legacy;' where id = 1;
+    update payments set amount = amount + 1 where id = 1;
+    update payments set note = note where id = 3;
+    delete from payments where id = 2;
+    begin; insert into payments (id, amount) values (900, 1); rollback;
+    insert into payments (id, amount) values (901, 1);
+    delete from payments where id = 901;
+"#;
+
+struct World {
+    old: Server,
+    failed: Server,
+    before: Fingerprint,
+    directory: tempfile::TempDir,
+}
+
+impl World {
+    /// The old version's database and, after the cut-over, the failed one's on a copy of it.
+    async fn new(schema: &str, prepare: impl FnOnce(&Server)) -> Option<Self> {
+        let old = Server::start()?;
+        old.sql("postgres", "create role payram login password 'hunter2-of-payram'");
+        old.sql("postgres", "create database payram owner payram");
+        old.sql("payram", &format!("set role payram; {schema}"));
+        prepare(&old);
+        let before = read(&old).await;
+        let failed = old.copy();
+        let directory = tempfile::tempdir().expect("a directory");
+        Some(Self { old, failed, before, directory })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("pg.failed-1.rows.sql")
+    }
+
+    async fn export(&self) -> Export {
+        let engine = LocalEngine::default();
+        let (failed, old) = (database(&self.failed), database(&self.old));
+        let heading = Heading {
+            upgrade: "job-1 hop 1".into(),
+            version: "9.0.5",
+            old_version: "1.9.6",
+            written_at: "2026-01-31T12:00:00Z".into(),
+            directory: Path::new("/srv/pg.failed-1"),
+            load_command: "psql".into(),
+        };
+        let failed = Runner::new(&engine, "failed", &failed);
+        let old = Runner::new(&engine, "old", &old);
+        let path = self.path();
+        export_rows(&failed, &old, &self.before, &path, &heading, LONG).await.expect("an export")
+    }
+
+    async fn tables(&self) -> Vec<ExportedTable> {
+        match self.export().await {
+            Export::Written { path, tables } => {
+                assert_eq!(Path::new(&path), self.path());
+                tables
+            }
+            found => panic!("{found:?}"),
+        }
+    }
+}
+
+fn database(server: &Server) -> Database {
+    Database {
+        host: "127.0.0.1".into(),
+        port: server.port,
+        name: "payram".into(),
+        user: ROLE.into(),
+        password: Secret::new(PASSWORD.into()),
+        sslmode: None,
+        access: Access::OnHost,
+    }
+}
+
+async fn read(server: &Server) -> Fingerprint {
+    let (engine, database) = (LocalEngine::default(), database(server));
+    fingerprint(&Runner::new(&engine, "old", &database), BUDGET).await.expect("a fingerprint")
+}
+
+fn sql(server: &Server, text: &str) -> String {
+    server.sql("payram", &format!("set role payram; set timezone = 'UTC'; {text}"))
+}
+
+/// Every row of every table, to see that nothing else was changed.
+fn everything(server: &Server) -> String {
+    // A row is a line, whatever is in it.
+    let row = "translate(t::text, chr(10) || chr(13), '  ')";
+    ["payments", "a_refunds", "legacy", "limits", "rewritten", "untouched", "\"odd name\""]
+        .map(|table| sql(server, &format!("select '{table}', {row} from {table} t order by 2")))
+        .concat()
+}
+
+fn refused(rows: u64, reason: &str) -> RefusedRows {
+    RefusedRows { rows, reason: reason.into() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_version_wrote_is_told_exactly_and_loaded_without_overwriting_a_row() {
+    let Some(world) = World::new(SCHEMA, |_| {}).await else { return };
+    sql(&world.failed, FAILED_VERSION);
+    // The old version serves again meanwhile: its sequence gives the same number.
+    sql(&world.old, "insert into payments (amount, note) values (8, 'by the old version')");
+
+    let tables = world.tables().await;
+    let mut said: Vec<String> = tables.iter().map(said_of_table).collect();
+    println!("{}", said.join("\n"));
+    said.sort();
+    assert_eq!(
+        said,
+        [
+            "public.\"odd name\": 1 row written; 1 change",
+            "public.a_refunds: 2 rows inserted; 2 changes",
+            "public.ledger: 2 rows written; 2 changes",
+            "public.legacy: 2 rows written; 2 changes",
+            "public.limits: 1 row inserted; 3 changes",
+            "public.payments: 3 rows inserted, 2 updated, how many were deleted is not known; 11 changes",
+            "public.rewritten: 1 row updated; 1 change",
+            "public.untouched: 1 row inserted; 1 change",
+        ]
+    );
+    let of = |name: &str| tables.iter().find(|table| table.name == name).expect("the table");
+    assert_eq!(of("public.ledger").refused, [refused(2, "the old version has no such table")]);
+    assert_eq!(
+        of("public.legacy").refused,
+        [refused(
+            2,
+            "the old table requires a value in code, which the failed version's does not have"
+        )]
+    );
+    assert_eq!(
+        of("public.limits").refused,
+        [
+            refused(1, "the value of small is not one of integer, but of bigint"),
+            refused(1, "the old table's check limits_small_check does not allow it"),
+        ]
+    );
+    assert_eq!(
+        of("public.payments").refused,
+        [refused(1, "the old public.mood does not have the value of state")]
+    );
+    let payments = of("public.payments");
+    assert_eq!((payments.inserted, payments.updated, payments.taken), (2, 2, 1));
+    assert_eq!(payments.left_out, ["currency"]);
+
+    let path = world.path();
+    let mode = std::fs::metadata(&path).expect("the file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let left: Vec<_> = std::fs::read_dir(world.directory.path()).expect("it").flatten().collect();
+    assert_eq!(left.len(), 1, "nothing else is left: {left:?}");
+    let text = std::fs::read_to_string(&path).expect("text");
+    println!("{text}");
+    for part in [
+        "-- Rows that PayRam 9.0.5 wrote before it was taken back.",
+        "-- from:     /srv/pg.failed-1, which is kept",
+        "--   1 row only in the comments below: the old version has written another row under the same key since",
+        "--   2 rows left out: the old version has no such table",
+        "-- updated: '1', '2.00', E'updated\\r\\nDROP TABLE untouched; --\\nDROP TABLE legacy;'",
+        "-- key taken since: '11', '7.00', 'by the sequence'",
+        "-- SELECT setval('public.payments_id_seq', ",
+        "OVERRIDING SYSTEM VALUE",
+        "  only in comments, because the old version has no such column: currency",
+        "  -- below, without the values of currency: 'EUR'",
+        "; 'EUR'",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+
+    let before = everything(&world.old);
+    let loaded = world.old.load("payram", &path);
+    println!("{loaded}");
+    let columns = "id, amount, note, raw, meta, tags, state, at, doubled";
+    let select = format!("select {columns} from payments where id in (101, 102) order by id");
+    assert_eq!(sql(&world.old, &select), sql(&world.failed, &select));
+    assert_eq!(sql(&world.old, "select id, small from limits order by id"), "1|1\n2|50\n");
+    assert_eq!(sql(&world.old, "select * from a_refunds order by id"), "1|101\n2|1\n");
+    assert_eq!(sql(&world.old, "select v from untouched order by id"), "as it was\ninserted\n");
+    let after = everything(&world.old);
+    let kept = before.lines().filter(|line| after.contains(line)).count();
+    assert_eq!(kept, before.lines().count(), "no row was changed: {before}\n{after}");
+    assert_eq!(after.lines().count(), before.lines().count() + 2 + 2 + 1 + 1, "{after}");
+    world.old.load("payram", &path);
+    assert_eq!(everything(&world.old), after, "a second time changes nothing");
+
+    // What is there now needs no export any more; it is written anew and says so.
+    let again = world.tables().await;
+    assert_eq!(again.iter().map(|table| table.inserted).sum::<u64>(), 0, "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_version_that_wrote_nothing_leaves_no_file() {
+    let Some(world) = World::new(SCHEMA, |_| {}).await else { return };
+    sql(
+        &world.failed,
+        "alter table payments add column memo text; alter table limits alter column small type bigint;
+         begin; insert into payments (amount) values (1); rollback",
+    );
+    assert_eq!(world.export().await, Export::Nothing);
+    let left = std::fs::read_dir(world.directory.path()).expect("it").count();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_gone_are_counted() {
+    let Some(world) = World::new(SCHEMA, |_| {}).await else { return };
+    sql(
+        &world.failed,
+        "delete from payments where id > 7; insert into payments (amount) values (1)",
+    );
+    sql(&world.failed, "truncate rewritten; drop table limits");
+    let tables = world.tables().await;
+    let said: Vec<String> = tables.iter().map(said_of_table).collect();
+    assert_eq!(
+        said,
+        [
+            "public.limits: 1 row deleted",
+            "public.payments: 1 row inserted, 3 deleted; 4 changes",
+            "public.rewritten: 50 rows deleted; 0 changes",
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_that_begin_to_count_anew_do_not_hide_a_row_nor_add_an_old_one() {
+    let freeze = |server: &Server| {
+        server.sql("postgres", "alter database template0 allow_connections true");
+        for database in ["postgres", "payram", "template0", "template1"] {
+            server.sql(database, "vacuum freeze");
+        }
+        server.stop("fast");
+        server.set_next_transaction(u32::MAX - 40);
+        server.start_again();
+    };
+    let Some(world) = World::new(SCHEMA, freeze).await else { return };
+    let first = world.before.next_transaction.expect("noted");
+    assert!(first > u64::from(u32::MAX) - 60 && first < u64::from(u32::MAX), "{first}");
+    // More transactions than there were left: the numbers of the later ones are small.
+    let one = "insert into payments (id, amount) values (nextval('payments_id_seq') + 1000, 1);";
+    sql(&world.failed, &one.repeat(100));
+    let last = read(&world.failed).await.next_transaction.expect("noted");
+    assert!(last > 1 << 32, "{last}");
+    let tables = world.tables().await;
+    let said: Vec<String> = tables.iter().map(said_of_table).collect();
+    assert_eq!(said, ["public.payments: 100 rows inserted; 100 changes"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_many_rows_is_exported_in_pieces() {
+    let Some(world) = World::new(SCHEMA, |_| {}).await else { return };
+    sql(
+        &world.failed,
+        "insert into payments (id, amount) select n, 1 from generate_series(1001, 7200) n;
+         update payments set note = 'touched' where id <= 10",
+    );
+    let tables = world.tables().await;
+    let said: Vec<String> = tables.iter().map(said_of_table).collect();
+    assert_eq!(said, ["public.payments: 6200 rows inserted, 10 updated; 6210 changes"]);
+    world.old.load("payram", &world.path());
+    assert_eq!(sql(&world.old, "select count(*), sum(id) from payments"), {
+        sql(&world.failed, "select count(*), sum(id) from payments")
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_cut_overs_transaction_nothing_is_guessed() {
+    let Some(mut world) = World::new(SCHEMA, |_| {}).await else { return };
+    world.before.next_transaction = None;
+    let engine = LocalEngine::default();
+    let (failed, old) = (database(&world.failed), database(&world.old));
+    let heading = Heading {
+        upgrade: String::new(),
+        version: "9.0.5",
+        old_version: "1.9.6",
+        written_at: String::new(),
+        directory: Path::new("/srv"),
+        load_command: String::new(),
+    };
+    let (failed, old) = (Runner::new(&engine, "f", &failed), Runner::new(&engine, "o", &old));
+    let path = world.path();
+    let refused = export_rows(&failed, &old, &world.before, &path, &heading, LONG).await;
+    let message = refused.expect_err("a refusal").to_string();
+    assert!(message.contains("transaction was not noted"), "{message}");
+}
