@@ -84,7 +84,7 @@ fn start_all(
             let running = running_ids(world);
             match place.armed {
                 Armed::None => assert_eq!(running, Vec::<Value>::new(), "{place:?}"),
-                Armed::Old => assert_eq!(running, [old.clone()], "{place:?}"),
+                Armed::Old => assert_eq!(running, std::slice::from_ref(old), "{place:?}"),
                 Armed::Next => {
                     assert_eq!(running.len(), 1, "{place:?}: {running:?}");
                     assert_ne!(running[0], *old, "{place:?}");
