@@ -5,8 +5,8 @@ use payram_updater::journal::{
     Ending, HopTarget, JobBody, Journal, Mode, NewEvent, Reader, Release, Settlement,
 };
 use payram_updater::machine::facts::{
-    Assessment, Backup, Copy, CoreRules, NextContainer, OldContainer, Overlay, Programs, Proof,
-    PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase, TargetImage, Verdict,
+    Assessment, Backup, Copy, CoreRules, Export, NextContainer, OldContainer, Overlay, Programs,
+    Proof, PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase, TargetImage, Verdict,
 };
 use payram_updater::machine::failure::{Failure, FailureCode};
 use payram_updater::machine::{Fact, Hop, Machine, Outcome, Phase, Step};
@@ -185,9 +185,7 @@ fn done(step: Step, version: &str, digest: Option<&str>) -> Outcome {
             first_answer_up: None,
         }),
         Step::AssessDatabase => Fact::Assessment(Assessment::Unchanged),
-        Step::RestoreDatabase => {
-            Fact::Restored(Restored { failed: "/failed".into() })
-        }
+        Step::RestoreDatabase => Fact::Restored(Restored { failed: "/failed".into() }),
         Step::DisarmOld
         | Step::StopOld
         | Step::RenameOld
@@ -204,6 +202,7 @@ fn done(step: Step, version: &str, digest: Option<&str>) -> Outcome {
         | Step::RearmOld
         | Step::RemoveNext
         | Step::DiscardCopy => Fact::Done,
+        Step::ExportRows => Fact::Export(Export::Nothing),
     };
     Outcome::Done { fact }
 }

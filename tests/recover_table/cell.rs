@@ -217,7 +217,7 @@ fn check(
             wrong.push(format!("I7: {name} is gone"));
         }
     }
-    if after.beside.get("postgres").is_some() || before.beside.contains_key("postgres") {
+    if after.beside.contains_key("postgres") || before.beside.contains_key("postgres") {
         let current = place.payments(&place.data());
         let parent = place.data().parent().expect("a directory").to_owned();
         let aside: BTreeSet<String> = after

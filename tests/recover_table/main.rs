@@ -123,7 +123,7 @@ fn cells(journal: &Journal, worlds: &[(usize, World)]) -> Vec<Row> {
     let mut rows = Vec::new();
     for (number, world) in worlds {
         // Half with a daemon and half without, another half in the next journal.
-        let daemon = (number + journal.name.len()) % 2 == 0;
+        let daemon = (number + journal.name.len()).is_multiple_of(2);
         let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             cell::run(&mut made, &journal.name, &journal.make, *world, daemon)
         }));

@@ -180,7 +180,7 @@ fn a_daemon_killed_anywhere_ends_the_upgrade_after_its_restart() {
             println!("VIOLATION at {point} (killed in {}): {what}", tried.was_at);
         }
         let done = done.fetch_add(1, Ordering::SeqCst) + 1;
-        if done % 100 == 0 {
+        if done.is_multiple_of(100) {
             println!("{done} of {} points, {:.0?}", points.len(), began.elapsed());
         }
         tried

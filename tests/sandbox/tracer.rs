@@ -45,6 +45,7 @@ pub struct Traced {
 
 impl Traced {
     /// Starts it; what it prints is appended to `log`.
+    #[expect(clippy::zombie_processes, reason = "the tracer waits for it, by its id")]
     pub fn spawn(mut command: Command, log: &Path, mark: Option<Mark>) -> Self {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(log);
         let file = file.expect("the daemon's log");
