@@ -126,26 +126,28 @@ pub(super) async fn recover(
         let raw = hand.decide(context, asked, false, shown).await?;
         // The world may have changed since the question: what is done is what is said now.
         let done = Decision::read(&raw)?;
+        let mut ended = None;
         if done.action != "changed" {
             if !done.is_a_way() {
                 show(context, &done, &raw, false, out)?;
                 return Ok(done.exit());
             }
-            let Some(ended) = hand.watch(context, out).await? else {
+            let Some(job) = hand.watch(context, out).await? else {
                 return Ok(Exit::Interrupted);
             };
-            if shown.is_none() || ended.0.exit() != Exit::NeedsOperator {
-                break (done, raw, ended);
+            if shown.is_none() || job.0.exit() != Exit::NeedsOperator {
+                break (done, raw, job);
             }
-            let now = Decision::read(&hand.decide(context, asked, true, None).await?)?;
-            if !now.changes_something() || now.found == plan.found {
-                break (done, raw, ended);
-            }
+            ended = Some(job);
         }
-        let raw = hand.decide(context, asked, true, None).await?;
-        plan = Decision::read(&raw)?;
+        let now_raw = hand.decide(context, asked, true, None).await?;
+        let now = Decision::read(&now_raw)?;
+        if let Some(job) = ended.filter(|_| !now.changes_something() || now.found == plan.found) {
+            break (done, raw, job);
+        }
+        plan = now;
         if !plan.changes_something() {
-            show(context, &plan, &raw, false, out)?;
+            show(context, &plan, &now_raw, false, out)?;
             return Ok(plan.exit());
         }
         note_change(context, out)?;
