@@ -10,7 +10,9 @@ use payram_updater::machine::facts::{
     Backup, CoreRules, OldContainer, Overlay, RollbackDatabase, TargetImage,
 };
 use payram_updater::machine::failure::{Failure, FailureCode};
-use payram_updater::machine::{Fact, Hop, JobState, Machine, Outcome, Phase, Step};
+use payram_updater::machine::{
+    Event, Fact, Hop, JobState, Machine, Outcome, Phase, Step, Transition,
+};
 
 struct Place {
     _directory: tempfile::TempDir,
@@ -217,6 +219,22 @@ fn an_unfinished_job_that_is_marked_as_at_rest_is_named() {
     let broken = reader.verify().expect("walks").expect_err("the mark is wrong");
     assert!(broken.reason.contains(job.as_str()), "{broken:?}");
     assert!(broken.reason.contains("no end of it is journaled"), "{broken:?}");
+}
+
+#[test]
+fn a_job_that_was_taken_up_again_is_rightly_marked_as_active() {
+    for event in [Event::Recover, Event::RecoverRestoring, Event::RecoverRestoringShown] {
+        let place = place();
+        let journal = Journal::open(&place.path).expect("opens");
+        let job = job_with_a_backup(&journal);
+        let reader = Reader::open(&place.path).expect("reader");
+        let ending = Ending { failure_code: None, message: "it rests".into() };
+        journal.end(&job, &ending, &[]).expect("ends");
+        reader.verify().expect("walks").expect("holds at rest");
+        let again = Transition { from: Phase::NeedsOperator, event, to: Phase::RollingBack };
+        journal.reopen(&job, 1, again, &[]).expect("reopens");
+        reader.verify().expect("walks").expect("holds when it is taken up again");
+    }
 }
 
 #[test]

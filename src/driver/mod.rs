@@ -9,6 +9,7 @@ mod lock;
 mod narrate;
 mod prepare;
 mod quarantine;
+mod recover;
 mod recovery;
 mod sync;
 mod view;
@@ -22,17 +23,17 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::core;
 use crate::config::{Resume, Settings};
-use crate::engine::{Engine, EngineError};
+use crate::engine::Engine;
 use crate::journal::{
     Ending, JobBody, JobId, JobRecord, Journal, JournalError, Reader, Settlement,
 };
 use crate::machine::failure::{Failure, FailureCode};
-use crate::machine::{Event, Fact, Forbidden, Machine, Outcome, Phase, Step};
+use crate::machine::{Fact, Machine, Outcome, Phase, Step};
 
 pub use lock::{LockError, StateLock};
 pub use narrate::{activity, closing_message, downtime_seconds};
+pub use recover::RecoverError;
 pub use recovery::{
     Consent, CopySeen, Decision, Names, Remedy, Seen, Serving, Sight, Stranger, World, decide, look,
 };
@@ -47,15 +48,6 @@ const GRACE_OF_LONG_STEPS: Duration = Duration::from_secs(5);
 
 /// Between attempts at a step whose outcome is unknown; grows with each.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
-
-/// How long a container that `recover` started may take to answer; shorter than a command waits.
-const STARTS_WITHIN: Duration = Duration::from_secs(120);
-
-/// How long `recover` waits for the tidying that it asked for.
-const TIDIES_WITHIN: Duration = Duration::from_secs(60);
-
-/// Between two looks at what is waited for.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Before the journal is tried again after it could not be read or written.
 const JOURNAL_RETRY_PAUSE: Duration = Duration::from_secs(10);
@@ -75,20 +67,6 @@ impl Progress {
         (self.total_bytes > 0)
             .then(|| ((self.done_bytes.min(self.total_bytes)) * 100 / self.total_bytes) as u8)
     }
-}
-
-/// Why a recovery could not even be decided.
-#[derive(Debug, thiserror::Error)]
-pub enum RecoverError {
-    /// The journal.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The engine.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// The machine.
-    #[error(transparent)]
-    Forbidden(#[from] Forbidden),
 }
 
 /// The one that runs jobs.
@@ -166,190 +144,6 @@ impl Driver {
         tracing::info!(job = %job, target = body.resolved_target, "job accepted");
         self.wake.notify_one();
         Ok(job)
-    }
-
-    /// Decides what is to be done about the last job and, unless it is only asked, does it: a
-    /// way back that is taken again becomes the active job and runs like any other.
-    ///
-    /// # Errors
-    /// When the journal can't be used. An engine that can't be asked is an answer.
-    pub async fn recover(&self, consent: Consent, is_dry: bool) -> Result<Decision, RecoverError> {
-        let job = self.reader.last_executed_job()?;
-        let engine = self.engine.as_ref();
-        let is_driven = self.is_driven();
-        let sight = match look(engine, &self.settings, job.as_ref(), is_driven).await {
-            Ok(sight) => sight,
-            Err(error) => return Ok(self.unseen(&error)),
-        };
-        let decision = decide(job.as_ref(), &sight, consent);
-        let (Some(job), false) = (job, is_dry) else { return Ok(decision) };
-        let known = job.hop().map(|hop| hop.machine.state().known());
-        match decision.remedy {
-            Remedy::Nothing => {}
-            Remedy::GoOn => {
-                self.released.send_replace(true);
-                self.wake.notify_one();
-            }
-            Remedy::TurnBack => {
-                self.turns_back.send_replace(true);
-                self.released.send_replace(true);
-                self.wake.notify_one();
-            }
-            Remedy::Tidy => {
-                self.released.send_replace(true);
-                self.wake.notify_one();
-                self.wait_tidy().await?;
-            }
-            Remedy::TakeWayBack(event) => self.take_way_back(&job, event).await?,
-            Remedy::StartOld => {
-                if let Some(known) = known {
-                    return self.start_again(&job, &known.hop.old.id, decision).await;
-                }
-            }
-            Remedy::StartNext => {
-                if let Some(next) = known.and_then(|known| known.next) {
-                    return self.start_again(&job, &next.id, decision).await;
-                }
-            }
-        }
-        Ok(decision)
-    }
-
-    /// Takes the way that an operator was shown, and no other: what is decided now must be what
-    /// `shown` names, and where rows would be forgotten the machine stops again when it finds
-    /// others than those.
-    ///
-    /// # Errors
-    /// When the journal or the engine can't be asked.
-    pub async fn recover_as_shown(
-        &self,
-        consent: Consent,
-        shown: &str,
-    ) -> Result<Decision, RecoverError> {
-        let decision = self.recover(consent, true).await?;
-        if decision.shown != shown {
-            return Ok(decision.changed());
-        }
-        match (decision.remedy, self.reader.last_executed_job()?) {
-            (Remedy::TakeWayBack(Event::RecoverRestoring), Some(job)) => {
-                self.take_way_back(&job, Event::RecoverRestoringShown).await?;
-                Ok(decision)
-            }
-            (_, _) => self.recover(consent, false).await,
-        }
-    }
-
-    /// Whether a job is being worked on now.
-    fn is_driven(&self) -> bool {
-        self.calling_off.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
-    /// The answer when the engine can't be asked: nothing is known, so nothing is done.
-    fn unseen(&self, error: &EngineError) -> Decision {
-        let failure = Failure::from(error);
-        let again = match error {
-            EngineError::Unreachable { .. } => "systemctl start docker && payram-updater recover",
-            EngineError::Unknown { .. }
-            | EngineError::Refused { .. }
-            | EngineError::Protocol { .. } => {
-                "payram-updater recover once more; if it stays: systemctl restart docker"
-            }
-        };
-        Decision::failed(
-            failure.code,
-            format!("container engine: {error}"),
-            "the container engine can't be asked, so that nothing is known of what serves: nothing is done",
-            again,
-        )
-    }
-
-    /// Starts a container that should run, with the intent journaled first (I3), and sees that
-    /// its application answers.
-    async fn start_again(
-        &self,
-        job: &JobRecord,
-        id: &str,
-        decision: Decision,
-    ) -> Result<Decision, RecoverError> {
-        let (journal, job) = (Arc::clone(&self.journal), job.id.clone());
-        let line = format!("recover: starting container {}", narrate::short(id));
-        durable(move || journal.log(&job, None, &line)).await?;
-        let docker = &self.settings.docker_bin;
-        let not_done = |failure: Failure, then: String| Decision {
-            success: false,
-            message: format!("{}; it did not serve: {}", decision.message, failure.message),
-            code: failure.code.to_string(),
-            refusals: vec![then],
-            ..decision.clone()
-        };
-        if let Err(error) = self.engine.start(id).await {
-            let then = format!("mend that, then: {docker} start {}", narrate::short(id));
-            return Ok(not_done(Failure::from(&error), then));
-        }
-        match self.answers_soon(id).await {
-            Ok(url) => {
-                let message = format!("{}; it answers at {url}", decision.message);
-                Ok(Decision { message, ..decision })
-            }
-            Err(found) => {
-                let then = format!("find out why: {docker} logs --tail 50 {}", narrate::short(id));
-                let failure = Failure::new(FailureCode::HealthcheckFailed, found);
-                Ok(not_done(failure, then))
-            }
-        }
-    }
-
-    /// Where the application in a container that was started answers, or why it does not.
-    async fn answers_soon(&self, id: &str) -> Result<url::Url, String> {
-        let limit = self.settings.start_timeout.min(STARTS_WITHIN);
-        let deadline = tokio::time::Instant::now() + limit;
-        loop {
-            let found = match self.engine.inspect_container(id).await {
-                Err(error) => error.to_string(),
-                Ok(None) => return Err("it is gone".to_owned()),
-                Ok(Some(container)) if !effects::is_running(&container) => {
-                    return Err(format!(
-                        "it ended at once (exit code {})",
-                        container["State"]["ExitCode"]
-                    ));
-                }
-                Ok(Some(container)) => {
-                    match core::find_core(self.settings.core_base_url.as_ref(), &container).await {
-                        Ok(url) => return Ok(url),
-                        Err(silent) => silent.to_string(),
-                    }
-                }
-            };
-            if tokio::time::Instant::now() >= deadline {
-                return Err(format!("no answer within {} s: {found}", limit.as_secs()));
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-
-    /// Until what an upgrade left over is cleared, where this driver's loop is at it.
-    async fn wait_tidy(&self) -> Result<(), JournalError> {
-        let deadline = tokio::time::Instant::now() + TIDIES_WITHIN;
-        while *self.is_running.borrow() && tokio::time::Instant::now() < deadline {
-            let job = self.reader.last_executed_job()?;
-            if job.as_ref().and_then(JobRecord::hop).is_none_or(|hop| hop.machine.step().is_none())
-            {
-                break;
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        Ok(())
-    }
-
-    async fn take_way_back(&self, job: &JobRecord, event: Event) -> Result<(), RecoverError> {
-        let Some(hop) = job.hop() else { return Ok(()) };
-        let (_, transition) = hop.machine.clone().recover(event)?;
-        let (journal, id, number) = (Arc::clone(&self.journal), job.id.clone(), job.hops.len());
-        let events = [narrate::recovery_started(job, event)];
-        durable(move || journal.reopen(&id, number, transition, &events)).await?;
-        self.released.send_replace(true);
-        self.wake.notify_one();
-        Ok(())
     }
 
     /// Calls off a job that is under way and not yet verified; it goes back as after a failure.

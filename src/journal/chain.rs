@@ -112,7 +112,7 @@ fn job_whose_activity_differs(connection: &Connection) -> rusqlite::Result<Optio
              SELECT id, active,
                  (SELECT max(seq) FROM journal WHERE job = jobs.id AND kind = 'end') AS ended,
                  (SELECT max(seq) FROM journal WHERE job = jobs.id AND kind = 'transition'
-                     AND name IN ('recover', 'recover_restoring')) AS reopened
+                     AND name GLOB 'recover*') AS reopened
              FROM jobs)
          WHERE active <> (ended IS NULL OR coalesce(reopened > ended, 0)) LIMIT 1",
     )?;
