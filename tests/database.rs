@@ -338,7 +338,11 @@ async fn every_way_to_change_a_row_is_found() {
         ),
         ("truncate wallets", "public.wallets: 7 rows at the cut-over, 0 now"),
         ("drop table wallets", ""),
-        ("select lo_from_bytea(0, 'text')", "pg_catalog.pg_largeobject: 1 row inserted; 1 change"),
+        (
+            "select lo_from_bytea(0, 'text')",
+            // The role may not read it: its counters alone tell.
+            "pg_catalog.pg_largeobject: 1 change: 1 insertion, 0 updates, 0 deletions",
+        ),
     ];
     let engine = LocalEngine::default();
     let database = world.database(Access::OnHost);

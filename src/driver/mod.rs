@@ -86,7 +86,7 @@ pub struct Driver {
     /// The job that was under way before this program began.
     found: Option<JobId>,
     /// Whether that job is called off when it goes on (`recover` saw that it can't be finished).
-    turns_back: watch::Sender<bool>,
+    turns_back: watch::Sender<Option<JobId>>,
     /// Whether [`Driver::run`] is there to be woken.
     is_running: watch::Sender<bool>,
     _lock: StateLock,
@@ -121,7 +121,7 @@ impl Driver {
             released: watch::Sender::new(released),
             blocked: Mutex::default(),
             found,
-            turns_back: watch::Sender::new(false),
+            turns_back: watch::Sender::new(None),
             is_running: watch::Sender::new(false),
             _lock: lock,
         })
@@ -215,8 +215,9 @@ impl Driver {
             let token = CancellationToken::new();
             // A new version that may serve already is verified, or goes back by itself.
             let is_before_swap = may_be_called_off(job.phase()) && job.phase() != Phase::Swapped;
-            let goes_back = self.settings.resume == Resume::Rollback || *self.turns_back.borrow();
-            if goes_back && self.is_found(&job) && is_before_swap {
+            let is_to_go_back = self.turns_back.borrow().as_ref() == Some(&job.id)
+                || (self.settings.resume == Resume::Rollback && self.is_found(&job));
+            if is_to_go_back && is_before_swap {
                 token.cancel();
             }
             self.set_calling_off(Some((job.id.clone(), token.clone())));
@@ -338,7 +339,6 @@ impl Driver {
             journal: &self.journal,
             progress: &self.progress,
             at,
-            is_tried_again: machine.is_tried_again(),
         };
         let effect = AssertUnwindSafe(effects.run(step, machine.state())).catch_unwind();
         let leave = async {

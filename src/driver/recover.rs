@@ -59,7 +59,7 @@ impl Driver {
                 self.wake.notify_one();
             }
             Remedy::TurnBack => {
-                self.turns_back.send_replace(true);
+                self.turns_back.send_replace(Some(job.id.clone()));
                 self.released.send_replace(true);
                 self.wake.notify_one();
             }

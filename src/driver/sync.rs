@@ -2,13 +2,13 @@
 //! now is looked at as strictly as `inspect` does, and recorded as the last good version; a
 //! stopped upgrade that waited for a person is closed by it (contract section 8).
 
-use super::effects::is_running;
+use super::effects::{is_running, name_of};
 use super::recovery::{Decision, Remedy};
 use super::{Driver, RecoverError, durable};
 use crate::app::container;
 use crate::app::core::{self, Health};
 use crate::journal::{Ending, JobRecord, NewEvent};
-use crate::machine::facts::CoreRules;
+use crate::machine::facts::{Copy, CoreRules};
 
 impl Driver {
     /// Records what runs now as good, when it is.
@@ -50,7 +50,37 @@ impl Driver {
             let policy = &known.hop.old.restart_policy;
             self.engine.set_restart_policy(&found.id, policy).await?;
         }
+        let left = self.left_over(&job, &found.id).await?;
+        let message = match left.is_empty() {
+            true => message,
+            false => format!(
+                "{message}; what the upgrade left is kept; when you are sure that it is not needed: {}",
+                left.join(" && ")
+            ),
+        };
         Ok(Decision::will("sync", Remedy::Nothing, message))
+    }
+
+    /// The commands that clear what nobody tidies: the upgrade was closed by a person.
+    async fn left_over(&self, job: &JobRecord, serves: &str) -> Result<Vec<String>, RecoverError> {
+        let Some(known) = job.hop().map(|hop| hop.machine.state().known()) else {
+            return Ok(Vec::new());
+        };
+        let mut commands = Vec::new();
+        let next = known.next.map(|next| next.id.as_str());
+        for id in [Some(known.hop.old.id.as_str()), next].into_iter().flatten() {
+            if let Some(container) = self.engine.inspect_container(id).await?
+                && id != serves
+            {
+                commands.push(format!("{} rm {}", self.settings.docker_bin, name_of(&container)));
+            }
+        }
+        if let Some(Copy::Directory { copy, .. }) = known.copy
+            && std::path::Path::new(copy).is_dir()
+        {
+            commands.push(format!("rm -r {copy}"));
+        }
+        Ok(commands)
     }
 
     async fn what_serves(&self, job: &JobRecord) -> Result<Result<Found, String>, RecoverError> {

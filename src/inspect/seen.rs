@@ -161,7 +161,11 @@ async fn quarantined(
 /// way, or waits for a person, they belong to it.
 async fn leftovers(engine: &dyn Engine, job: &Result<Option<JobRecord>, String>) -> Vec<String> {
     let is_settled = match job {
-        Ok(Some(job)) => job.phase().is_final(),
+        // One that a person closed by `sync` needs nothing of what it left any more.
+        Ok(Some(job)) => {
+            let is_closed = job.ending.as_ref().is_some_and(|end| end.failure_code.is_none());
+            job.phase().is_final() || is_closed
+        }
         Ok(None) => true,
         Err(_) => false,
     };
@@ -173,7 +177,10 @@ async fn leftovers(engine: &dyn Engine, job: &Result<Option<JobRecord>, String>)
     };
     labelled
         .into_iter()
-        .filter(|container| container.state != "running" && container.name.contains("-next-"))
+        .filter(|container| container.state != "running")
+        .filter(|container| {
+            ["-next-", "-previous-", "-database-"].iter().any(|part| container.name.contains(part))
+        })
         .map(|container| container.name)
         .collect()
 }

@@ -170,7 +170,7 @@ fn judge_last_job(verdict: &mut Verdict, seen: &Seen) {
         }
         (Some(code), _) => {
             verdict.found("lastJob", Severity::Critical, format!("{code}: {message}"));
-            if is_left_serving(job) {
+            if is_left_serving(job) && matches!(seen.health, Some(Health::Healthy)) {
                 verdict.recommend(
                     Action::Sync,
                     "payram-updater sync records the version that serves as good",

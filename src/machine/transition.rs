@@ -143,11 +143,6 @@ impl Machine {
         &self.state
     }
 
-    /// Whether the pending step was begun before and met an end of the program or of the engine.
-    pub fn is_tried_again(&self) -> bool {
-        self.unknowns > 0 || self.strikes > 0
-    }
-
     /// The state's name.
     pub fn phase(&self) -> Phase {
         self.state.phase()

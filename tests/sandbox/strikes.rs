@@ -1,8 +1,10 @@
-//! The updater itself is what fails: it dies again and again while the new version serves.
+//! What fails is not the version: the updater dies again and again, or the host is rebooted,
+//! while the new version is being verified.
 
 use serde_json::json;
 
 use crate::shop::{END, SOON, Shop};
+use crate::support::http::Request;
 use crate::support::trap::reader;
 use crate::support::wait_until;
 
@@ -48,6 +50,30 @@ fn a_new_version_that_serves_is_not_stopped_because_the_updater_died_three_times
         (policy == "unless-stopped").then_some(())
     });
     assert_eq!(shop.id(), new);
+    assert_eq!(shop.lost(), Vec::<String>::new());
+    assert_eq!(shop.two_at_once(), "");
+}
+
+#[test]
+fn an_orderly_reboot_while_it_is_verified_is_no_fault_of_the_new_version() {
+    let release = json!({"migration": {"schema": true}, "bootMs": 2500});
+    let shop = Shop::open(json!({"2.0.0": release}));
+    let daemon = shop.daemon();
+    let ran = shop.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    wait_until("it is verifying", END, || (times_begun(&shop) == Some(1)).then_some(()));
+    // As systemd and the engine end at a shutdown: the daemon is told, then the container.
+    assert!(daemon.terminate().success());
+    let new = shop.id();
+    let stopped = Request::post(&format!("/containers/{new}/stop"), "")
+        .to_socket(&shop.path("docker.sock"))
+        .expect("an answer");
+    assert_eq!(stopped.status, 204, "{}", stopped.body);
+    let daemon = shop.daemon();
+    let status = daemon.wait_settled(END);
+    assert_eq!(status["phase"], "VERIFIED", "{status}");
+    assert_eq!(shop.id(), new);
+    assert_eq!(shop.serves().as_deref(), Some("2.0.0"));
     assert_eq!(shop.lost(), Vec::<String>::new());
     assert_eq!(shop.two_at_once(), "");
 }

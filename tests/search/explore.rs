@@ -221,6 +221,19 @@ impl Search {
             let world = World { lone: Lone::Absent, ..world };
             self.lead(from, Input::Answered(serves), world, Move::Honest(step, serves))?;
         }
+        // What the engine stopped is started again before it is judged.
+        let started_again = if step == Step::Verify {
+            world.next_started_again()
+        } else if step == Step::VerifyOld {
+            world.old_started_again()
+        } else {
+            None
+        };
+        if let Some(world) = started_again {
+            self.go(from, Node { machine, is_pending: true, world }, Move::Died(step, 1))?;
+            let verdict = Input::Answered(Answer::Verdict);
+            self.lead(from, verdict, world, Move::Honest(step, Answer::Verdict))?;
+        }
         let may_be_cancelled =
             matches!(view.phase, Phase::Planned | Phase::BackedUp | Phase::Pulled | Phase::Swapped);
         for (at, world) in effect.worlds.iter().enumerate() {

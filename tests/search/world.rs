@@ -189,6 +189,22 @@ impl World {
         self
     }
 
+    /// `verify` starts a new version that was stopped with its engine, unless the old one runs.
+    pub fn next_started_again(mut self) -> Option<Self> {
+        let runs = self.old_runs() || self.lone == Lone::Running;
+        let next = self.next.as_mut().filter(|next| next.was_started && !next.running && !runs)?;
+        next.running = true;
+        Some(self)
+    }
+
+    /// The same of the old version, on the way back.
+    pub fn old_started_again(mut self) -> Option<Self> {
+        let runs = self.next_runs() || self.lone == Lone::Running;
+        let old = self.old.as_mut().filter(|old| !old.running && !runs)?;
+        (old.running, old.programs) = (true, Programs::Running);
+        Some(self)
+    }
+
     /// The new version ends by itself; the engine starts it again where it is armed.
     pub fn next_exits(mut self) -> Self {
         if let Some(next) = self.next.as_mut().filter(|next| next.running) {

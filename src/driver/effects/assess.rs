@@ -178,7 +178,12 @@ impl Effects<'_> {
         let saved = SavedSpec::read(&known.hop.old.spec_file)?;
         let mounts = lone::all_mounts(&saved.container);
         // Two servers on one directory destroy it (I2).
-        self.must_not_run(self.old(known)).await?;
+        for which in [self.old(known), self.next(known)?] {
+            self.must_not_run(which).await?;
+            if let Some(container) = self.inspect(which.id).await? {
+                self.nobody_else_runs(known, &container).await?;
+            }
+        }
         let id = self.start_lone_server(known, server, mounts, &[]).await?;
         let target = self.database(known)?;
         self.compare(&Runner::new(self.engine, &id, &target), before).await

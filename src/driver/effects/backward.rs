@@ -46,7 +46,7 @@ impl Effects<'_> {
     }
 
     pub(super) async fn start_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        self.start(self.old(known), self.next(known)?).await?;
+        self.start(known, self.old(known), self.next(known)?).await?;
         done()
     }
 

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use super::{Effects, fail};
 use crate::driver::narrate::short;
-use crate::driver::recovery::rival;
+use crate::driver::recovery::{directory_of, rival};
 use crate::engine::EngineError;
 use crate::error::Trouble;
+use crate::machine::Known;
 use crate::machine::failure::FailureCode;
 
 /// Which of the two containers a verb is about; for messages.
@@ -137,7 +138,12 @@ impl Effects<'_> {
 
     /// Starts a container that does not run, after seeing that `other`, which mounts the same
     /// database directory, does not run (I2).
-    pub(super) async fn start(&self, which: Which<'_>, other: Which<'_>) -> Result<(), Trouble> {
+    pub(super) async fn start(
+        &self,
+        known: &Known<'_>,
+        which: Which<'_>,
+        other: Which<'_>,
+    ) -> Result<(), Trouble> {
         if let Some(container) = self.inspect(other.id).await?
             && is_running(&container)
         {
@@ -152,7 +158,7 @@ impl Effects<'_> {
         if is_running(&container) {
             return Ok(());
         }
-        self.nobody_else_runs(&container, &[which.id, other.id]).await?;
+        self.nobody_else_runs(known, &container).await?;
         match self.engine.start(which.id).await {
             Ok(()) => Ok(()),
             Err(EngineError::Refused { message, status, .. })
@@ -168,13 +174,18 @@ impl Effects<'_> {
         }
     }
 
-    /// Sees that no container which somebody made by hand runs on this one's database (I2).
+    /// Sees that no container which somebody made by hand runs on the database's directory (I2);
+    /// `container` is one of the two that may.
     pub(super) async fn nobody_else_runs(
         &self,
+        known: &Known<'_>,
         container: &Value,
-        ours: &[&str],
     ) -> Result<(), Trouble> {
-        match rival(self.engine, container, ours).await? {
+        let Some(directory) = directory_of(known) else { return Ok(()) };
+        let next = known.next.map(|next| next.id.as_str());
+        let ours: Vec<&str> =
+            [Some(known.hop.old.id.as_str()), next].into_iter().flatten().collect();
+        match rival(self.engine, container, directory, &ours).await? {
             None => Ok(()),
             Some(other) => fail(
                 FailureCode::DockerError,
@@ -186,17 +197,15 @@ impl Effects<'_> {
         }
     }
 
-    /// A host that lost power, or an engine that was restarted, in the middle of a verification
-    /// has left the version down, which is no fault of the version's: it is started again. Any
-    /// other end is for the gate to judge.
+    /// A host that was rebooted, or an engine that was restarted, before or in the middle of a
+    /// verification has left the version down, which is no fault of the version's: it is started
+    /// again. Any other end is for the gate to judge.
     pub(super) async fn start_what_was_stopped(
         &self,
+        known: &Known<'_>,
         which: Which<'_>,
         other: Which<'_>,
     ) -> Result<(), Trouble> {
-        if !self.is_tried_again {
-            return Ok(());
-        }
         let container = self.inspect_present(which.id, which.role).await?;
         if !was_stopped_from_outside(&container) {
             return Ok(());
@@ -206,7 +215,7 @@ impl Effects<'_> {
             container["State"]["ExitCode"]
         ))
         .await;
-        self.start(which, other).await
+        self.start(known, which, other).await
     }
 
     /// Removes a stopped container; fine when it is gone.

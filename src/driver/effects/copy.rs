@@ -214,7 +214,7 @@ impl Effects<'_> {
                 let message = format!("{or_else}: the {which} runs");
                 return fail(FailureCode::RestorePointFailed, message);
             }
-            self.nobody_else_runs(&container, &[old.id, next.id]).await?;
+            self.nobody_else_runs(known, &container).await?;
         }
         Ok(())
     }

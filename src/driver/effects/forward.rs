@@ -244,6 +244,9 @@ impl Effects<'_> {
     }
 
     pub(super) async fn disarm_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        // The last moment at which a stranger on the database costs no downtime.
+        let old = self.inspect_present(&known.hop.old.id, "old").await?;
+        self.nobody_else_runs(known, &old).await?;
         self.set_policy(self.old(known), &no_restart()).await?;
         done()
     }
@@ -296,7 +299,7 @@ impl Effects<'_> {
                 ),
             );
         }
-        self.start(next, self.old(known)).await?;
+        self.start(known, next, self.old(known)).await?;
         done()
     }
 
@@ -310,7 +313,7 @@ impl Effects<'_> {
                 "the {next} does not run any more; it is started and verified again"
             ))
             .await;
-            self.start(next, self.old(known)).await?;
+            self.start(known, next, self.old(known)).await?;
             self.verify(known).await?;
         }
         self.set_policy(self.next(known)?, &known.hop.old.restart_policy).await?;

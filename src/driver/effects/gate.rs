@@ -49,7 +49,7 @@ struct Expected<'a> {
 impl Effects<'_> {
     pub(super) async fn verify(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         let next = self.next(known)?;
-        self.start_what_was_stopped(next, self.old(known)).await?;
+        self.start_what_was_stopped(known, next, self.old(known)).await?;
         let expected = Expected { version: Some(&known.hop.version), rules: &known.hop.rules };
         let verdict = self.pass_gate(next, &expected).await;
         if let Err(Trouble::Failed(_)) = &verdict {
@@ -79,8 +79,12 @@ impl Effects<'_> {
     /// The old version passes the same gate, or it is not rolled back to.
     pub(super) async fn verify_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         if let Some(next) = known.next {
-            self.start_what_was_stopped(self.old(known), Which { id: &next.id, role: "new" })
-                .await?;
+            self.start_what_was_stopped(
+                known,
+                self.old(known),
+                Which { id: &next.id, role: "new" },
+            )
+            .await?;
         }
         let expected =
             Expected { version: known.hop.from.as_deref(), rules: &known.hop.from_rules };

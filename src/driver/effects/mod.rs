@@ -47,8 +47,6 @@ pub(super) struct Effects<'a> {
     pub journal: &'a Arc<Journal>,
     pub progress: &'a watch::Sender<Progress>,
     pub at: &'a At<'a>,
-    /// Whether the updater or the engine ended in the middle of this step before.
-    pub is_tried_again: bool,
 }
 
 fn fail<T>(code: FailureCode, message: impl Into<String>) -> Result<T, Trouble> {

@@ -112,8 +112,9 @@ async fn stranger(
             .flatten()
             .collect();
     for id in &ours {
-        if let Some(container) = engine.inspect_container(id).await?
-            && let Some(rival) = rival(engine, &container, &ours).await?
+        if let Some(directory) = directory_of(known)
+            && let Some(container) = engine.inspect_container(id).await?
+            && let Some(rival) = rival(engine, &container, directory, &ours).await?
         {
             return Ok(Some((Stranger::OnDatabase, rival)));
         }
@@ -124,38 +125,46 @@ async fn stranger(
         .map(|holder| (Stranger::HoldsName, holder)))
 }
 
-/// A running container other than `ours` that runs PayRam with a writable mount of this
-/// container's: two of them on one database directory destroy it (I2). A container of another
-/// image (one that ships logs, say) may share a mount and is none.
+/// The database's directory on this host, once it is known; none where it is elsewhere.
+pub(in crate::driver) fn directory_of<'k>(known: &Known<'k>) -> Option<&'k Path> {
+    match known.copy {
+        Some(Copy::Directory { source, .. }) => Some(Path::new(source)),
+        Some(Copy::Dump { .. }) | None => None,
+    }
+}
+
+/// A running container other than `ours` that runs PayRam and may write to this database
+/// directory: two of them on one destroy it (I2). A container that shares anything else, or one
+/// of another image (one that ships logs, say), is none.
 ///
 /// # Errors
 /// When the engine can't be asked.
 pub(in crate::driver) async fn rival(
     engine: &dyn Engine,
     container: &Value,
+    directory: &Path,
     ours: &[&str],
 ) -> Result<Option<Value>, EngineError> {
-    let mounts = writable_mounts(container);
     for other in engine.containers(None).await? {
         if ours.contains(&other.id.as_str()) || other.state != "running" {
             continue;
         }
         let Some(other) = engine.inspect_container(&other.id).await? else { continue };
-        let shares = writable_mounts(&other).iter().any(|mount| mounts.contains(mount));
-        if is_running(&other) && shares && is_same_product(container, &other) {
+        let may_write = may_write_to(&other, directory);
+        if is_running(&other) && may_write && is_same_product(container, &other) {
             return Ok(Some(other));
         }
     }
     Ok(None)
 }
 
-/// Sources on the host of what a container may write to.
-fn writable_mounts(container: &Value) -> Vec<&str> {
+/// Whether a writable mount of this container holds the directory, or lies in it.
+fn may_write_to(container: &Value, directory: &Path) -> bool {
     let mounts = container["Mounts"].as_array().into_iter().flatten();
     mounts
         .filter(|mount| mount["RW"] != false)
-        .filter_map(|mount| mount["Source"].as_str())
-        .collect()
+        .filter_map(|mount| mount["Source"].as_str().filter(|source| !source.is_empty()))
+        .any(|source| directory.starts_with(source) || Path::new(source).starts_with(directory))
 }
 
 /// Whether both run the same image, or one of the same repository.
@@ -187,4 +196,31 @@ fn copy_seen(job: &JobRecord, state: &State) -> (CopySeen, String, String) {
         (false, false) => CopySeen::Missing,
     };
     (seen, copy.clone(), failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_who_may_write_to_the_database_is_a_rival() {
+        let directory = Path::new("/srv/payram/db/postgres");
+        let may = |source: &str, writes: bool| {
+            let mounts = json!({"Mounts": [{"Source": source, "RW": writes}]});
+            may_write_to(&mounts, directory)
+        };
+        for source in
+            ["/srv", "/srv/payram/db", "/srv/payram/db/postgres", "/srv/payram/db/postgres/pg_wal"]
+        {
+            assert!(may(source, true), "{source}");
+            assert!(!may(source, false), "{source} is read only");
+        }
+        for source in
+            ["/srv/payram/log", "/srv/payram/db/postgres.failed-1", "/var/run/docker.sock", ""]
+        {
+            assert!(!may(source, true), "{source}");
+        }
+        assert!(!may_write_to(&json!({}), directory));
+    }
 }

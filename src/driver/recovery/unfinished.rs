@@ -141,7 +141,7 @@ fn verifying(target: &str, sight: &Sight, step: Option<Step>) -> Decision {
             "it had passed and does not run any more: it is started and verified again".into()
         }
         (_, _, _, _) => {
-            "its container does not run, so that it can't be verified: the old version comes back".to_owned()
+            "its container does not run: where the engine had stopped it, it is started again and verified; otherwise the old version comes back".to_owned()
         }
     };
     Decision::will("resume", Remedy::GoOn, format!("{target} was started; {how}"))
