@@ -121,7 +121,7 @@ fn each_sabotaged_effect_is_found_and_told_as_a_list_of_steps() {
         (Sabotage::StopNextIsSkipped, Lossless, ByItself),
         (Sabotage::UndoingRefusesWhatIsGone, Lossless, WayOut),
         (Sabotage::ExportMountsTheDatabaseInUse, Always, I2),
-        (Sabotage::ExportTakesWhatItReads, Always, I7),
+        (Sabotage::ExportTakesWhatItReads, Always, I4),
         (Sabotage::RemoveNextLeavesTheExporter, Always, ByItself),
     ];
     for (sabotage, setting, expected) in sabotages {

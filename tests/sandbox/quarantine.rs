@@ -253,6 +253,7 @@ fn a_version_that_changed_rows_is_quarantined_once_its_database_was_put_back() {
 #[test]
 fn a_quarantined_version_that_is_verified_by_hand_is_quarantined_no_more() {
     let mut shop = Shop::open(json!({"2.0.0": {"bootMs": 5000}}));
+    shop.set("START_TIMEOUT_SECONDS", "3");
     let daemon = shop.daemon();
     let (exit, text) = shop.upgrade("2.0.0");
     assert_eq!(exit, Some(4), "3 s are not enough for it: {text}");
