@@ -94,9 +94,10 @@ pub fn needs(appetite: &Appetite<'_>) -> Vec<Need> {
         needs.push(Need {
             name: "disk:proof",
             path: directory.into(),
-            bytes: size.saturating_add(PROOF_LOG),
-            why: "proof of the backup: restored beside the database, with up to 1 GB of its log, \
-                  and dropped before the restore point is made (BACKUP_PROOF=full)"
+            bytes: size.saturating_add(PROOF_LOG.min(size.saturating_mul(2))),
+            why: "proof of the backup: restored beside the database, with its log (twice the \
+                  size, 1 GB at most), and dropped before the restore point is made \
+                  (BACKUP_PROOF=full)"
                 .to_owned(),
             is_in_turn: true,
         });
@@ -284,6 +285,8 @@ mod tests {
         let found = needs(&full);
         assert_eq!(bytes(&found, "disk:proof"), Some(11 * GB));
         assert_eq!(bytes(&found, "disk:restorePoint"), Some(10 * GB));
+        let small = Appetite { database_bytes: Some(50_000_000), ..full.clone() };
+        assert_eq!(bytes(&needs(&small), "disk:proof"), Some(150_000_000));
         let on_the_databases_disk = |needs: Vec<Need>, free: u64| {
             let looked: Vec<_> = needs
                 .into_iter()
