@@ -8,6 +8,7 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::Value;
+use support::sound::load_exported;
 use support::trap::reader;
 use support::{Daemon, Fixture, World, require, wait_until};
 
@@ -270,13 +271,8 @@ fn holds_what_the_failed_version_wrote(world: &World, payment: &str) {
 
     let ask = format!("SELECT amount, written_by FROM payments WHERE id = '{payment}'");
     assert_eq!(world.sql(&ask), "", "the old version does not have it");
-    // The very command that the file gives.
-    let command = text.lines().find_map(|line| line.strip_prefix("--   docker exec "));
-    let command = format!("docker exec {}", command.expect("a command"));
     for _ in 0..2 {
-        let loaded = std::process::Command::new("sh").args(["-c", &command]).output().expect("sh");
-        assert!(loaded.status.success(), "{command}: {}", said(&loaded));
-        println!("{command}\n{}", said(&loaded));
+        println!("{}", load_exported(&file));
         assert_eq!(world.sql(&ask), "77.50000000|it's\\9.0.5");
     }
     let ledger =

@@ -8,6 +8,7 @@ use std::time::Duration;
 use payram_updater::machine::Step;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use support::sound::load_exported;
 use support::{Account, Daemon, Point, Trap, World, is_full, require};
 
 /// From the start of an upgrade to its end.
@@ -93,7 +94,8 @@ fn a_new_version_that_ignores_term_is_killed_on_the_way_back_and_the_old_one_ser
     let status = daemon.wait_settled(END_LIMIT);
     // How far its database and its migration came is a matter of milliseconds. A server that is
     // killed forgets its counters, so that there may be no evidence left that nothing was lost.
-    if status["phase"] == "NEEDS_OPERATOR" {
+    let needed_consent = status["phase"] == "NEEDS_OPERATOR";
+    if needed_consent {
         let recovered = world.cli(&["recover", "--restore-database", "--yes"]);
         assert_eq!(recovered.status.code(), Some(0), "{recovered:?}\n{}", daemon.log());
     }
@@ -102,6 +104,10 @@ fn a_new_version_that_ignores_term_is_killed_on_the_way_back_and_the_old_one_ser
     let log = world.upgrade_log();
     assert!(log.contains("did not stop in its grace period and was killed"), "{log}");
     assert_eq!(world.container().expect("a container")["Id"], old, "the old container");
+    if needed_consent {
+        // It may have taken payments before it was silenced: they are in the file.
+        load_exported(status["exportPath"].as_str().expect("a file of its rows"));
+    }
     world.assert_sound("1.9.6", &account.name());
     account.close(&world, &status, "killed after its grace; 1.9.6 serves again");
     assert_eq!(world.two_at_once(), Vec::<String>::new());

@@ -1,6 +1,8 @@
 //! What must be so whenever an upgrade has come to rest with the application serving.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -10,6 +12,18 @@ use super::{World, wait_until};
 
 /// What follows the verdict is done within this.
 const TIDY_LIMIT: Duration = Duration::from_secs(60);
+
+/// Loads the rows that a failed version wrote, by the very command that their file gives;
+/// answers the command and what it said.
+pub fn load_exported(file: impl AsRef<Path>) -> String {
+    let text = fs::read_to_string(file).expect("the file of the rows");
+    let command = text.lines().find_map(|line| line.strip_prefix("--   docker exec "));
+    let command = format!("docker exec {}", command.expect("a command"));
+    let loaded = Command::new("sh").args(["-c", &command]).output().expect("sh");
+    let said = String::from_utf8_lossy(&[loaded.stdout, loaded.stderr].concat()).into_owned();
+    assert!(loaded.status.success(), "{command}: {said}");
+    format!("{command}\n{said}")
+}
 
 impl World {
     /// Exactly one container is left, it has the name, starts by itself, and serves `version`
