@@ -1,12 +1,13 @@
 //! What must be so at every instant of an upgrade, and what when it has come to rest
 //! (design.md section 1).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use payram_updater::engine::mounts;
 use payram_updater::journal::Reader;
 use rusqlite::Connection;
 use serde_json::Value;
@@ -17,6 +18,9 @@ use crate::support::wait_until;
 
 /// Label of the containers that an upgrade creates.
 const HOP_LABEL: &str = "io.payram.updater.hop";
+
+/// Where a container of the sandbox has its database.
+const DATA_DIRECTORY: &str = "/var/lib/payram/db/postgres";
 
 /// What the journal tells of the last upgrade.
 #[derive(Debug)]
@@ -126,26 +130,20 @@ fn is_armed(container: &Value) -> bool {
     matches!(policy, Some("always" | "unless-stopped" | "on-failure"))
 }
 
-/// The server that an export reads the failed version's rows by: it has nothing of the database
-/// that is in use.
-fn is_of_the_failed_directory(container: &Value) -> bool {
-    let mounts = container["Mounts"].as_array();
-    mounts.is_some_and(|mounts| {
-        !mounts.is_empty()
-            && mounts.iter().all(|mount| {
-                mount["Source"].as_str().is_some_and(|source| source.contains(".failed-"))
-            })
-    })
+/// The directory of the host that a container has its database in.
+fn database_of(container: &Value) -> Option<PathBuf> {
+    mounts::host_path(container, Path::new(DATA_DIRECTORY))
 }
 
-/// I2, now and at any instant before: the engine has seen them all.
+/// I2, now and at any instant before: the engine has seen them all. The server that an export
+/// reads the failed version's rows by has a directory of its own.
 fn one_runs(shop: &Shop, containers: &[Value], wrong: &mut Vec<String>) {
-    let running = containers
-        .iter()
-        .filter(|one| one["State"]["Running"] == true && !is_of_the_failed_directory(one))
-        .count();
-    if running > 1 {
-        wrong.push(format!("I2: {running} containers run on one database"));
+    let mut running: BTreeMap<Option<PathBuf>, Vec<&Value>> = BTreeMap::new();
+    for one in containers.iter().filter(|one| one["State"]["Running"] == true) {
+        running.entry(database_of(one)).or_default().push(&one["Name"]);
+    }
+    for (directory, names) in running.iter().filter(|(_, names)| names.len() > 1) {
+        wrong.push(format!("I2: {names:?} run on one database, {directory:?}"));
     }
     let two = shop.two_at_once();
     if !two.is_empty() {

@@ -269,3 +269,44 @@ async fn programs_that_are_said_to_be_stopped_are_looked_at_and_others_are_not_b
     assert_eq!(are_stopped(&engine, "c", &asked).await, Ok(true));
     assert_eq!(are_stopped(&engine, "c", &names(&["other"])).await, Ok(false), "it is unknown");
 }
+
+#[tokio::test]
+async fn a_supervisor_is_kept_awake_by_one_question_after_another_which_change_nothing() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&asked);
+    let engine = FakeEngine::supervised(move |arguments| {
+        heard.lock().expect("not poisoned").push(arguments.to_vec());
+        // What it says on its way down, and what an engine says of a container that is gone.
+        match heard.lock().expect("not poisoned").len() {
+            1 => Answer::Ended(1, "unix:///run/supervisor.sock refused connection\n".into()),
+            2 => Answer::Refused("container c is not running".into()),
+            _ => Answer::Ended(3, "core STOPPED Not started\n".into()),
+        }
+    });
+    let stopped = async {
+        while asked.lock().expect("not poisoned").len() < 4 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = stopped => {}
+        never = keep_awake(&engine, "c") => match never {},
+    }
+    let asked = asked.lock().expect("not poisoned");
+    assert!(asked.iter().all(|arguments| *arguments == ["status"]), "{asked:?}");
+}
+
+#[tokio::test]
+async fn where_no_supervisor_is_installed_nothing_is_kept_awake_and_the_stop_is_waited_for() {
+    let asked = Arc::new(Mutex::new(0));
+    let heard = Arc::clone(&asked);
+    let engine = FakeEngine::supervised(move |_| {
+        *heard.lock().expect("not poisoned") += 1;
+        Answer::Refused("exec: \"supervisorctl\": executable file not found in $PATH".into())
+    });
+    tokio::select! {
+        () = tokio::time::sleep(WAKE_EVERY * 5) => {}
+        never = keep_awake(&engine, "c") => match never {},
+    }
+    assert_eq!(*asked.lock().expect("not poisoned"), 1);
+}

@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use super::{Effects, fail};
+use crate::app::supervisor;
 use crate::driver::narrate::short;
 use crate::driver::recovery::{directory_of, rival};
 use crate::engine::EngineError;
@@ -110,7 +111,10 @@ impl Effects<'_> {
         if !is_running(&container) {
             return Ok(());
         }
-        self.engine.stop(which.id, None).await?;
+        tokio::select! {
+            stopped = self.engine.stop(which.id, None) => stopped?,
+            never = supervisor::keep_awake(self.engine, which.id) => match never {},
+        }
         let container = self.inspect_present(which.id, which.role).await?;
         if is_running(&container) {
             return fail(
