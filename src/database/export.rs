@@ -10,24 +10,25 @@
 //! | file | subject |
 //! |---|---|
 //! | `shape` | which table and column of the failed version is which of the old one; pure |
+//! | `rows` | the rows of one table, read and told apart |
 //! | `statement` | the statements; pure |
 //! | `file` | the file |
 
 mod file;
+mod rows;
 mod shape;
 mod statement;
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use self::file::Draft;
-use self::shape::{Fate, Mapping, Shape};
+use self::shape::{Fate, Shape};
 use super::fingerprint::{PINNED, fingerprint_since};
 use super::runner::{READING_TIMEOUT, Runner};
-use super::tool::{Running, ToolError};
+use super::tool::ToolError;
 use crate::error::Trouble;
 use crate::machine::facts::{Export, ExportedTable, Fingerprint, RefusedRows, TableCount};
 use crate::machine::failure::FailureCode;
@@ -36,13 +37,6 @@ const SHAPE: &str = include_str!("sql/shape.sql");
 
 /// How long rows may be counted.
 const COUNT_BUDGET: Duration = Duration::from_secs(5);
-
-/// Rows, and bytes of them, that the old version is asked about at once.
-const BATCH_ROWS: usize = 2000;
-const BATCH_BYTES: usize = 8 * 1024 * 1024;
-
-/// Updated rows of a table that are told one by one; the others are only counted.
-const UPDATED_TOLD: u64 = 10_000;
 
 /// What the file says about itself.
 #[derive(Clone, Debug)]
@@ -129,20 +123,6 @@ struct Exporting<'e> {
     tables: Vec<ExportedTable>,
 }
 
-/// A row of the failed version's, as [`statement::reading`] answers it.
-type Answered = (Option<usize>, Option<String>, Option<String>, Option<String>, Option<String>);
-
-/// A row that the old table can hold.
-struct Row {
-    key: String,
-    digest: String,
-    values: String,
-    further: Option<String>,
-}
-
-/// What the old version answers to [`statement::question`].
-type Answer = (usize, String, bool);
-
 impl Exporting<'_> {
     async fn table(&mut self, fate: &Fate<'_>) -> Result<(), Trouble> {
         let (failed, name) = match fate {
@@ -190,142 +170,6 @@ impl Exporting<'_> {
         Ok(())
     }
 
-    /// Streams the rows of a table, a batch at a time.
-    async fn rows(
-        &mut self,
-        mapping: &Mapping<'_>,
-        table: &mut ExportedTable,
-    ) -> Result<(), Problem> {
-        let reading = statement::reading(mapping, self.cut_over);
-        let mut refused: HashMap<usize, u64> = HashMap::new();
-        let mut lines = Lines::of(
-            self.failed
-                .begin_psql(
-                    &[
-                        &PINNED[..],
-                        &[
-                            "set synchronize_seqscans = off",
-                            "set statement_timeout = 0",
-                            &reading.statement,
-                        ],
-                    ]
-                    .concat(),
-                    self.left(),
-                )
-                .await
-                .map_err(Problem::of)?,
-        );
-        let mut batch: Vec<Row> = Vec::new();
-        let mut bytes = 0;
-        while let Some(line) = lines.next().await.map_err(Problem::of)? {
-            match serde_json::from_str::<Answered>(&line) {
-                Ok((None, key, Some(digest), Some(values), further)) => {
-                    bytes += values.len();
-                    batch.push(Row { key: key.unwrap_or_default(), digest, values, further });
-                }
-                Ok((Some(why), ..)) => *refused.entry(why).or_default() += 1,
-                Ok(_) => return Err(Problem::Table("a row without values".into())),
-                Err(error) => return Err(Problem::Table(error.to_string())),
-            }
-            if batch.len() >= BATCH_ROWS || bytes >= BATCH_BYTES {
-                self.settle(mapping, table, &std::mem::take(&mut batch)).await?;
-                bytes = 0;
-            }
-        }
-        lines.finish().await.map_err(Problem::of)?;
-        self.settle(mapping, table, &batch).await?;
-        self.draft.end_table().map_err(|error| self.unwritten(&error))?;
-        for (number, reason) in reading.refusals.iter().enumerate() {
-            if let Some(rows) = refused.get(&number) {
-                refuse(table, *rows, reason);
-            }
-        }
-        Ok(())
-    }
-
-    /// Asks the old version about a batch, and writes each row where it belongs.
-    async fn settle(
-        &mut self,
-        mapping: &Mapping<'_>,
-        table: &mut ExportedTable,
-        batch: &[Row],
-    ) -> Result<(), Problem> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        self.draft.check_space().map_err(|error| self.unwritten(&error))?;
-        if mapping.key.is_empty() {
-            let why = "the table has no key, so whether a row is new can't be told; \
-                       they are in the comments below";
-            refuse(table, batch.len() as u64, why);
-            for row in batch {
-                self.comment(mapping, "written", row)?;
-            }
-            return Ok(());
-        }
-        let found = self.ask(mapping, batch).await?;
-        for (number, row) in batch.iter().enumerate() {
-            match found.get(&number) {
-                None => {
-                    table.inserted += 1;
-                    let written = self.draft.insert(mapping, &row.values, row.further.as_deref());
-                    written.map_err(|error| self.unwritten(&error))?;
-                }
-                Some((same, _)) if *same == row.digest && mapping.further.is_empty() => {}
-                Some((same, _)) if *same == row.digest && self.is_rewritten(mapping) => {
-                    refuse(table, 1, &rewritten(mapping));
-                }
-                Some((same, true)) if *same != row.digest => {
-                    table.taken += 1;
-                    self.comment(mapping, "key taken since", row)?;
-                }
-                Some(_) => {
-                    table.updated += 1;
-                    if table.updated <= UPDATED_TOLD {
-                        self.comment(mapping, "updated", row)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn comment(&mut self, mapping: &Mapping<'_>, why: &str, row: &Row) -> Result<(), Problem> {
-        let written = self.draft.comment(mapping, why, &row.values, row.further.as_deref());
-        written.map_err(|error| self.unwritten(&error))
-    }
-
-    /// What the old version has under these keys, by place in the batch.
-    async fn ask(
-        &self,
-        mapping: &Mapping<'_>,
-        batch: &[Row],
-    ) -> Result<HashMap<usize, (String, bool)>, Problem> {
-        let keys: Vec<String> = batch
-            .iter()
-            .enumerate()
-            .map(|(number, row)| format!("({number}, {})", row.key))
-            .collect();
-        let question = statement::question(mapping, &keys.join(", "), self.cut_over);
-        let asked =
-            Question::write(self.path, &question).map_err(|error| self.unwritten(&error))?;
-        let mut answer = Vec::new();
-        let settings = [&PINNED[..], &["set statement_timeout = '60s'"]].concat();
-        let within = self.left().min(READING_TIMEOUT * 3);
-        self.old
-            .psql_of_file(&settings, &asked.0, within, &mut |piece| answer.extend_from_slice(piece))
-            .await
-            .map_err(Problem::of)?;
-        let text = String::from_utf8_lossy(&answer);
-        let mut found = HashMap::new();
-        for line in text.lines().filter(|line| !line.is_empty()) {
-            let (number, digest, since): Answer =
-                serde_json::from_str(line).map_err(|error| Problem::Table(error.to_string()))?;
-            found.insert(number, (digest, since));
-        }
-        Ok(found)
-    }
-
     async fn counted(&self, table: &str) -> Result<u64, Problem> {
         let count = statement::counting(table, self.cut_over);
         let statements = [&PINNED[..], &["set statement_timeout = 0", &count]].concat();
@@ -359,20 +203,8 @@ impl Exporting<'_> {
         }
     }
 
-    /// Whether the failed version wrote every row of the table anew, as `ALTER TABLE` may.
-    fn is_rewritten(&self, mapping: &Mapping<'_>) -> bool {
-        let file = |of: &Fingerprint| {
-            of.tables.iter().find(|table| table.id == mapping.failed.id).map(|table| table.file)
-        };
-        file(self.before) != file(self.now)
-    }
-
     fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1))
-    }
-
-    fn unwritten(&self, error: &std::io::Error) -> Problem {
-        Problem::Trouble(unwritten(self.path, error))
     }
 }
 
@@ -398,15 +230,6 @@ impl Problem {
             }
         }
     }
-}
-
-fn rewritten(mapping: &Mapping<'_>) -> String {
-    let names: Vec<&str> = mapping.further.iter().map(|column| column.name.as_str()).collect();
-    format!(
-        "rewritten with the whole table; what was written into {}, which the old version does not \
-         have, is not told apart",
-        names.join(", ")
-    )
 }
 
 fn refuse(table: &mut ExportedTable, rows: u64, reason: &str) {
@@ -485,65 +308,4 @@ fn unwritten(path: &Path, error: &std::io::Error) -> Trouble {
         _ => FailureCode::RuntimeInspectionFailed,
     };
     Trouble::failed(code, format!("write {}: {error}", path.display()))
-}
-
-/// Keys that the old version is asked about, in a file that goes with it.
-struct Question(PathBuf);
-
-impl Question {
-    fn write(beside: &Path, text: &str) -> std::io::Result<Self> {
-        use std::io::Write;
-        use std::os::unix::fs::OpenOptionsExt;
-
-        let path = file::beside(beside, ".question.partial");
-        let mut options = std::fs::OpenOptions::new();
-        let question = Self(path);
-        let mut file =
-            options.write(true).create(true).truncate(true).mode(0o600).open(&question.0)?;
-        file.write_all(text.as_bytes())?;
-        Ok(question)
-    }
-}
-
-impl Drop for Question {
-    fn drop(&mut self) {
-        // It would only be written anew.
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// The lines of a program's output.
-struct Lines<'r> {
-    running: Running<'r>,
-    buffer: Vec<u8>,
-    is_over: bool,
-}
-
-impl<'r> Lines<'r> {
-    fn of(running: Running<'r>) -> Self {
-        Self { running, buffer: Vec::new(), is_over: false }
-    }
-
-    async fn next(&mut self) -> Result<Option<String>, ToolError> {
-        let mut searched = 0;
-        loop {
-            let new = self.buffer.get(searched..).unwrap_or_default();
-            if let Some(end) = new.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.buffer.drain(..=searched + end).collect();
-                return Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()));
-            }
-            searched = self.buffer.len();
-            if self.is_over {
-                return Ok(None);
-            }
-            match self.running.stdout().await? {
-                Some(piece) => self.buffer.extend_from_slice(&piece),
-                None => self.is_over = true,
-            }
-        }
-    }
-
-    async fn finish(self) -> Result<(), ToolError> {
-        self.running.finish().await
-    }
 }
