@@ -1,10 +1,12 @@
 //! Runs jobs: *intent → effect → outcome → transition*, until the machine rests.
 //!
 //! The daemon owns one [`Driver`] under the state lock. `api` submits plans to it and reads
-//! the journal beside it; the driver is the only one that writes. What to do is the machine's
-//! decision, how to do it is in `effects`, what to tell a person about it in `narrate`.
+//! the journal beside it; the driver is the only one that writes. Which job is run, and when, is
+//! here; `hop` runs the hops of one. What to do is the machine's decision, how to do it is in
+//! `effects`, what to tell a person about it in `narrate`.
 
 mod effects;
+mod hop;
 mod lock;
 mod narrate;
 mod prepare;
@@ -14,22 +16,18 @@ mod recovery;
 mod sync;
 mod view;
 
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Resume, Settings};
 use crate::engine::Engine;
-use crate::journal::{
-    Ending, JobBody, JobId, JobRecord, Journal, JournalError, Reader, Settlement,
-};
+use crate::journal::{Ending, JobBody, JobId, JobRecord, Journal, JournalError, Reader};
 use crate::machine::failure::{Failure, FailureCode};
-use crate::machine::{Fact, Machine, Outcome, Phase, Step};
+use crate::machine::{Fact, Outcome, Phase};
 
 pub use lock::{LockError, StateLock};
 pub use narrate::{activity, closing_message, downtime_seconds};
@@ -40,14 +38,7 @@ pub use recovery::{
 pub use view::JobView;
 pub(crate) use view::file_of;
 
-use effects::Effects;
 pub(crate) use effects::HOP_LABEL;
-
-/// How long a step that may be left is given to end by itself when the daemon is told to end.
-const GRACE_OF_LONG_STEPS: Duration = Duration::from_secs(5);
-
-/// Between attempts at a step whose outcome is unknown; grows with each.
-const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 /// Before the journal is tried again after it could not be read or written.
 const JOURNAL_RETRY_PAUSE: Duration = Duration::from_secs(10);
@@ -239,67 +230,6 @@ impl Driver {
         *self.calling_off.lock().unwrap_or_else(PoisonError::into_inner) = to;
     }
 
-    /// Runs the hop that is due; answers whether to go on.
-    async fn drive(&self, job: &JobRecord, off: &CancellationToken) -> Result<bool, JournalError> {
-        let is_next_due = job.hop().is_none_or(|hop| hop.machine.phase() == Phase::Verified);
-        if is_next_due {
-            // What the hop before left to tidy is tried once more, as long as it is the newest:
-            // only then it is known that nothing of it is needed.
-            match job.hop() {
-                Some(_) => self.tidy(job).await?,
-                None => {
-                    if let Some(before) = self.reader.executed_job_before(&job.id)? {
-                        self.tidy(&before).await?;
-                    }
-                }
-            }
-            return self.begin_hop(job).await;
-        }
-        let Some(hop) = job.hop() else { return Ok(true) };
-        let at = At { job, hop: job.hops.len(), began: hop.began };
-        let mut machine = hop.machine.clone();
-        if let Some(step) = hop.pending {
-            self.say(&at, &format!("found unfinished after a restart: {step}")).await?;
-            machine = self.settle(&at, machine, step, Outcome::Interrupted).await?;
-        }
-        self.run_machine(&at, machine, off).await
-    }
-
-    /// The loop. Answers whether to go on: not when told to stop.
-    async fn run_machine(
-        &self,
-        at: &At<'_>,
-        mut machine: Machine,
-        off: &CancellationToken,
-    ) -> Result<bool, JournalError> {
-        let mut pause = RETRY_PAUSE;
-        while let Some(step) = machine.step() {
-            if self.stop.is_cancelled() {
-                return Ok(false);
-            }
-            let journal = Arc::clone(&self.journal);
-            let (job, hop) = (at.job.id.clone(), at.hop);
-            durable(move || journal.intent(&job, hop, step)).await?;
-            self.set_blocked(None);
-            let outcome = self.attempt(at, &machine, step, off).await;
-            let is_done = matches!(outcome, Outcome::Done { .. });
-            let is_unknown = matches!(outcome, Outcome::Unknown { .. });
-            machine = self.settle(at, machine, step, outcome).await?;
-            if step == Step::Tidy && !is_done {
-                break;
-            }
-            if is_unknown && machine.step() == Some(step) {
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => pause *= 2,
-                    () = self.stop.cancelled() => {}
-                }
-            } else {
-                pause = RETRY_PAUSE;
-            }
-        }
-        Ok(true)
-    }
-
     /// Tidying that did not come to its end is tried again at every start.
     async fn tidy_the_last(&self) -> Result<(), JournalError> {
         match self.reader.last_executed_job()? {
@@ -307,158 +237,6 @@ impl Driver {
             None => Ok(()),
         }
     }
-
-    /// Does what this job's last hop has still to tidy, if it has.
-    async fn tidy(&self, job: &JobRecord) -> Result<(), JournalError> {
-        let untidy = job.hop().filter(|hop| hop.machine.step() == Some(Step::Tidy));
-        let Some(hop) = untidy else { return Ok(()) };
-        let at = At { job, hop: job.hops.len(), began: hop.began };
-        let mut machine = hop.machine.clone();
-        if hop.pending.is_some() {
-            machine = self.settle(&at, machine, Step::Tidy, Outcome::Interrupted).await?;
-        }
-        self.run_machine(&at, machine, &CancellationToken::new()).await.map(drop)
-    }
-
-    /// One attempt at a step's effect. A panic in it is an unknown outcome, not a dead daemon.
-    async fn attempt(
-        &self,
-        at: &At<'_>,
-        machine: &Machine,
-        step: Step,
-        off: &CancellationToken,
-    ) -> Outcome {
-        self.progress.send_replace(Progress::default());
-        if off.is_cancelled() && may_be_called_off(machine.phase()) {
-            return called_off(step);
-        }
-        tracing::info!(job = %at.job.id, hop = at.hop, %step, "step begins");
-        let effects = Effects {
-            settings: &self.settings,
-            engine: self.engine.as_ref(),
-            journal: &self.journal,
-            progress: &self.progress,
-            at,
-        };
-        let effect = AssertUnwindSafe(effects.run(step, machine.state())).catch_unwind();
-        let leave = async {
-            self.stop.cancelled().await;
-            tokio::time::sleep(GRACE_OF_LONG_STEPS).await;
-        };
-        let outcome = tokio::select! {
-            outcome = effect => outcome.unwrap_or_else(|_| Outcome::Unknown {
-                failure: Failure::new(
-                    FailureCode::Unknown,
-                    format!("{step}: the updater met a fault of its own; see its log"),
-                ),
-            }),
-            () = leave, if step.may_be_left() => Outcome::Left,
-            () = off.cancelled(), if step.may_be_left() && may_be_called_off(machine.phase()) => {
-                called_off(step)
-            }
-        };
-        self.progress.send_replace(Progress::default());
-        outcome
-    }
-
-    /// Journals an outcome with everything that follows from it, in one transaction.
-    async fn settle(
-        &self,
-        at: &At<'_>,
-        machine: Machine,
-        step: Step,
-        outcome: Outcome,
-    ) -> Result<Machine, JournalError> {
-        let (outcome, machine, transitions) = match machine.clone().apply(outcome.clone()) {
-            Ok((after, transitions)) => (outcome, after, transitions),
-            Err(forbidden) => {
-                // An effect that answers with another step's fact is a fault of ours.
-                let failure = Failure::new(FailureCode::Unknown, format!("{step}: {forbidden}"));
-                let outcome = Outcome::Failed { failure };
-                match machine.clone().apply(outcome.clone()) {
-                    Ok((after, transitions)) => (outcome, after, transitions),
-                    Err(_) => return Ok(machine),
-                }
-            }
-        };
-        let rests_now = transitions.iter().any(|t| t.to.is_at_rest());
-        let has_more = at.hop < at.job.body.hops.len();
-        let ends = rests_now && !(machine.phase() == Phase::Verified && has_more);
-        let then = Settlement {
-            log: narrate::log_lines(step, &outcome, &transitions),
-            events: narrate::events(at.job, step, &outcome, &machine, ends),
-            ending: ends.then(|| narrate::ending(&machine)),
-            transitions,
-        };
-        for line in &then.log {
-            tracing::info!(job = %at.job.id, hop = at.hop, %step, "{line}");
-        }
-        let (journal, job, hop) = (Arc::clone(&self.journal), at.job.id.clone(), at.hop);
-        durable(move || journal.settle(&job, hop, step, &outcome, &then)).await?;
-        Ok(machine)
-    }
-
-    /// The next hop of the route: looks at the world as it is now and journals the hop. When
-    /// that can't be done nothing was changed, and the job ends here.
-    async fn begin_hop(&self, job: &JobRecord) -> Result<bool, JournalError> {
-        let number = job.hops.len() + 1;
-        let Some(target) = job.body.hops.get(number - 1) else {
-            let failure = Failure::new(FailureCode::Unknown, "the job's route has no further hop");
-            self.end_unbegun(job, &failure).await?;
-            return Ok(true);
-        };
-        let from_rules = match number {
-            1 => None,
-            _ => job.body.hops.get(number - 2).map(|hop| hop.rules.clone()),
-        };
-        let prepared =
-            prepare::hop(&self.settings, self.engine.as_ref(), job, number, target, from_rules)
-                .await;
-        match prepared {
-            Ok(hop) => {
-                let (journal, id) = (Arc::clone(&self.journal), job.id.clone());
-                let line = format!(
-                    "hop {number} of {}: {} to {} ({})",
-                    job.body.hops.len(),
-                    hop.from.as_deref().unwrap_or("an unknown version"),
-                    hop.version,
-                    target.why
-                );
-                durable(move || {
-                    journal.hop(&id, number, &hop, &[])?;
-                    journal.log(&id, Some(number), &line)
-                })
-                .await?;
-                Ok(true)
-            }
-            Err(failure) => {
-                self.end_unbegun(job, &failure).await?;
-                Ok(true)
-            }
-        }
-    }
-
-    async fn end_unbegun(&self, job: &JobRecord, failure: &Failure) -> Result<(), JournalError> {
-        let ending = Ending { failure_code: Some(failure.code), message: failure.message.clone() };
-        let events = [narrate::upgrade_ended(job, &ending, None)];
-        tracing::warn!(job = %job.id, code = %failure.code, "{failure}");
-        let (journal, id) = (Arc::clone(&self.journal), job.id.clone());
-        durable(move || journal.end(&id, &ending, &events)).await
-    }
-
-    async fn say(&self, at: &At<'_>, line: &str) -> Result<(), JournalError> {
-        tracing::info!(job = %at.job.id, hop = at.hop, "{line}");
-        let (journal, job, hop) = (Arc::clone(&self.journal), at.job.id.clone(), at.hop);
-        let line = line.to_owned();
-        durable(move || journal.log(&job, Some(hop), &line)).await
-    }
-}
-
-/// Which hop of which job is run.
-struct At<'a> {
-    job: &'a JobRecord,
-    hop: usize,
-    began: crate::clock::Timestamp,
 }
 
 /// Where a failed version's database is moved to: beside the one in use, so that a rename does.
@@ -473,12 +251,6 @@ fn export_path(failed: &str) -> String {
 
 fn may_be_called_off(phase: Phase) -> bool {
     matches!(phase, Phase::Planned | Phase::BackedUp | Phase::Pulled | Phase::Swapped)
-}
-
-fn called_off(step: Step) -> Outcome {
-    let failure =
-        Failure::new(FailureCode::Cancelled, format!("called off by the operator at {step}"));
-    Outcome::Cancelled { failure }
 }
 
 /// Why no upgrade may begin after this one: a person must decide about it first.

@@ -24,8 +24,9 @@ use tokio::sync::watch;
 
 pub(super) use containers::{is_running, name_of, was_started};
 
+use super::Progress;
+use super::hop::At;
 use super::prepare::SavedSpec;
-use super::{At, Progress};
 use crate::config::Settings;
 use crate::database::{self, Database};
 use crate::engine::{Engine, EngineError};
