@@ -1,13 +1,21 @@
-//! The table of transitions, and the two functions that everything else runs on.
+//! One hop's machine: [`Machine::step`] and [`Machine::apply`], the two functions that everything
+//! else runs on, and [`Machine::recover`], which takes the way back again.
+//!
+//! Called by the driver, the journal and the tests. A failure turns it round here; where a step
+//! that is done leads is in `done`, and the transitions that there are in `table`.
 
-use serde::{Deserialize, Serialize};
+mod done;
+mod table;
 
-use super::facts::{Assessment, Export, Quiesced, RestorePoint};
+use self::table::row;
+use super::facts::{Assessment, Export};
 use super::failure::{Failure, FailureCode};
-use super::outcome::{Fact, Outcome};
+use super::outcome::Outcome;
 use super::rollback::{Consent, NeedsOperator, RolledBack, RollingBack};
-use super::state::{BackedUp, CutOver, Hop, Phase, Planned, Pulled, State, Swapped, Verified};
+use super::state::{BackedUp, CutOver, Hop, Phase, Planned, State};
 use super::step::Step;
+
+pub use self::table::{Event, TRANSITIONS, Transition};
 
 /// Attempts at a step whose outcome stays unknown before it counts as failed.
 pub const MAX_UNKNOWN: u8 = 3;
@@ -15,97 +23,6 @@ pub const MAX_UNKNOWN: u8 = 3;
 /// Times that the program may end in the middle of the same step before the step counts as
 /// what kills it.
 pub const MAX_STRIKES: u8 = 3;
-
-/// What moves a machine from one state to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Event {
-    /// The backup is made and proved.
-    BackedUp,
-    /// The image is here and the next container stands ready.
-    Pulled,
-    /// The next container was started in the old one's place.
-    Swapped,
-    /// The new version serves.
-    Verified,
-    /// A step can't be done.
-    Failed,
-    /// A step's outcome stayed unknown.
-    TimedOut,
-    /// The operator called it off.
-    Cancelled,
-    /// The old version serves, as before.
-    RolledBack,
-    /// No rule covers what was found.
-    NeedsDecision,
-    /// The operator asks to go on with the way back.
-    Recover,
-    /// The operator consents to the restore point's return, whatever rows it forgets.
-    RecoverRestoring,
-    /// The same, of the rows that were shown and no others.
-    RecoverRestoringShown,
-}
-
-impl Event {
-    /// As the statechart and the journal write it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Event::BackedUp => "backed_up",
-            Event::Pulled => "pulled",
-            Event::Swapped => "swapped",
-            Event::Verified => "verified",
-            Event::Failed => "failed",
-            Event::TimedOut => "timed_out",
-            Event::Cancelled => "cancelled",
-            Event::RolledBack => "rolled_back",
-            Event::NeedsDecision => "needs_decision",
-            Event::Recover => "recover",
-            Event::RecoverRestoring => "recover_restoring",
-            Event::RecoverRestoringShown => "recover_restoring_shown",
-        }
-    }
-}
-
-/// One row of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Transition {
-    /// The state left.
-    pub from: Phase,
-    /// Why it is left.
-    pub event: Event,
-    /// The state entered.
-    pub to: Phase,
-}
-
-const fn row(from: Phase, event: Event, to: Phase) -> Transition {
-    Transition { from, event, to }
-}
-
-/// Every transition there is. The statechart is compared with it, and the journal is read
-/// against it.
-pub const TRANSITIONS: &[Transition] = &[
-    row(Phase::Planned, Event::BackedUp, Phase::BackedUp),
-    row(Phase::Planned, Event::Failed, Phase::RollingBack),
-    row(Phase::Planned, Event::TimedOut, Phase::RollingBack),
-    row(Phase::Planned, Event::Cancelled, Phase::RollingBack),
-    row(Phase::BackedUp, Event::Pulled, Phase::Pulled),
-    row(Phase::BackedUp, Event::Failed, Phase::RollingBack),
-    row(Phase::BackedUp, Event::TimedOut, Phase::RollingBack),
-    row(Phase::BackedUp, Event::Cancelled, Phase::RollingBack),
-    row(Phase::Pulled, Event::Swapped, Phase::Swapped),
-    row(Phase::Pulled, Event::Failed, Phase::RollingBack),
-    row(Phase::Pulled, Event::TimedOut, Phase::RollingBack),
-    row(Phase::Pulled, Event::Cancelled, Phase::RollingBack),
-    row(Phase::Swapped, Event::Verified, Phase::Verified),
-    row(Phase::Swapped, Event::Failed, Phase::RollingBack),
-    row(Phase::Swapped, Event::TimedOut, Phase::RollingBack),
-    row(Phase::Swapped, Event::Cancelled, Phase::RollingBack),
-    row(Phase::RollingBack, Event::RolledBack, Phase::RolledBack),
-    row(Phase::RollingBack, Event::NeedsDecision, Phase::NeedsOperator),
-    row(Phase::NeedsOperator, Event::Recover, Phase::RollingBack),
-    row(Phase::NeedsOperator, Event::RecoverRestoring, Phase::RollingBack),
-    row(Phase::NeedsOperator, Event::RecoverRestoringShown, Phase::RollingBack),
-];
 
 /// An outcome or a transition that the machine does not allow: the journal was not written by
 /// this machine, or not for this hop.
@@ -272,113 +189,6 @@ impl Machine {
         }
     }
 
-    fn done(self, pending: Step, fact: Fact) -> Result<(Machine, Option<Event>), Forbidden> {
-        let (state, event) = match (self.state, fact) {
-            (State::Planned(Planned { hop, backup: None }), Fact::Backup(backup)) => {
-                (State::Planned(Planned { hop, backup: Some(backup) }), None)
-            }
-            (State::Planned(Planned { hop, backup: Some(backup) }), Fact::Proof(proof)) => (
-                State::BackedUp(BackedUp { hop, backup, proof, image: None }),
-                Some(Event::BackedUp),
-            ),
-            (State::BackedUp(state @ BackedUp { image: None, .. }), Fact::Image(image)) => {
-                (State::BackedUp(BackedUp { image: Some(image), ..state }), None)
-            }
-            (
-                State::BackedUp(BackedUp { image: Some(image), hop, backup, proof }),
-                Fact::Next(next),
-            ) => {
-                let backed_up = BackedUp { hop, backup, proof, image: Some(image.clone()) };
-                let pulled =
-                    Pulled { backed_up, image, next, copy: None, cut_over: CutOver::Ready };
-                (State::Pulled(Box::new(pulled)), Some(Event::Pulled))
-            }
-            (State::Pulled(mut pulled), Fact::Copy(copy)) if pending == Step::PreCopy => {
-                pulled.copy = Some(copy);
-                (State::Pulled(pulled), None)
-            }
-            (State::Pulled(pulled), fact) if pulled.copy.is_none() => {
-                return Err(unfit(Phase::Pulled, pending, &fact));
-            }
-            (State::Pulled(mut pulled), fact) => {
-                let phase = Phase::Pulled;
-                match pulled.cut_over.advance(fact) {
-                    Ok(Advance::Further(cut_over)) => {
-                        pulled.cut_over = cut_over;
-                        (State::Pulled(pulled), None)
-                    }
-                    Ok(Advance::Started(quiesced, restore_point)) => {
-                        let Pulled { backed_up, image, next, copy, .. } = *pulled;
-                        let Some(copy) = copy else {
-                            return Err(unfit(phase, pending, &Fact::Done));
-                        };
-                        let swapped = Swapped {
-                            backed_up,
-                            image,
-                            next,
-                            copy,
-                            quiesced,
-                            restore_point,
-                            verdict: None,
-                        };
-                        (State::Swapped(Box::new(swapped)), Some(Event::Swapped))
-                    }
-                    Err(fact) => return Err(unfit(phase, pending, &fact)),
-                }
-            }
-            (State::Swapped(mut swapped), Fact::Verdict(verdict)) if swapped.verdict.is_none() => {
-                swapped.verdict = Some(verdict);
-                (State::Swapped(swapped), None)
-            }
-            (State::Swapped(swapped), Fact::Done) => match swapped.verdict.clone() {
-                Some(verdict) => {
-                    let verified = Verified { swapped: *swapped, verdict, is_tidy: false };
-                    (State::Verified(Box::new(verified)), Some(Event::Verified))
-                }
-                None => return Err(unfit(Phase::Swapped, pending, &Fact::Done)),
-            },
-            (State::Verified(verified), Fact::Done) => {
-                (State::Verified(Box::new(Verified { is_tidy: true, ..*verified })), None)
-            }
-            (State::RollingBack(mut back), fact) => {
-                back.remaining.remove(0);
-                match (pending, fact) {
-                    (Step::AssessDatabase, Fact::Assessment(assessment)) => {
-                        (State::RollingBack(Box::new(back.assessed(assessment))), None)
-                    }
-                    (Step::RestoreDatabase, Fact::Restored(restored)) => {
-                        back.restored = Some(restored);
-                        back.plan_export();
-                        (State::RollingBack(back), None)
-                    }
-                    (Step::ExportRows, Fact::Export(export)) => {
-                        back.export = Some(export);
-                        (State::RollingBack(back), None)
-                    }
-                    (Step::VerifyOld, Fact::Verdict(verdict)) => {
-                        back.verdict = Some(verdict);
-                        (State::RollingBack(back), None)
-                    }
-                    (
-                        Step::DisarmNext
-                        | Step::StopNext
-                        | Step::RestoreNextName
-                        | Step::RestoreOldName
-                        | Step::StartOld
-                        | Step::ResumePrograms
-                        | Step::RearmOld
-                        | Step::RemoveNext
-                        | Step::DiscardCopy,
-                        Fact::Done,
-                    ) => (State::RollingBack(back), None),
-                    (pending, fact) => return Err(unfit(Phase::RollingBack, pending, &fact)),
-                }
-            }
-            (state, fact) => return Err(unfit(state.phase(), pending, &fact)),
-        };
-        Ok((Machine::at(state), event))
-    }
-
     /// Turns round, or, on the way back already, stops for a person. After Verified nothing
     /// can fail the upgrade any more: tidying is tried again later.
     fn failed(self, pending: Step, failure: Failure, event: Event) -> (Machine, Option<Event>) {
@@ -471,36 +281,4 @@ impl Machine {
     fn forbids(&self, expected: &str, found: &Outcome) -> Forbidden {
         Forbidden { phase: self.phase(), expected: expected.into(), found: format!("{found:?}") }
     }
-}
-
-enum Advance {
-    Further(CutOver),
-    Started(Quiesced, RestorePoint),
-}
-
-impl CutOver {
-    fn advance(&self, fact: Fact) -> Result<Advance, Box<Fact>> {
-        let further = match (self.clone(), fact) {
-            (CutOver::Ready, Fact::Done) => CutOver::Disarmed,
-            (CutOver::Disarmed, Fact::Programs(programs)) => CutOver::Noted(programs),
-            (CutOver::Noted(_), Fact::Quiesced(quiesced)) => CutOver::Quiesced(quiesced),
-            (CutOver::Quiesced(quiesced), Fact::Done) => CutOver::OldStopped(quiesced),
-            (CutOver::OldStopped(quiesced), Fact::RestorePoint(point)) => {
-                CutOver::Pointed(quiesced, point)
-            }
-            (CutOver::Pointed(quiesced, point), Fact::Done) => CutOver::OldRenamed(quiesced, point),
-            (CutOver::OldRenamed(quiesced, point), Fact::Done) => {
-                CutOver::NextRenamed(quiesced, point)
-            }
-            (CutOver::NextRenamed(quiesced, point), Fact::Done) => {
-                return Ok(Advance::Started(quiesced, point));
-            }
-            (_, fact) => return Err(Box::new(fact)),
-        };
-        Ok(Advance::Further(further))
-    }
-}
-
-fn unfit(phase: Phase, pending: Step, fact: &Fact) -> Forbidden {
-    Forbidden { phase, expected: format!("an outcome of {pending}"), found: format!("{fact:?}") }
 }

@@ -1,0 +1,99 @@
+//! The table of transitions: the events, and which state each of them leads to.
+//!
+//! Every transition that the machine makes is a row of it, and the statechart is compared with it,
+//! both ways. It says what may follow; what does follow is the machine's decision.
+
+use serde::{Deserialize, Serialize};
+
+use crate::machine::state::Phase;
+
+/// What moves a machine from one state to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The backup is made and proved.
+    BackedUp,
+    /// The image is here and the next container stands ready.
+    Pulled,
+    /// The next container was started in the old one's place.
+    Swapped,
+    /// The new version serves.
+    Verified,
+    /// A step can't be done.
+    Failed,
+    /// A step's outcome stayed unknown.
+    TimedOut,
+    /// The operator called it off.
+    Cancelled,
+    /// The old version serves, as before.
+    RolledBack,
+    /// No rule covers what was found.
+    NeedsDecision,
+    /// The operator asks to go on with the way back.
+    Recover,
+    /// The operator consents to the restore point's return, whatever rows it forgets.
+    RecoverRestoring,
+    /// The same, of the rows that were shown and no others.
+    RecoverRestoringShown,
+}
+
+impl Event {
+    /// As the statechart and the journal write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Event::BackedUp => "backed_up",
+            Event::Pulled => "pulled",
+            Event::Swapped => "swapped",
+            Event::Verified => "verified",
+            Event::Failed => "failed",
+            Event::TimedOut => "timed_out",
+            Event::Cancelled => "cancelled",
+            Event::RolledBack => "rolled_back",
+            Event::NeedsDecision => "needs_decision",
+            Event::Recover => "recover",
+            Event::RecoverRestoring => "recover_restoring",
+            Event::RecoverRestoringShown => "recover_restoring_shown",
+        }
+    }
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Transition {
+    /// The state left.
+    pub from: Phase,
+    /// Why it is left.
+    pub event: Event,
+    /// The state entered.
+    pub to: Phase,
+}
+
+pub(super) const fn row(from: Phase, event: Event, to: Phase) -> Transition {
+    Transition { from, event, to }
+}
+
+/// Every transition there is. The statechart is compared with it, and the journal is read
+/// against it.
+pub const TRANSITIONS: &[Transition] = &[
+    row(Phase::Planned, Event::BackedUp, Phase::BackedUp),
+    row(Phase::Planned, Event::Failed, Phase::RollingBack),
+    row(Phase::Planned, Event::TimedOut, Phase::RollingBack),
+    row(Phase::Planned, Event::Cancelled, Phase::RollingBack),
+    row(Phase::BackedUp, Event::Pulled, Phase::Pulled),
+    row(Phase::BackedUp, Event::Failed, Phase::RollingBack),
+    row(Phase::BackedUp, Event::TimedOut, Phase::RollingBack),
+    row(Phase::BackedUp, Event::Cancelled, Phase::RollingBack),
+    row(Phase::Pulled, Event::Swapped, Phase::Swapped),
+    row(Phase::Pulled, Event::Failed, Phase::RollingBack),
+    row(Phase::Pulled, Event::TimedOut, Phase::RollingBack),
+    row(Phase::Pulled, Event::Cancelled, Phase::RollingBack),
+    row(Phase::Swapped, Event::Verified, Phase::Verified),
+    row(Phase::Swapped, Event::Failed, Phase::RollingBack),
+    row(Phase::Swapped, Event::TimedOut, Phase::RollingBack),
+    row(Phase::Swapped, Event::Cancelled, Phase::RollingBack),
+    row(Phase::RollingBack, Event::RolledBack, Phase::RolledBack),
+    row(Phase::RollingBack, Event::NeedsDecision, Phase::NeedsOperator),
+    row(Phase::NeedsOperator, Event::Recover, Phase::RollingBack),
+    row(Phase::NeedsOperator, Event::RecoverRestoring, Phase::RollingBack),
+    row(Phase::NeedsOperator, Event::RecoverRestoringShown, Phase::RollingBack),
+];
