@@ -1,0 +1,296 @@
+//! The endpoints that plan an upgrade or ask the driver for something: plan, run, cancel, recover
+//! and sync.
+//!
+//! Called by [`super::answer`]. Nothing is done here: a plan is made by [`plan`], a job is handed
+//! to the driver, and what came of it is answered. What only the operator may ask for is refused
+//! to every other caller (I9).
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use warp::reply::Response;
+
+use super::{Asked, read};
+use crate::api::access::Caller;
+use crate::api::{Api, answers};
+use crate::driver::{Consent, Decision, JobView, Progress, RecoverError, refusal_after};
+use crate::journal::{JobRecord, JournalError, Mode, Reader};
+use crate::machine::Phase;
+use crate::plan::{self, PlanState};
+
+/// The body of plan and run. Unknown fields are ignored.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wanted {
+    #[serde(default)]
+    mode: Option<String>,
+    #[serde(default)]
+    requested_target: Option<String>,
+    #[serde(default)]
+    source: Option<String>,
+    #[serde(default)]
+    current_version: Option<String>,
+    #[serde(default)]
+    force: bool,
+}
+
+/// The request in a body; `Err` is the answer to a bad one.
+fn wanted(asked: &Asked) -> Result<plan::Request, Box<Response>> {
+    let bad = |message: String| {
+        Box::new(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", &message))
+    };
+    let body: Value = serde_json::from_slice(&asked.body)
+        .map_err(|error| bad(format!("the body is not JSON: {error}")))?;
+    if !body.is_object() {
+        return Err(bad("the body is not a JSON object".into()));
+    }
+    let wanted: Wanted = serde_json::from_value(body)
+        .map_err(|error| bad(format!("the body is not the JSON expected here: {error}")))?;
+    let target = wanted.requested_target.map(|target| target.trim().to_owned());
+    let Some(requested_target) = target.filter(|target| !target.is_empty()) else {
+        return Err(bad("requestedTarget is missing: a version, or latest".into()));
+    };
+    let named = match wanted.mode.as_deref().map(str::to_ascii_uppercase).as_deref() {
+        None | Some("") => None,
+        Some("MANUAL") => Some(Mode::Manual),
+        Some("DASHBOARD") => Some(Mode::Dashboard),
+        Some(other) => {
+            return Err(bad(format!("mode is MANUAL or DASHBOARD, found {other:?}")));
+        }
+    };
+    // Over TCP the policy decides, whatever the body says (I9).
+    let (mode, force) = match asked.caller {
+        Caller::Operator => (named.unwrap_or(Mode::Manual), wanted.force),
+        Caller::Tcp(_) => (Mode::Dashboard, false),
+    };
+    Ok(plan::Request {
+        mode,
+        requested_target,
+        source: wanted.source,
+        current_version: wanted.current_version.filter(|version| !version.is_empty()),
+        force,
+    })
+}
+
+pub(super) async fn make_plan(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
+    let request = match wanted(asked) {
+        Ok(request) => request,
+        Err(answer) => return Ok(*answer),
+    };
+    Ok(answers::json(&planned(api, &request).await?))
+}
+
+/// The plan, refused where the journal says that it must not be run.
+async fn planned(api: &Api, request: &plan::Request) -> Result<plan::Plan, JournalError> {
+    let mut plan = plan::make(&api.settings, api.engine.as_ref(), request).await;
+    let quarantined = read(api, Reader::quarantine).await?;
+    plan::quarantine::check(api.engine.as_ref(), &mut plan, &quarantined).await;
+    let last = read(api, Reader::last_executed_job).await?;
+    if let Some(refused) = last.as_ref().and_then(refusal_after) {
+        plan.refuse(&refused);
+    }
+    Ok(plan)
+}
+
+pub(super) async fn run(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
+    let request = match wanted(asked) {
+        Ok(request) => request,
+        Err(answer) => return Ok(*answer),
+    };
+    if let Some(active) = read(api, Reader::active_job).await? {
+        return Ok(conflict(&active));
+    }
+    let plan = planned(api, &request).await?;
+    let answer = |job: &str, state: &str, message: &str| {
+        answers::json(&json!({
+            "jobId": job,
+            "state": state,
+            "mode": plan.mode,
+            "requestedTarget": plan.requested_target,
+            "resolvedTarget": plan.resolved_target,
+            "failureCode": plan.failure_code,
+            "message": message,
+        }))
+    };
+    let (PlanState::Ready, Some(body)) = (plan.state, plan.job.clone()) else {
+        return Ok(answer("", "FAILED", &plan.message));
+    };
+    let driver = Arc::clone(&api.driver);
+    let submitted = tokio::task::spawn_blocking(move || driver.submit(&body)).await;
+    match submitted {
+        Ok(Ok(job)) => Ok(answer(job.as_str(), "READY", "upgrade started")),
+        Ok(Err(JournalError::AlreadyActive { .. })) => match read(api, Reader::last_job).await? {
+            Some(active) => Ok(conflict(&active)),
+            None => Ok(answers::error(
+                StatusCode::CONFLICT,
+                "CONCURRENCY_BLOCKED",
+                "An active job already exists",
+            )),
+        },
+        Ok(Err(error)) => Err(error),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+fn conflict(active: &JobRecord) -> Response {
+    let view = JobView::of(active, Progress::default());
+    let body = json!({
+        "error": "An active job already exists",
+        "code": "CONCURRENCY_BLOCKED",
+        "jobId": view.job_id,
+        "state": view.state,
+        "message": view.message,
+    });
+    answers::with_status(StatusCode::CONFLICT, &body)
+}
+
+/// Calls the active job off. Going back is the operator's word, so only over the socket.
+pub(super) async fn cancel(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
+    if asked.caller != Caller::Operator {
+        let message = "an upgrade is called off by the payram-updater command on the host";
+        return Ok(answers::error(StatusCode::FORBIDDEN, "FORBIDDEN", message));
+    }
+    let Some(job) = read(api, Reader::active_job).await? else {
+        let message = "no upgrade is under way";
+        return Ok(answers::error(StatusCode::CONFLICT, "NOTHING_TO_CANCEL", message));
+    };
+    let may_turn = match job.phase() {
+        Phase::Planned | Phase::BackedUp | Phase::Pulled => true,
+        // A new version that answers takes payments: to stop it would strand them. It is
+        // verified, or goes back by itself.
+        Phase::Swapped => {
+            let (settings, engine) = (&api.settings, api.engine.as_ref());
+            !api.serving.of(settings, engine, &job.body.container_name).await
+        }
+        Phase::Verified | Phase::RollingBack | Phase::RolledBack | Phase::NeedsOperator => false,
+    };
+    if may_turn && api.driver.call_off(&job.id) {
+        let message = "called off; what was begun is taken back";
+        let body = json!({"jobId": job.id.as_str(), "message": message});
+        return Ok(answers::with_status(StatusCode::ACCEPTED, &body));
+    }
+    let message = format!(
+        "the upgrade can't be called off any more: it is {}; a new version that answers is verified, or goes back by itself",
+        job.phase()
+    );
+    Ok(answers::error(StatusCode::CONFLICT, "NOTHING_TO_CANCEL", &message))
+}
+
+/// The body of recover. Unknown fields are ignored.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RecoverWanted {
+    #[serde(default)]
+    restore_database: bool,
+    /// A version that may be offered again; then nothing else is done.
+    #[serde(default)]
+    clear_quarantine: Option<String>,
+    /// What `shown` was in the answer that a person consented to.
+    #[serde(default)]
+    shown: Option<String>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Does the safe thing about the last job, or says what it would be. It may put a database
+/// back, so only over the socket (I9).
+pub(super) async fn recover(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
+    if asked.caller != Caller::Operator {
+        let message = "a recovery is the payram-updater command's on the host";
+        return Ok(answers::error(StatusCode::FORBIDDEN, "FORBIDDEN", message));
+    }
+    let wanted: RecoverWanted = match serde_json::from_slice(&asked.body) {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            let message = format!("the body is not the JSON expected here: {error}");
+            return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", &message));
+        }
+    };
+    if let Some(version) = &wanted.clear_quarantine {
+        if wanted.restore_database {
+            let message = "clearQuarantine and restoreDatabase are two requests";
+            return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", message));
+        }
+        return decided(api.driver.clear_quarantine(version, wanted.dry_run).await);
+    }
+    let consent = Consent { restore_database: wanted.restore_database };
+    match &wanted.shown {
+        Some(shown) if !wanted.dry_run => {
+            decided(api.driver.recover_as_shown(consent, shown).await)
+        }
+        Some(_) | None => decided(api.driver.recover(consent, wanted.dry_run).await),
+    }
+}
+
+/// Records what runs now as good, when it is.
+pub(super) async fn sync(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
+    if asked.caller != Caller::Operator {
+        let message = "sync is the payram-updater command's on the host";
+        return Ok(answers::error(StatusCode::FORBIDDEN, "FORBIDDEN", message));
+    }
+    decided(api.driver.sync().await)
+}
+
+fn decided(decision: Result<Decision, RecoverError>) -> Result<Response, JournalError> {
+    match decision {
+        Ok(decision) => Ok(answers::json(&decision)),
+        Err(RecoverError::Journal(error)) => Err(error),
+        Err(error @ RecoverError::Engine(_)) => {
+            let message = error.to_string();
+            Ok(answers::error(StatusCode::SERVICE_UNAVAILABLE, "DOCKER_DAEMON_DOWN", &message))
+        }
+        Err(error @ RecoverError::Forbidden(_)) => {
+            let message = error.to_string();
+            Ok(answers::error(StatusCode::CONFLICT, "NOTHING_TO_RECOVER", &message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use hyper::header::HeaderMap;
+
+    use super::*;
+
+    fn asked(caller: Caller, body: &str) -> Asked {
+        Asked {
+            caller,
+            query: String::new(),
+            headers: HeaderMap::new(),
+            body: Bytes::from(body.to_owned()),
+        }
+    }
+
+    fn tcp() -> Caller {
+        Caller::Tcp(std::net::Ipv4Addr::LOCALHOST.into())
+    }
+
+    #[test]
+    fn manual_mode_is_for_the_socket_alone() {
+        let body = r#"{"mode":"MANUAL","requestedTarget":"1.9.7","source":"CLI","force":true}"#;
+        let over_socket = wanted(&asked(Caller::Operator, body)).expect("a request");
+        assert_eq!((over_socket.mode, over_socket.force), (Mode::Manual, true));
+        let over_tcp = wanted(&asked(tcp(), body)).expect("a request");
+        assert_eq!((over_tcp.mode, over_tcp.force), (Mode::Dashboard, false));
+        assert_eq!(over_tcp.source.as_deref(), Some("CLI"));
+    }
+
+    #[test]
+    fn a_body_that_asks_for_nothing_is_a_bad_request() {
+        for body in [
+            "",
+            "[]",
+            "{}",
+            "null",
+            r#"{"requestedTarget":" "}"#,
+            r#"{"requestedTarget":7}"#,
+            r#"{"requestedTarget":"1.9.7","mode":"ROOT"}"#,
+        ] {
+            let answer = wanted(&asked(tcp(), body)).expect_err(body);
+            assert_eq!(answer.status(), 400, "{body}");
+        }
+    }
+}
