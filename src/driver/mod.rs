@@ -26,8 +26,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Resume, Settings};
 use crate::engine::Engine;
 use crate::journal::{Ending, JobBody, JobId, JobRecord, Journal, JournalError, Reader};
+use crate::machine::Phase;
 use crate::machine::failure::{Failure, FailureCode};
-use crate::machine::{Fact, Outcome, Phase};
 
 pub use lock::{LockError, StateLock};
 pub use narrate::{activity, closing_message, downtime_seconds};
@@ -275,11 +275,5 @@ async fn durable<T: Send + 'static>(
     match tokio::task::spawn_blocking(write).await {
         Ok(result) => result,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
-}
-
-impl From<Fact> for Outcome {
-    fn from(fact: Fact) -> Self {
-        Outcome::Done { fact }
     }
 }
