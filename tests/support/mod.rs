@@ -14,6 +14,7 @@ pub mod clock;
 pub mod daemon;
 pub mod disk;
 pub mod draw;
+pub mod facts;
 pub mod fixture;
 pub mod http;
 pub mod lanes;
