@@ -9,10 +9,10 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use payram_updater::machine::Step;
-use support::{Daemon, Point, Trap, World, require};
+use support::{Daemon, Draw, Point, Trap, World, is_full, require, side_by_side};
 
 /// From the restart to the end of the job.
 const END_LIMIT: Duration = Duration::from_secs(180);
@@ -70,30 +70,13 @@ fn all_kills(steps: &[Step]) -> Vec<Kill> {
     kills
 }
 
-fn is_full() -> bool {
-    std::env::var_os("PAYRAM_TEST_FULL").is_some_and(|full| full == "1")
-}
-
 /// All of them, or `some` of them by a seed that is printed.
-fn chosen(mut kills: Vec<Kill>, some: usize) -> Vec<Kill> {
+fn chosen(kills: Vec<Kill>, some: usize) -> Vec<Kill> {
     if is_full() {
         return kills;
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").subsec_nanos();
-    let seed = std::env::var("PAYRAM_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or(u64::from(now) | 1);
-    println!("PAYRAM_TEST_SEED={seed}: {some} of {} points", kills.len());
-    let mut state = seed;
-    let mut choice = Vec::new();
-    while choice.len() < some && !kills.is_empty() {
-        // xorshift64
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let at = usize::try_from(state % kills.len() as u64).expect("less than a Vec's length");
-        choice.push(kills.swap_remove(at));
-    }
-    choice
+    let what = format!("{some} of {} points", kills.len());
+    Draw::seeded("PAYRAM_TEST_SEED", &what).sample(kills, some)
 }
 
 /// What came of a matrix.
@@ -129,22 +112,9 @@ impl Tally {
     }
 }
 
-/// Runs a piece of work for each world, as many side by side as the full matrix may.
-fn in_lanes<T: Send>(mut work: Vec<T>, run: impl Fn(T) + Sync) {
-    let lanes = if is_full() { LANES } else { 1 };
-    work.reverse();
-    let queue = Mutex::new(work);
-    std::thread::scope(|scope| {
-        for _ in 0..lanes {
-            scope.spawn(|| {
-                loop {
-                    let next = queue.lock().expect("not poisoned").pop();
-                    let Some(next) = next else { return };
-                    run(next);
-                }
-            });
-        }
-    });
+/// Worlds that are run side by side.
+fn lanes() -> usize {
+    if is_full() { LANES } else { 1 }
 }
 
 fn world_of_payments() -> (World, Trap) {
@@ -203,7 +173,7 @@ fn a_crash_in_a_step_of_the_way_forward_ends_verified_without_losing_a_payment()
     let kills = chosen(all_kills(&forward()), 2);
     let tally = Tally::default();
     let worlds: Vec<&[Kill]> = kills.chunks(VERSIONS.len()).collect();
-    in_lanes(worlds, |kills| kill_on_the_way_forward(kills, &tally));
+    side_by_side(lanes(), &worlds, |kills| kill_on_the_way_forward(kills, &tally));
     tally.finish("forward", &kills);
 }
 
@@ -223,7 +193,7 @@ fn a_crash_in_a_step_of_the_way_back_ends_rolled_back_without_losing_a_payment()
     for (broken, kills) in [("9.0.2", untouched), ("9.0.4", restoring)] {
         let kills = chosen(kills, 1);
         let worlds: Vec<&[Kill]> = kills.chunks(4).collect();
-        in_lanes(worlds, |kills| kill_on_the_way_back(kills, broken, &tally));
+        side_by_side(lanes(), &worlds, |kills| kill_on_the_way_back(kills, broken, &tally));
         all.extend(kills);
     }
     tally.finish("back", &all);

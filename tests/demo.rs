@@ -15,7 +15,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::{require, wait_until};
+use support::{Draw, require, setting, wait_until};
 
 /// From a signal to the end of the demo, and of all that it killed.
 const END_LIMIT: Duration = Duration::from_secs(120);
@@ -127,35 +127,17 @@ fn the_demo_on_a_real_engine_keeps_the_same_promises_and_leaves_nothing_behind()
     shown_whole("docker", "STAND-INS");
 }
 
-/// Numbers from a seed (splitmix64), so that the moments can be drawn again.
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % limit as u64) as usize
-    }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok())
-}
-
 /// A moment in each part of the demo: after how many lines, and how much later.
 fn moments(engine: &str, default: usize) -> Vec<(usize, Duration)> {
-    let seed = number("PAYRAM_DEMO_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    let count = number("PAYRAM_DEMO_MOMENTS").map_or(default, |count| count as usize);
-    let mut draw = Draw(seed);
+    let count = setting("PAYRAM_DEMO_MOMENTS").unwrap_or(default);
+    let mut draw = Draw::seeded("PAYRAM_DEMO_SEED", &format!("{count} moments on {engine}"));
     let drawn: Vec<_> = (0..count)
         .map(|part| {
             let line = part * LINES / count + draw.below((LINES / count).max(1));
             (line, Duration::from_millis(draw.below(PAUSE_MS) as u64))
         })
         .collect();
-    println!("PAYRAM_DEMO_SEED={seed}, {engine}: {drawn:?}");
+    println!("{engine}: {drawn:?}");
     drawn
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use payram_updater::machine::Step;
 use serde_json::Value;
-use support::{Account, Daemon, Point, SmallDisk, Trap, World, is_full, require, wait_until};
+use support::{Account, Daemon, Point, SmallDisk, Trap, World, chosen, require, wait_until};
 
 /// From there being room to the end of the job.
 const END_LIMIT: Duration = Duration::from_secs(240);
@@ -51,8 +51,8 @@ impl Filler {
         assert_eq!(self.path.metadata().expect("the filler is there").len(), self.length);
     }
 
-    fn remove(self) {
-        fs::remove_file(self.path).expect("the filler is there");
+    fn remove(&self) {
+        fs::remove_file(&self.path).expect("the filler is there");
     }
 }
 
@@ -74,37 +74,70 @@ fn next_upgrade_works(world: &World, daemon: &Daemon) {
     world.assert_sound("1.9.7", "with room again");
 }
 
+/// An upgrade that ended where it began, because the database's disk is full.
+struct FullDisk {
+    daemon: Daemon,
+    /// Between the daemon and the engine until the end.
+    _trap: Trap,
+    account: Account,
+    /// The container before the upgrade.
+    before: [Value; 3],
+    status: Value,
+    filler: Filler,
+    world: World,
+}
+
+impl FullDisk {
+    /// When the daemon is about to take the step, some work is done, and then the disk is filled
+    /// but for these bytes. The old version serves afterwards, with every payment.
+    fn under(step: Step, at: &str, bytes: u64, work: impl FnOnce(&World)) -> FullDisk {
+        let world = World::build("1.9.6").rows(2000).disk(DATABASE_DISK).start();
+        let trap = Trap::between(&world);
+        let before = identity(&world);
+        let daemon = world.daemon();
+        let account = Account::of("disk full", at);
+        trap.arm_patiently(step, Point::Unasked);
+        world.begin_upgrade("1.9.7");
+        let mut filler = None;
+        trap.meanwhile(&daemon, || {
+            work(&world);
+            filler = Some(world.with_disk(|disk| Filler::leave(disk, bytes)));
+        });
+        let status = ends_rolled_back(&world, &daemon, "DISK_SPACE_LOW");
+        world.assert_sound("1.9.6", &account.name());
+        let filler = filler.expect("it was filled");
+        FullDisk { daemon, _trap: trap, account, before, status, filler, world }
+    }
+
+    /// What the status says.
+    fn message(&self) -> String {
+        self.status["message"].to_string()
+    }
+
+    /// Nobody's file was touched; with room again, the next upgrade works.
+    fn is_overcome(&self, what: &str) {
+        self.account.close(&self.world, &self.status, what);
+        self.filler.assert_untouched();
+        self.filler.remove();
+        next_upgrade_works(&self.world, &self.daemon);
+        assert_eq!(self.world.two_at_once(), Vec::<String>::new());
+    }
+}
+
 #[test]
 fn a_disk_without_room_for_a_copy_of_the_database_is_left_with_room_for_its_server() {
     if !here() {
         return;
     }
-    let world = World::build("1.9.6").rows(2000).disk(DATABASE_DISK).start();
-    let trap = Trap::between(&world);
-    let before = identity(&world);
-    let daemon = world.daemon();
-    let account = Account::of("disk full", "pre_copy");
-    trap.arm_patiently(Step::PreCopy, Point::Unasked);
-    world.begin_upgrade("1.9.7");
-    let mut filler = None;
-    trap.meanwhile(&daemon, || {
-        filler = Some(world.with_disk(|disk| Filler::leave(disk, ROOM_FOR_THE_SERVER)));
-    });
-    let status = ends_rolled_back(&world, &daemon, "DISK_SPACE_LOW");
-    let message = status["message"].to_string();
+    let full = FullDisk::under(Step::PreCopy, "pre_copy", ROOM_FOR_THE_SERVER, |_| {});
+    let message = full.message();
     for part in ["data/db", "need", "have", "1.9.6 was never stopped"] {
         assert!(message.contains(part), "{part:?} is said in {message}");
     }
-    assert_eq!(identity(&world), before, "it was never stopped");
-    world.assert_sound("1.9.6", &account.name());
-    let free = world.with_disk(SmallDisk::free);
+    assert_eq!(identity(&full.world), full.before, "it was never stopped");
+    let free = full.world.with_disk(SmallDisk::free);
     assert!(free > ROOM_FOR_THE_SERVER / 2, "the server has room: {free} bytes are left");
-    account.close(&world, &status, "never stopped");
-    let filler = filler.expect("it was filled");
-    filler.assert_untouched();
-    filler.remove();
-    next_upgrade_works(&world, &daemon);
-    assert_eq!(world.two_at_once(), Vec::<String>::new());
+    full.is_overcome("never stopped");
 }
 
 #[test]
@@ -112,33 +145,17 @@ fn a_disk_that_fills_up_in_the_downtime_brings_the_old_version_back() {
     if !here() {
         return;
     }
-    let world = World::build("1.9.6").rows(2000).disk(DATABASE_DISK).start();
-    let trap = Trap::between(&world);
-    let before = identity(&world);
-    let daemon = world.daemon();
-    let account = Account::of("disk full", "restore_point");
     // Still running, but its programs are silent: what is written now only the second pass sees.
-    trap.arm_patiently(Step::StopOld, Point::Unasked);
-    world.begin_upgrade("1.9.7");
-    let mut filler = None;
-    trap.meanwhile(&daemon, || {
+    let full = FullDisk::under(Step::StopOld, "restore_point", 0, |world| {
         world.add_payments(30_000);
         world.sql("CHECKPOINT");
-        filler = Some(world.with_disk(|disk| Filler::leave(disk, 0)));
     });
-    let status = ends_rolled_back(&world, &daemon, "DISK_SPACE_LOW");
-    let message = status["message"].to_string();
+    let message = full.message();
     assert!(message.contains("No space left on device"), "{message}");
     assert!(message.contains("1.9.6 serves again"), "{message}");
-    let [id, _, policy] = identity(&world);
-    assert_eq!([id, policy], [before[0].clone(), before[2].clone()], "the old container");
-    world.assert_sound("1.9.6", &account.name());
-    account.close(&world, &status, "the old one serves again");
-    let filler = filler.expect("it was filled");
-    filler.assert_untouched();
-    filler.remove();
-    next_upgrade_works(&world, &daemon);
-    assert_eq!(world.two_at_once(), Vec::<String>::new());
+    let [id, _, policy] = identity(&full.world);
+    assert_eq!([&id, &policy], [&full.before[0], &full.before[2]], "the old container");
+    full.is_overcome("the old one serves again");
 }
 
 /// A world whose journal lies on a small disk.
@@ -251,17 +268,17 @@ fn a_daemon_without_room_for_its_journal_does_nothing_and_goes_on_when_there_is(
     if !here() {
         return;
     }
-    let mut places = vec![forward(Step::StopOld, false)];
-    if is_full() {
-        places.extend([
+    let places = chosen(
+        &[forward(Step::StopOld, false)],
+        &[
             forward(Step::Pull, false),
             forward(Step::PreCopy, false),
             forward(Step::StartNext, false),
             forward(Step::Verify, false),
             back(Step::StopNext, false),
             back(Step::StartOld, false),
-        ]);
-    }
+        ],
+    );
     places.into_iter().for_each(fill_under_the_journal);
 }
 
@@ -270,13 +287,13 @@ fn a_daemon_that_is_killed_and_started_without_room_for_its_journal_waits_for_it
     if !here() {
         return;
     }
-    let mut places = vec![back(Step::RestoreOldName, true)];
-    if is_full() {
-        places.extend([
+    let places = chosen(
+        &[back(Step::RestoreOldName, true)],
+        &[
             forward(Step::Quiesce, true),
             forward(Step::RenameNext, true),
             back(Step::VerifyOld, true),
-        ]);
-    }
+        ],
+    );
     places.into_iter().for_each(fill_under_the_journal);
 }

@@ -1,18 +1,15 @@
 //! The journal keeps what it is given, refuses what it must, and says when it was tampered with.
 
+mod support;
+
 use std::path::{Path, PathBuf};
 
 use payram_updater::journal::{
-    Ending, HistoryFilter, HopTarget, JobBody, JobId, Journal, JournalError, Mode, NewEvent,
-    Reader, Settlement,
-};
-use payram_updater::machine::facts::{
-    Backup, CoreRules, OldContainer, Overlay, RollbackDatabase, TargetImage,
+    Ending, HistoryFilter, JobBody, JobId, Journal, JournalError, NewEvent, Reader, Settlement,
 };
 use payram_updater::machine::failure::{Failure, FailureCode};
-use payram_updater::machine::{
-    Event, Fact, Hop, JobState, Machine, Outcome, Phase, Step, Transition,
-};
+use payram_updater::machine::{Event, Hop, JobState, Machine, Outcome, Phase, Step, Transition};
+use support::facts;
 
 struct Place {
     _directory: tempfile::TempDir,
@@ -26,63 +23,15 @@ fn place() -> Place {
 }
 
 fn body() -> JobBody {
-    JobBody {
-        mode: Mode::Manual,
-        requested_target: "1.9.7".into(),
-        resolved_target: "1.9.7".into(),
-        source: None,
-        from_version: Some("1.9.6".into()),
-        container_name: "payram".into(),
-        from_rules: rules(),
-        overlay: Overlay::default(),
-        dry_run: false,
-        hops: vec![HopTarget {
-            version: "1.9.7".into(),
-            target: target(),
-            rules: rules(),
-            why: "the target".into(),
-        }],
-    }
-}
-
-fn target() -> TargetImage {
-    TargetImage { repo: "payramapp/payram".into(), tag: "1.9.7".into() }
-}
-
-fn rules() -> CoreRules {
-    CoreRules::Api { health_path: "/api/v1/health".into() }
+    facts::job_to("1.9.7")
 }
 
 fn hop() -> Hop {
-    Hop {
-        old: OldContainer {
-            id: "0123".into(),
-            name: "payram".into(),
-            image_id: "sha256:1".into(),
-            restart_policy: serde_json::json!({"Name": "always"}),
-            spec_file: "/spec.json".into(),
-        },
-        from: Some("1.9.6".into()),
-        from_rules: rules(),
-        version: "1.9.7".into(),
-        target: target(),
-        rules: rules(),
-        rollback_database: RollbackDatabase::Lossless,
-    }
+    facts::hop_to("1.9.7")
 }
 
 fn backup() -> Outcome {
-    let (path, sha256) = ("/b.dump".into(), "00".into());
-    Outcome::Done {
-        fact: Fact::Backup(Backup {
-            path,
-            size_bytes: 1,
-            sha256,
-            database_host: "localhost".into(),
-            database_port: 5432,
-            database_name: "payram".into(),
-        }),
-    }
+    Outcome::Done { fact: facts::fact(Step::BackUp, "1.9.7") }
 }
 
 /// A job whose machine has its backup.

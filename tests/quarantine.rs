@@ -1,15 +1,12 @@
 //! Which versions the journal says are quarantined: those that were started, failed by
 //! themselves and were taken back; and what ends it.
 
-use payram_updater::journal::{
-    Ending, HopTarget, JobBody, Journal, Mode, NewEvent, Reader, Release, Settlement,
-};
-use payram_updater::machine::facts::{
-    Assessment, Backup, Copy, CoreRules, Export, NextContainer, OldContainer, Overlay, Programs,
-    Proof, PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase, TargetImage, Verdict,
-};
+mod support;
+
+use payram_updater::journal::{Ending, Journal, NewEvent, Reader, Release, Settlement};
 use payram_updater::machine::failure::{Failure, FailureCode};
-use payram_updater::machine::{Fact, Hop, Machine, Outcome, Phase, Step};
+use payram_updater::machine::{Fact, Machine, Outcome, Phase, Step};
+use support::facts;
 
 /// A journal in a directory of its own.
 struct Place {
@@ -49,9 +46,8 @@ impl Place {
         digest: Option<&str>,
         outcome: impl Fn(Step) -> Option<Outcome>,
     ) {
-        let body = body(version);
-        let job = self.journal.begin(&body, &[], None).expect("begins");
-        let hop = hop(version);
+        let job = self.journal.begin(&facts::job_to(version), &[], None).expect("begins");
+        let hop = facts::hop_to(version);
         self.journal.hop(&job, 1, &hop, &[]).expect("hop");
         let mut machine = Machine::new(hop);
         while let Some(step) = machine.step() {
@@ -100,110 +96,12 @@ fn ending(phase: Phase) -> Ending {
     Ending { failure_code, message: "ended".into() }
 }
 
-fn rules() -> CoreRules {
-    CoreRules::Api { health_path: "/api/v1/health".into() }
-}
-
-fn target(version: &str) -> TargetImage {
-    TargetImage { repo: "payramapp/payram".into(), tag: version.into() }
-}
-
-fn body(version: &str) -> JobBody {
-    let hop = HopTarget {
-        version: version.into(),
-        target: target(version),
-        rules: rules(),
-        why: "the target".into(),
-    };
-    JobBody {
-        mode: Mode::Manual,
-        requested_target: version.into(),
-        resolved_target: version.into(),
-        source: None,
-        from_version: Some("1.9.6".into()),
-        container_name: "payram".into(),
-        from_rules: rules(),
-        overlay: Overlay::default(),
-        dry_run: false,
-        hops: vec![hop],
-    }
-}
-
-fn hop(version: &str) -> Hop {
-    Hop {
-        old: OldContainer {
-            id: "0123".into(),
-            name: "payram".into(),
-            image_id: "sha256:1".into(),
-            restart_policy: serde_json::json!({"Name": "always"}),
-            spec_file: "/spec.json".into(),
-        },
-        from: Some("1.9.6".into()),
-        from_rules: rules(),
-        version: version.into(),
-        target: target(version),
-        rules: rules(),
-        rollback_database: RollbackDatabase::Lossless,
-    }
-}
-
-/// A step that comes to its end.
+/// A step that comes to its end, in an upgrade to an image with this digest.
 fn done(step: Step, version: &str, digest: Option<&str>) -> Outcome {
-    let programs = Programs { running: Vec::new(), last_answer_ms: None };
-    let fact = match step {
-        Step::BackUp => Fact::Backup(Backup {
-            path: "/b.dump".into(),
-            size_bytes: 1,
-            sha256: "00".into(),
-            database_host: "localhost".into(),
-            database_port: 5432,
-            database_name: "payram".into(),
-        }),
-        Step::ProveBackup => Fact::Proof(Proof { toc_entries: 1, tables: 1 }),
-        Step::Pull => Fact::Image(PulledImage {
-            id: format!("sha256:id of {version}"),
-            digest: digest.map(str::to_owned),
-        }),
-        Step::CreateNext => {
-            Fact::Next(NextContainer { id: "4567".into(), temporary_name: "payram-next".into() })
-        }
-        Step::PreCopy => Fact::Copy(Copy::Dump { path: "/d".into(), reason: "external".into() }),
-        Step::NotePrograms => Fact::Programs(programs),
-        Step::Quiesce => Fact::Quiesced(Quiesced {
-            programs,
-            fingerprint: None,
-            last_answer_ms: None,
-            last_answer_up: None,
-        }),
-        Step::RestorePoint => {
-            Fact::RestorePoint(RestorePoint { sha256: "00".into(), bytes: 1, millis: 1 })
-        }
-        Step::Verify | Step::VerifyOld => Fact::Verdict(Verdict {
-            version: version.into(),
-            answers: 6,
-            first_answer_ms: 1,
-            first_answer_up: None,
-        }),
-        Step::AssessDatabase => Fact::Assessment(Assessment::Unchanged),
-        Step::RestoreDatabase => Fact::Restored(Restored { failed: "/failed".into() }),
-        Step::DisarmOld
-        | Step::StopOld
-        | Step::RenameOld
-        | Step::RenameNext
-        | Step::StartNext
-        | Step::ArmNext
-        | Step::Tidy
-        | Step::DisarmNext
-        | Step::StopNext
-        | Step::RestoreNextName
-        | Step::RestoreOldName
-        | Step::StartOld
-        | Step::ResumePrograms
-        | Step::RearmOld
-        | Step::RemoveNext
-        | Step::DiscardCopy => Fact::Done,
-        Step::ExportRows => Fact::Export(Export::Nothing),
-    };
+    let mut fact = facts::fact(step, version);
+    if let Fact::Image(image) = &mut fact {
+        image.digest = digest.map(str::to_owned);
+    }
     Outcome::Done { fact }
 }
 

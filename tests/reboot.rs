@@ -4,16 +4,10 @@
 
 mod support;
 
-use std::time::Duration;
-
 use payram_updater::machine::Step;
 use serde_json::Value;
-use support::{Account, Daemon, Point, PrivateEngine, Trap, World, is_full, require};
-
-/// From the restart to the end of the job.
-const END_LIMIT: Duration = Duration::from_secs(300);
-/// The versions that these worlds go to.
-const TAGS: [&str; 4] = ["1.9.6", "1.9.7", "9.0.2", "9.0.4"];
+use support::outage::{self, engine, here};
+use support::{Daemon, Outage, Point, PrivateEngine, World, chosen};
 
 /// What is started first when the power is back.
 #[derive(Clone, Copy, Debug)]
@@ -30,29 +24,23 @@ enum Armed {
     None,
 }
 
-/// Where the power goes, and how the upgrade may end then.
+/// Where the power goes.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    step: Step,
-    target: &'static str,
+    at: outage::Place,
     armed: Armed,
-    ends: &'static [&'static str],
 }
-
-/// A step that is tried again while the old version's database only just starts is given up.
-const EITHER: &[&str] = &["VERIFIED", "ROLLED_BACK"];
 
 const fn forward(step: Step, armed: Armed) -> Place {
-    Place { step, target: "1.9.7", armed, ends: &["VERIFIED"] }
+    Place { at: outage::Place::forward(step), armed }
 }
 
-/// Before the old container is disarmed it comes back with its engine.
 const fn early(step: Step) -> Place {
-    Place { step, target: "1.9.7", armed: Armed::Old, ends: EITHER }
+    Place { at: outage::Place::early(step), armed: Armed::Old }
 }
 
 const fn back(step: Step, target: &'static str, armed: Armed) -> Place {
-    Place { step, target, armed, ends: &["ROLLED_BACK"] }
+    Place { at: outage::Place::back(step, target), armed }
 }
 
 /// Ids of the old container and of the new one as far as there is one.
@@ -64,13 +52,8 @@ fn running_ids(world: &World) -> Vec<Value> {
         .collect()
 }
 
-fn start_all(
-    engine: &mut PrivateEngine,
-    world: &World,
-    first: First,
-    old: &Value,
-    place: Place,
-) -> Daemon {
+fn start_all(engine: &mut PrivateEngine, outage: &Outage, first: First, place: Place) -> Daemon {
+    let Outage { world, old, .. } = outage;
     match first {
         First::Daemon => {
             let mut daemon = world.spawn_daemon();
@@ -96,42 +79,25 @@ fn start_all(
 }
 
 fn reboot_at(engine: &mut PrivateEngine, first: First, place: Place) {
-    let world = World::build("1.9.6").on(engine).rows(200).start();
-    let old = world.container().expect("a container")["Id"].clone();
-    let trap = Trap::between(&world);
-    let daemon = world.daemon();
-    let way = format!("{} to {}", place.step, place.target);
-    let account = Account::of(format!("reboot, {first:?} first"), way);
-    trap.arm(place.step, Point::of(place.step)[0]);
-    world.begin_upgrade(place.target);
-    let is_hit = trap.kill(daemon);
+    let (outage, daemon) = Outage::prepare(engine, format!("reboot, {first:?} first"), place.at);
+    outage.trap.arm(place.at.step, Point::of(place.at.step)[0]);
+    outage.world.begin_upgrade(place.at.target);
+    let is_hit = outage.trap.kill(daemon);
     engine.power_cut();
-    let name = account.name();
-    assert!(is_hit, "{name}: the step was missed");
+    assert!(is_hit, "{}: the step was missed", outage.account.name());
 
-    let daemon = start_all(engine, &world, first, &old, place);
+    let daemon = start_all(engine, &outage, first, place);
 
-    let status = daemon.wait_settled(END_LIMIT);
-    let phase = status["phase"].as_str().unwrap_or_default();
-    assert!(place.ends.contains(&phase), "{name}: {status:#}\n{}", daemon.log());
-    let version = if phase == "VERIFIED" { place.target } else { "1.9.6" };
-    // An upgrade that was given up before it stopped anything has not waited for that either.
-    world.wait_healthy();
-    world.assert_sound(version, &name);
-    if phase == "ROLLED_BACK" {
-        assert_eq!(world.container().expect("a container")["Id"], old, "{name}: the old one");
-    }
-    account.close(&world, &status, &format!("{version} serves"));
-    assert_eq!(world.two_at_once(), Vec::<String>::new(), "{name}");
+    outage.assert_ends(&daemon);
+    outage.assert_never_two();
 }
 
 fn reboot_at_each(first: First, ordinary: &[Place], further: &[Place]) {
-    if !(require("docker") && require("dockerd") && require("root")) {
+    if !here() {
         return;
     }
-    let mut engine = PrivateEngine::start(&TAGS);
-    let further = if is_full() { further } else { &[] };
-    for place in [ordinary, further].concat() {
+    let mut engine = engine();
+    for place in chosen(ordinary, further) {
         reboot_at(&mut engine, first, place);
     }
 }

@@ -1,15 +1,15 @@
 //! The statechart is the specification: the code has exactly its states, events, targets,
 //! final states and steps.
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
-use payram_updater::machine::facts::{
-    Assessment, Backup, Copy, CoreRules, Export, NextContainer, OldContainer, Programs, Proof,
-    PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase, TargetImage, Verdict,
-};
+use payram_updater::machine::facts::Assessment;
 use payram_updater::machine::failure::{Failure, FailureCode};
 use payram_updater::machine::transition::TRANSITIONS;
 use payram_updater::machine::{Event, Fact, Hop, Machine, Outcome, Phase, Step};
+use support::facts;
 
 const SCXML: &str = include_str!("../statecharts/upgrade.scxml");
 
@@ -233,70 +233,15 @@ fn nothing_fails_an_upgrade_that_is_verified() {
 
 /// Every outcome that a step can have; the good one first.
 fn outcomes(step: Step) -> Vec<Outcome> {
-    let good: Vec<Fact> = match step {
-        Step::BackUp => vec![Fact::Backup(Backup {
-            path: "/b.dump".into(),
-            size_bytes: 1,
-            sha256: "00".into(),
-            database_host: "localhost".into(),
-            database_port: 5432,
-            database_name: "payram".into(),
-        })],
-        Step::ProveBackup => vec![Fact::Proof(Proof { toc_entries: 1, tables: 1 })],
-        Step::Pull => vec![Fact::Image(PulledImage { id: "sha256:2".into(), digest: None })],
-        Step::CreateNext => {
-            vec![Fact::Next(NextContainer { id: "n".into(), temporary_name: "payram-next".into() })]
-        }
-        Step::PreCopy => vec![Fact::Copy(Copy::Dump {
-            path: "/r.dump".into(),
-            reason: "the database is elsewhere".into(),
-        })],
-        Step::RestorePoint => {
-            vec![Fact::RestorePoint(RestorePoint { sha256: "00".into(), bytes: 1, millis: 1 })]
-        }
-        Step::RestoreDatabase => {
-            vec![Fact::Restored(Restored { failed: "/failed".into() })]
-        }
-        Step::ExportRows => vec![Fact::Export(Export::Nothing)],
-        Step::NotePrograms => vec![Fact::Programs(programs())],
-        Step::Quiesce => vec![Fact::Quiesced(Quiesced {
-            programs: programs(),
-            fingerprint: None,
-            last_answer_ms: Some(1),
-            last_answer_up: None,
-        })],
-        Step::Verify | Step::VerifyOld => {
-            vec![Fact::Verdict(Verdict {
-                version: "1.9.7".into(),
-                answers: 3,
-                first_answer_ms: 2,
-                first_answer_up: None,
-            })]
-        }
-        Step::AssessDatabase => vec![
-            Fact::Assessment(Assessment::Unchanged),
+    let mut good = vec![facts::fact(step, "1.9.7")];
+    if step == Step::AssessDatabase {
+        good.extend([
             Fact::Assessment(Assessment::SchemaChanged { what: "a column".into() }),
             Fact::Assessment(Assessment::RowsChanged { tables: vec!["t".into()] }),
             Fact::Assessment(Assessment::Unreadable { reason: "down".into() }),
             Fact::Assessment(Assessment::Serves { version: "1.9.7".into() }),
-        ],
-        Step::DisarmOld
-        | Step::StopOld
-        | Step::RenameOld
-        | Step::RenameNext
-        | Step::StartNext
-        | Step::ArmNext
-        | Step::Tidy
-        | Step::DisarmNext
-        | Step::StopNext
-        | Step::RestoreNextName
-        | Step::RestoreOldName
-        | Step::StartOld
-        | Step::ResumePrograms
-        | Step::RearmOld
-        | Step::RemoveNext
-        | Step::DiscardCopy => vec![Fact::Done],
-    };
+        ]);
+    }
     let failure = Failure::new(FailureCode::Unknown, "it broke");
     good.into_iter()
         .map(|fact| Outcome::Done { fact })
@@ -310,24 +255,6 @@ fn outcomes(step: Step) -> Vec<Outcome> {
         .collect()
 }
 
-fn programs() -> Programs {
-    Programs { running: vec!["payram-core".into()], last_answer_ms: Some(1) }
-}
-
 fn hop() -> Hop {
-    Hop {
-        old: OldContainer {
-            id: "o".into(),
-            name: "payram".into(),
-            image_id: "sha256:1".into(),
-            restart_policy: serde_json::json!({"Name": "always"}),
-            spec_file: "/spec.json".into(),
-        },
-        from: Some("1.9.6".into()),
-        from_rules: CoreRules::Legacy,
-        version: "1.9.7".into(),
-        target: TargetImage { repo: "payramapp/payram".into(), tag: "1.9.7".into() },
-        rules: CoreRules::Api { health_path: "/api/v1/health".into() },
-        rollback_database: RollbackDatabase::Lossless,
-    }
+    facts::hop_to("1.9.7")
 }

@@ -16,11 +16,10 @@ mod place;
 mod worlds;
 
 use std::fmt::Write as _;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cell::{Outcome, Row};
 use journals::Journal;
+use support::{Draw, is_full, setting, side_by_side};
 use worlds::World;
 
 /// Journals, and worlds of each, that are tried unless all are.
@@ -29,28 +28,6 @@ const WORLDS: usize = 3;
 
 /// Columns of the table.
 const COLUMNS: usize = 100;
-
-/// Numbers from a seed (splitmix64), so that a sample can be drawn again.
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % limit as u64) as usize
-    }
-
-    fn sample<T>(&mut self, mut all: Vec<T>, count: usize) -> Vec<T> {
-        let count = count.min(all.len());
-        (0..count).map(|_| all.swap_remove(self.below(all.len()))).collect()
-    }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok())
-}
 
 /// The cells to try, by journal.
 fn chosen() -> Vec<(Journal, Vec<(usize, World)>)> {
@@ -63,12 +40,10 @@ fn chosen() -> Vec<(Journal, Vec<(usize, World)>)> {
     let all: Vec<(usize, World)> = worlds::ALL.into_iter().enumerate().collect();
     let all: Vec<_> =
         all.into_iter().filter(|(_, world)| holds("PAYRAM_TEST_WORLD", world.name())).collect();
-    if number("PAYRAM_TEST_FULL") == Some(1) {
+    if is_full() {
         return journals.into_iter().map(|journal| (journal, all.clone())).collect();
     }
-    let seed = number("PAYRAM_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    println!("PAYRAM_TEST_SEED={seed}");
-    let mut draw = Draw(seed);
+    let mut draw = Draw::seeded("PAYRAM_TEST_SEED", "cells");
     let drawn = draw.sample(journals, JOURNALS);
     drawn.into_iter().map(|journal| (journal, draw.sample(all.clone(), WORLDS))).collect()
 }
@@ -76,24 +51,9 @@ fn chosen() -> Vec<(Journal, Vec<(usize, World)>)> {
 #[test]
 fn recover_does_the_safe_thing_in_every_state_of_journal_and_world() {
     let all = chosen();
-    let workers = number("PAYRAM_TEST_WORKERS").unwrap_or(2) as usize;
-    let next = AtomicUsize::new(0);
-    let rows: Mutex<Vec<(usize, Vec<Row>)>> = Mutex::default();
-    std::thread::scope(|scope| {
-        for _ in 0..workers.min(all.len()) {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::SeqCst);
-                    let Some((journal, worlds)) = all.get(at) else { return };
-                    let found = cells(journal, worlds);
-                    rows.lock().expect("no test panics with it").push((at, found));
-                }
-            });
-        }
-    });
-    let mut rows = rows.into_inner().expect("no test panics with it");
-    rows.sort_by_key(|(at, _)| *at);
-    let rows: Vec<Row> = rows.into_iter().flat_map(|(_, rows)| rows).collect();
+    let workers = setting("PAYRAM_TEST_WORKERS").unwrap_or(2);
+    let rows = side_by_side(workers, &all, |(journal, worlds)| cells(journal, worlds));
+    let rows: Vec<Row> = rows.into_iter().flatten().collect();
     let (table, violations) = printed(&rows);
     println!("{table}");
     if let Some(path) = std::env::var_os("PAYRAM_TEST_TABLE") {

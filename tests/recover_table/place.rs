@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
 use crate::support::http::Request;
-use crate::support::{Daemon, free_port, wait_until};
+use crate::support::{Daemon, Sandbox, free_port, sandbox, wait_until};
 
 /// For anything that takes a second.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -45,9 +45,10 @@ impl Container {
 /// The place.
 pub struct Place {
     pub port: u16,
-    engine: Option<Child>,
+    engine: Option<Sandbox>,
     /// What the sandbox said of itself.
     ready: Value,
+    settings: BTreeMap<String, String>,
     home: tempfile::TempDir,
     /// How often a daemon met the row that its journal refuses.
     pub halts: Cell<usize>,
@@ -63,6 +64,7 @@ impl Place {
             port: free_port(),
             engine: None,
             ready: Value::Null,
+            settings: BTreeMap::new(),
             home,
             halts: Cell::default(),
             inodes: BTreeMap::new(),
@@ -85,41 +87,12 @@ impl Place {
     /// What the releases do from the engine's next start on.
     pub fn write_scenario(&self, releases: &Value) {
         // Slow enough that what was silenced can be silenced again before it takes a payment.
-        let mut tags = json!({"1.9.6": {"bootMs": 300}});
-        let own = tags.as_object_mut().expect("an object");
-        own.extend(releases.as_object().expect("releases by tag").clone());
-        for release in own.values_mut() {
-            let fields = release.as_object_mut().expect("an object");
-            fields.entry("bootMs").or_insert(json!(50));
-            fields.entry("pullMs").or_insert(json!(50));
-        }
-        let scenario = json!({"running": "1.9.6", "payments": 100, "stopMs": 20, "tags": tags});
-        fs::write(self.path("scenario.json"), scenario.to_string()).expect("a scenario");
+        sandbox::write_scenario(&self.root(), &sandbox::scenario(300, releases));
     }
 
     fn updater(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Command {
-        let root = self.root();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_payram-updater"));
-        command.env_clear().current_dir(&root).env("HOME", &root).args(arguments);
-        if let Some(path) = std::env::var_os("PATH") {
-            command.env("PATH", path);
-        }
-        if !self.ready.is_null() {
-            let at = |name: &str| self.path(name).display().to_string();
-            let text = |key: &str| self.ready[key].as_str().expect("a text").to_owned();
-            command.envs([
-                ("UPDATER_PORT", self.port.to_string()),
-                ("STATE_DIR", at("state")),
-                ("RUN_DIR", at("run")),
-                ("BACKUP_DIR", at("backups")),
-                ("DOCKER_HOST", text("dockerHost")),
-                ("POLICY_URL", text("policy")),
-                ("RUNTIME_MANIFEST_URL", text("manifest")),
-                ("START_TIMEOUT_SECONDS", "6".to_owned()),
-                ("HEALTH_TIMEOUT_SECONDS", "4".to_owned()),
-            ]);
-        }
-        command.envs(settings.iter().copied());
+        let mut command = sandbox::updater(&self.root());
+        command.args(arguments).envs(&self.settings).envs(settings.iter().copied());
         command
     }
 
@@ -145,29 +118,20 @@ impl Place {
     }
 
     pub fn start_engine(&mut self) {
-        let listen = format!("unix:{}", self.path("docker.sock").display());
-        let arguments =
-            ["sandbox", "--state", "engine", "--scenario", "scenario.json", "--listen", &listen];
-        let mut engine = self
-            .updater(&arguments, &[])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the sandbox starts");
-        let mut line = String::new();
-        let out = engine.stdout.take().expect("it is piped");
-        BufReader::new(out).read_line(&mut line).expect("a line");
-        self.ready =
-            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        let engine = Sandbox::start(&self.root());
+        self.ready = engine.said.clone();
+        self.settings = engine.settings(&self.root(), self.port);
+        let limits = [("START_TIMEOUT_SECONDS", "6"), ("HEALTH_TIMEOUT_SECONDS", "4")];
+        self.settings.extend(limits.map(|(key, value)| (key.to_owned(), value.to_owned())));
         self.engine = Some(engine);
     }
 
     /// Ends the engine: every container ends cleanly with it.
     pub fn stop_engine(&mut self) {
         let Some(mut engine) = self.engine.take() else { return };
-        let pid = rustix::process::Pid::from_child(&engine);
+        let pid = rustix::process::Pid::from_child(engine.child());
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM is sent");
-        wait_until("the engine ends", SOON, || engine.try_wait().expect("a child's state"));
+        wait_until("the engine ends", SOON, || engine.child().try_wait().expect("a child's state"));
     }
 
     /// Keeps the place as it is now, with the engine stopped.
@@ -313,13 +277,7 @@ impl Place {
 
     /// What lies beside the database's directory, itself included.
     pub fn beside_the_database(&self) -> Vec<String> {
-        let data = self.data();
-        let entries = fs::read_dir(data.parent().expect("a directory")).expect("a listing");
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-            .collect();
-        names.sort();
-        names
+        sandbox::beside_the_database(&self.data())
     }
 
     /// `(payment, version that acknowledged it)`, in order.
@@ -342,7 +300,7 @@ impl Place {
 
     /// Containers that were started on a data directory on which another one ran (I2).
     pub fn two_at_once(&self) -> String {
-        fs::read_to_string(self.path("engine/two-at-once.log")).unwrap_or_default()
+        sandbox::two_at_once(&self.root())
     }
 
     /// The journal, for looking at; none before there is one.
@@ -359,16 +317,6 @@ impl Place {
             journal.query_row("SELECT count(*) FROM journal", [], |row| row.get(0)).ok()
         };
         self.journal().as_ref().and_then(count).unwrap_or(0)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some(engine) = &mut self.engine {
-            // It may have ended already; either way it is gone afterwards.
-            engine.kill().ok();
-            engine.wait().ok();
-        }
     }
 }
 

@@ -317,7 +317,7 @@ fn recover_is_sensible(shop: &Shop, phase: &str, wrong: &mut Vec<String>) {
 fn failed_directories(shop: &Shop) -> Vec<PathBuf> {
     let beside = shop.beside_the_database().into_iter();
     let failed = beside.filter(|name| name.starts_with("postgres.failed-"));
-    let data = PathBuf::from(shop.ready["data"].as_str().expect("a path"));
+    let data = shop.data();
     failed.map(|name| data.with_file_name(name)).collect()
 }
 

@@ -12,14 +12,13 @@
 //! matrix -- --nocapture`.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::crash::{Tried, try_point};
 use crate::points::{At, COLUMNS, Point, Then, Trail};
 use crate::scenarios::{self, Scenario};
-use crate::support::require;
+use crate::support::{Draw, require, setting, side_by_side};
 
 /// Second crashes and reboots in each scenario when all points are tried: each is one of
 /// hundreds squared, so they are drawn.
@@ -30,47 +29,6 @@ const WORKERS: usize = 14;
 
 /// How far into its life a new daemon is killed again.
 const AGAIN_WITHIN: usize = 16;
-
-/// Numbers from a seed (splitmix64), so that a sample can be drawn again.
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % limit as u64) as usize
-    }
-
-    fn of<T: Copy>(&mut self, items: &[T]) -> Option<T> {
-        (!items.is_empty()).then(|| items[self.below(items.len())])
-    }
-}
-
-fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
-}
-
-/// Runs something for each item, several at a time.
-fn side_by_side<'i, T: Sync, R: Send>(items: &'i [T], run: impl Fn(&'i T) -> R + Sync) -> Vec<R> {
-    let workers = setting("PAYRAM_CRASH_WORKERS").unwrap_or(WORKERS);
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new(BTreeMap::new());
-    std::thread::scope(|scope| {
-        for _ in 0..workers.min(items.len()) {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::SeqCst);
-                    let Some(item) = items.get(index) else { return };
-                    let result = run(item);
-                    results.lock().expect("no test panics with it").insert(index, result);
-                }
-            });
-        }
-    });
-    results.into_inner().expect("no test panics with it").into_values().collect()
-}
 
 /// How many points of each column of a scenario are tried.
 #[derive(Clone, Copy)]
@@ -95,15 +53,11 @@ fn drawn<'s>(all: &[Point<'s>], extent: Extent, draw: &mut Draw) -> Vec<Point<'s
     let is_wanted = |name: &str| only.as_deref().is_none_or(|only| only.contains(name));
     let mut tried = Vec::new();
     for (column, _) in COLUMNS.iter().enumerate().filter(|(_, name)| is_wanted(name)) {
-        let mut left: Vec<Point<'s>> =
+        let left: Vec<Point<'s>> =
             all.iter().filter(|point| point.column() == column).copied().collect();
         match extent {
             Extent::All => tried.extend(left),
-            Extent::Some(number) => {
-                for _ in 0..number.min(left.len()) {
-                    tried.push(left.swap_remove(draw.below(left.len())));
-                }
-            }
+            Extent::Some(number) => tried.extend(draw.sample(left, number)),
         }
     }
     let kills: Vec<Point<'s>> = all.iter().filter(|point| point.at.kills()).copied().collect();
@@ -154,23 +108,22 @@ fn processor_seconds() -> f64 {
 #[test]
 fn a_daemon_killed_anywhere_ends_the_upgrade_after_its_restart() {
     let extent = Extent::wanted();
-    let seed = setting("PAYRAM_CRASH_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    println!("PAYRAM_CRASH_SEED={seed}");
+    let workers = setting("PAYRAM_CRASH_WORKERS").unwrap_or(WORKERS);
     let began = Instant::now();
-    let mut draw = Draw(seed);
+    let mut draw = Draw::seeded("PAYRAM_CRASH_SEED", "points");
     let only: Option<String> = setting("PAYRAM_CRASH_SCENARIO");
     let mut scenarios = scenarios::all();
     scenarios.retain(|scenario| only.as_deref().is_none_or(|only| only == scenario.name));
     // Without it, commits and names are not counted, and the test is one that was skipped.
     let is_traced = require("ptrace");
-    let trails = side_by_side(&scenarios, |scenario| Trail::of(scenario, is_traced));
+    let trails = side_by_side(workers, &scenarios, |scenario| Trail::of(scenario, is_traced));
     let points: Vec<Point<'_>> = scenarios
         .iter()
         .zip(&trails)
         .flat_map(|(scenario, trail)| drawn(&trail.points(scenario), extent, &mut draw))
         .collect();
     let done = AtomicUsize::new(0);
-    let results = side_by_side(&points, |point| {
+    let results = side_by_side(workers, &points, |point| {
         // What was waited for in vain is a violation like any other.
         let tried = std::panic::catch_unwind(|| try_point(point)).unwrap_or_else(|panic| {
             let why = panic.downcast_ref::<String>().cloned().unwrap_or_default();
@@ -189,7 +142,8 @@ fn a_daemon_killed_anywhere_ends_the_upgrade_after_its_restart() {
     let possible: usize =
         scenarios.iter().zip(&trails).map(|(one, trail)| trail.points(one).len()).sum();
     println!(
-        "of {possible} points, second crashes and reboots apart; seed {seed}, {:.0} s, {:.0} s of processor time",
+        "of {possible} points, second crashes and reboots apart; seed {}, {:.0} s, {:.0} s of processor time",
+        draw.seed(),
         began.elapsed().as_secs_f64(),
         processor_seconds()
     );

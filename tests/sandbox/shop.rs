@@ -3,15 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::http::Request;
-use crate::support::{Daemon, free_port, wait_until};
+use crate::support::{Daemon, Sandbox, free_port, sandbox, wait_until};
 use crate::tracer::{Mark, Traced};
 
 /// For anything that takes a second.
@@ -26,7 +25,7 @@ const ROOM: u64 = 6_000_000_000;
 /// A sandbox with its shop, and the settings of an updater.
 pub struct Shop {
     pub port: u16,
-    engine: Child,
+    engine: Sandbox,
     /// What the sandbox said of itself.
     pub ready: Value,
     settings: BTreeMap<String, String>,
@@ -40,35 +39,16 @@ impl Shop {
             .prefix("payram-sandbox-")
             .tempdir_in(place())
             .expect("a place");
-        let mut tags = json!({"1.9.6": {"bootMs": 50}});
-        let own = tags.as_object_mut().expect("an object");
-        own.extend(releases.as_object().expect("releases by tag").clone());
-        for release in own.values_mut() {
-            let fields = release.as_object_mut().expect("an object");
-            fields.entry("bootMs").or_insert(json!(50));
-            fields.entry("pullMs").or_insert(json!(50));
-        }
+        let mut scenario = sandbox::scenario(50, &releases);
         // Below the ephemeral ports: nobody's connection has it while its container is down.
-        let scenario = json!({
-            "running": "1.9.6", "port": free_port(), "payments": 100, "stopMs": 20, "tags": tags,
-        });
-        fs::write(root.path().join("scenario.json"), scenario.to_string()).expect("a scenario");
-        let (engine, ready) = start_engine(root.path());
+        scenario["port"] = json!(free_port());
+        sandbox::write_scenario(root.path(), &scenario);
+        let engine = Sandbox::start(root.path());
         let port = free_port();
-        let at = |name: &str| root.path().join(name).display().to_string();
-        let text = |key: &str| ready[key].as_str().expect("a text").to_owned();
-        let settings = [
-            ("UPDATER_PORT", port.to_string()),
-            ("STATE_DIR", at("state")),
-            ("RUN_DIR", at("run")),
-            ("BACKUP_DIR", at("backups")),
-            ("DOCKER_HOST", text("dockerHost")),
-            ("POLICY_URL", text("policy")),
-            ("RUNTIME_MANIFEST_URL", text("manifest")),
-            ("START_TIMEOUT_SECONDS", "30".to_owned()),
-            ("HEALTH_TIMEOUT_SECONDS", "2".to_owned()),
-        ];
-        let settings = settings.map(|(key, value)| (key.to_owned(), value)).into();
+        let mut settings = engine.settings(root.path(), port);
+        let limits = [("START_TIMEOUT_SECONDS", "30"), ("HEALTH_TIMEOUT_SECONDS", "2")];
+        settings.extend(limits.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let ready = engine.said.clone();
         Self { port, engine, ready, settings, root }
     }
 
@@ -117,18 +97,18 @@ impl Shop {
     }
 
     fn updater(&self, arguments: &[&str]) -> Command {
-        let mut command = updater(self.root.path());
+        let mut command = sandbox::updater(self.root.path());
         command.args(arguments).envs(&self.settings);
         command
     }
 
     /// Kills the sandbox, as a power cut does, and starts it again.
     pub fn restart_engine(&mut self) {
-        self.engine.kill().expect("SIGKILL is sent");
-        self.engine.wait().expect("it is gone");
+        self.engine.child().kill().expect("SIGKILL is sent");
+        self.engine.child().wait().expect("it is gone");
         // What it says of its core is that of the container with the shop's name, and in
         // mid-swap there may be none of it.
-        (self.engine, _) = start_engine(self.root.path());
+        self.engine = Sandbox::start(self.root.path());
     }
 
     /// Asks the engine.
@@ -205,8 +185,7 @@ impl Shop {
     /// Acknowledged payments that the database lacks.
     pub fn lost(&self) -> Vec<String> {
         let acknowledged = self.read("acknowledged");
-        let data = PathBuf::from(self.ready["data"].as_str().expect("a path"));
-        let rows = fs::read_to_string(data.join("payments.jsonl")).expect("the payments");
+        let rows = fs::read_to_string(self.data().join("payments.jsonl")).expect("the payments");
         let there: BTreeSet<String> = rows
             .lines()
             .filter_map(|row| serde_json::from_str::<Value>(row).ok())
@@ -222,18 +201,17 @@ impl Shop {
 
     /// Containers that were started on a data directory on which another one ran (I2).
     pub fn two_at_once(&self) -> String {
-        fs::read_to_string(self.path("engine/two-at-once.log")).unwrap_or_default()
+        sandbox::two_at_once(self.root.path())
+    }
+
+    /// Where the database lies.
+    pub fn data(&self) -> PathBuf {
+        PathBuf::from(self.ready["data"].as_str().expect("a path"))
     }
 
     /// Every file and directory beside the database's directory that was kept.
     pub fn beside_the_database(&self) -> Vec<String> {
-        let data = PathBuf::from(self.ready["data"].as_str().expect("a path"));
-        let beside = fs::read_dir(data.parent().expect("a directory")).expect("a listing");
-        let names = beside.map(|entry| entry.expect("an entry").file_name());
-        let mut names: Vec<String> =
-            names.map(|name| name.to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
+        sandbox::beside_the_database(&self.data())
     }
 
     /// The end of what the daemons have printed.
@@ -254,9 +232,6 @@ impl Drop for Shop {
         if std::thread::panicking() {
             eprintln!("{}", self.last_lines());
         }
-        // It may have ended already; either way it is gone afterwards.
-        self.engine.kill().ok();
-        self.engine.wait().ok();
     }
 }
 
@@ -266,30 +241,4 @@ fn place() -> PathBuf {
     let memory = PathBuf::from("/dev/shm");
     let free = rustix::fs::statvfs(&memory).map(|found| found.f_bavail * found.f_frsize);
     if free.is_ok_and(|free| free > ROOM) { memory } else { std::env::temp_dir() }
-}
-
-/// The product with nothing in its environment.
-fn updater(directory: &std::path::Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_payram-updater"));
-    command.env_clear().current_dir(directory).env("HOME", directory);
-    if let Some(path) = std::env::var_os("PATH") {
-        command.env("PATH", path);
-    }
-    command
-}
-
-fn start_engine(root: &std::path::Path) -> (Child, Value) {
-    let listen = format!("unix:{}", root.join("docker.sock").display());
-    let mut engine = updater(root)
-        .args(["sandbox", "--state", "engine", "--scenario", "scenario.json"])
-        .args(["--listen", &listen])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the sandbox starts");
-    let mut line = String::new();
-    let out = engine.stdout.take().expect("it is piped");
-    BufReader::new(out).read_line(&mut line).expect("a line");
-    let ready = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
-    (engine, ready)
 }

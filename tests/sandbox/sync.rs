@@ -1,7 +1,6 @@
 //! `sync`: an operator put things right by hand, and what serves then is recorded as good.
 
 use std::fs;
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -16,7 +15,7 @@ fn put_the_old_one_back(shop: &Shop) {
     let previous = exited.find(|name| name.starts_with("payram-previous-"));
     let previous = previous.unwrap_or_else(|| panic!("the old one is kept: {containers:?}"));
     shop.tell("/containers/payram/rename?name=payram-failed");
-    let data = PathBuf::from(shop.ready["data"].as_str().expect("a path"));
+    let data = shop.data();
     let beside = shop.beside_the_database();
     let copy = beside
         .iter()

@@ -43,8 +43,3 @@ impl Account {
         assert_eq!(acked.len(), present, "{}: acknowledged and lost", self.name());
     }
 }
-
-/// Whether the whole matrix is wanted, and not the part of it that an ordinary run takes.
-pub fn is_full() -> bool {
-    std::env::var_os("PAYRAM_TEST_FULL").is_some_and(|full| full == "1")
-}
