@@ -42,7 +42,7 @@ pub use fingerprint::{fingerprint, fingerprint_since};
 pub use locate::{Access, Database, locate};
 pub use prove::prove;
 pub use retention::retention;
-pub use runner::{Runner, checkpoint, server_version, size};
+pub use runner::{Runner, checkpoint, is_refusal, server_version, size};
 pub use scratch::{FullProof, prove_full};
 pub use server::{ServerFacts, server_facts};
 pub use sidecar::{Sidecar, checksum, file_name, verify_file};

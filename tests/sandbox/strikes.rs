@@ -1,7 +1,7 @@
 //! What fails is not the version: the updater dies again and again, or the host is rebooted,
 //! while the new version is being verified.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::shop::{END, SOON, Shop};
 use crate::support::http::Request;
@@ -76,4 +76,46 @@ fn an_orderly_reboot_while_it_is_verified_is_no_fault_of_the_new_version() {
     assert_eq!(shop.serves().as_deref(), Some("2.0.0"));
     assert_eq!(shop.lost(), Vec::<String>::new());
     assert_eq!(shop.two_at_once(), "");
+}
+
+/// What the request of a daemon that was killed makes when the engine comes to it at last: a
+/// second new container, of the name that the first no longer has.
+fn create_late(shop: &Shop) {
+    let of_old = shop.containers().into_iter().find(|name| name.contains("-previous-"));
+    let of_old = of_old.expect("the old container gave up its name");
+    let name = of_old.split(' ').next().unwrap_or_default().replace("-previous-", "-next-");
+    let next = shop.ask("/containers/payram/json");
+    let config = &next["Config"];
+    let body = json!({"Image": config["Image"], "Labels": config["Labels"]}).to_string();
+    let made = Request::post(&format!("/containers/create?name={name}"), &body)
+        .to_socket(&shop.path("docker.sock"))
+        .expect("an answer");
+    assert_eq!(made.status, 201, "{}", made.body);
+}
+
+fn upgrade_with_a_late_container(release: Value, phase: &str) {
+    let shop = Shop::open(json!({"2.0.0": release}));
+    let daemon = shop.daemon();
+    let ran = shop.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    wait_until("it is verifying", END, || (times_begun(&shop) == Some(1)).then_some(()));
+    create_late(&shop);
+    let status = daemon.wait_settled(END);
+    assert_eq!(status["phase"], phase, "{status}\n{}", shop.last_lines());
+    wait_until("only what serves is left", SOON, || {
+        (shop.containers() == ["payram running"]).then_some(())
+    });
+    assert_eq!(shop.lost(), Vec::<String>::new());
+    assert_eq!(shop.two_at_once(), "");
+}
+
+#[test]
+fn a_container_that_the_engine_makes_late_is_not_left_beside_a_verified_one() {
+    upgrade_with_a_late_container(json!({"migration": {"schema": true}}), "VERIFIED");
+}
+
+#[test]
+fn a_container_that_the_engine_makes_late_does_not_bar_the_way_back() {
+    let fails = json!({"health": [500], "takesPayments": false});
+    upgrade_with_a_late_container(fails, "ROLLED_BACK");
 }

@@ -25,6 +25,8 @@ impl Effects<'_> {
 
     pub(super) async fn restore_next_name(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         if let (Some(next), Some(which)) = (known.next, self.next_that_is_there(known).await?) {
+            // A request of an earlier attempt may have taken the name since.
+            self.remove_strays(known).await?;
             self.set_name(which, &next.temporary_name).await?;
         }
         done()

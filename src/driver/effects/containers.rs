@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Effects, fail};
+use super::{Effects, HOP_LABEL, fail};
 use crate::app::supervisor;
 use crate::driver::narrate::short;
 use crate::driver::recovery::{directory_of, rival};
@@ -220,6 +220,45 @@ impl Effects<'_> {
         ))
         .await;
         self.start(known, which, other).await
+    }
+
+    /// Creates a container of this hop. What a request of an earlier attempt has made late, under
+    /// the same name, goes first.
+    pub(super) async fn create(
+        &self,
+        known: &Known<'_>,
+        name: &str,
+        specification: &Value,
+    ) -> Result<String, Trouble> {
+        match self.engine.create_container(name, specification).await {
+            Err(error) if error.status() == Some(409) => {
+                self.remove_strays(known).await?;
+                Ok(self.engine.create_container(name, specification).await?)
+            }
+            created => Ok(created?),
+        }
+    }
+
+    /// Removes what requests of earlier attempts have made late: this hop's containers but the
+    /// new one. None of them was ever started.
+    pub(super) async fn remove_strays(&self, known: &Known<'_>) -> Result<(), Trouble> {
+        let label = format!("{HOP_LABEL}={}", self.hop_label());
+        let next = known.next.map(|next| next.id.as_str());
+        for found in self.engine.containers(Some(&label)).await? {
+            let is_in_use = next == Some(found.id.as_str()) || found.id == known.hop.old.id;
+            let Some(container) = self.inspect(&found.id).await?.filter(|_| !is_in_use) else {
+                continue;
+            };
+            let stray = Which { id: &found.id, role: "stray" };
+            if was_started(&container) {
+                self.say(&format!("the {stray} {} was started and is left alone", found.name))
+                    .await;
+                continue;
+            }
+            self.remove(stray).await?;
+            self.say(&format!("removed the {stray}, which was created late")).await;
+        }
+        Ok(())
     }
 
     /// Removes a stopped container; fine when it is gone.

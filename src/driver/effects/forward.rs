@@ -199,8 +199,8 @@ impl Effects<'_> {
             self.say(&format!("specification: {note}")).await;
         }
         let temporary_name = format!("{}-next-{}", hop.old.name, self.id_of_hop());
-        let created = self.engine.create_container(&temporary_name, &next.create_body).await;
-        let id = created.map_err(|error| match Trouble::from(error) {
+        let created = self.create(known, &temporary_name, &next.create_body).await;
+        let id = created.map_err(|trouble| match trouble {
             Trouble::Failed(failure) => {
                 Trouble::Failed(Failure::new(FailureCode::DockerRunBuildFailed, failure.message))
             }
@@ -344,6 +344,7 @@ impl Effects<'_> {
             self.remove(old).await?;
             self.say(&format!("removed the {}", old)).await;
         }
+        self.remove_strays(known).await?;
         self.discard(known).await?;
         let protected: Vec<PathBuf> =
             known.backup.iter().map(|backup| PathBuf::from(&backup.path)).collect();

@@ -70,7 +70,7 @@ impl Effects<'_> {
         let label = json!({HOP_LABEL: self.hop_label()});
         let image = &known.hop.old.image_id;
         let spec = specification(&saved.container, image, server, mounts, settings, &label);
-        let id = self.engine.create_container(&self.lone_server_name(known), &spec).await?;
+        let id = self.create(known, &self.lone_server_name(known), &spec).await?;
         self.engine.start(&id).await?;
         let target = self.database(known)?;
         let runner = Runner::new(self.engine, &id, &target);
@@ -86,7 +86,9 @@ impl Effects<'_> {
             }
             match database::server_version(&runner).await {
                 Ok(_) => return Ok(id),
-                Err(trouble) if Instant::now() >= deadline => return Err(trouble),
+                Err(trouble) if Instant::now() >= deadline || database::is_refusal(&trouble) => {
+                    return Err(trouble);
+                }
                 Err(_) => tokio::time::sleep(LOOK_EVERY).await,
             }
         }
