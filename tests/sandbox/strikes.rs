@@ -8,11 +8,11 @@ use crate::support::http::Request;
 use crate::support::trap::reader;
 use crate::support::wait_until;
 
-/// How often the journal says that verifying was begun.
-fn times_begun(shop: &Shop) -> Option<i64> {
-    let sql = "SELECT count(*) FROM journal WHERE kind = 'intent' AND name = 'verify'";
+/// How often the journal says that a step was begun.
+fn times_begun(shop: &Shop, step: &str) -> Option<i64> {
+    let sql = "SELECT count(*) FROM journal WHERE kind = 'intent' AND name = ?";
     let journal = reader(&shop.path("state/journal.db"))?;
-    journal.query_row(sql, [], |row| row.get(0)).ok()
+    journal.query_row(sql, [step], |row| row.get(0)).ok()
 }
 
 #[test]
@@ -22,7 +22,9 @@ fn a_new_version_that_serves_is_not_stopped_because_the_updater_died_three_times
     let ran = shop.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     for begun in 1..=3 {
-        wait_until("it is verifying", END, || (times_begun(&shop) == Some(begun)).then_some(()));
+        wait_until("it is verifying", END, || {
+            (times_begun(&shop, "verify") == Some(begun)).then_some(())
+        });
         shop.wait_serves("2.0.0");
         daemon.kill();
         daemon = shop.daemon();
@@ -61,7 +63,7 @@ fn an_orderly_reboot_while_it_is_verified_is_no_fault_of_the_new_version() {
     let daemon = shop.daemon();
     let ran = shop.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    wait_until("it is verifying", END, || (times_begun(&shop) == Some(1)).then_some(()));
+    wait_until("it is verifying", END, || (times_begun(&shop, "verify") == Some(1)).then_some(()));
     // As systemd and the engine end at a shutdown: the daemon is told, then the container.
     assert!(daemon.terminate().success());
     let new = shop.id();
@@ -98,7 +100,7 @@ fn upgrade_with_a_late_container(release: Value, phase: &str) {
     let daemon = shop.daemon();
     let ran = shop.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    wait_until("it is verifying", END, || (times_begun(&shop) == Some(1)).then_some(()));
+    wait_until("it is verifying", END, || (times_begun(&shop, "verify") == Some(1)).then_some(()));
     create_late(&shop);
     let status = daemon.wait_settled(END);
     assert_eq!(status["phase"], phase, "{status}\n{}", shop.last_lines());
@@ -118,4 +120,68 @@ fn a_container_that_the_engine_makes_late_is_not_left_beside_a_verified_one() {
 fn a_container_that_the_engine_makes_late_does_not_bar_the_way_back() {
     let fails = json!({"health": [500], "takesPayments": false});
     upgrade_with_a_late_container(fails, "ROLLED_BACK");
+}
+
+/// Something that was asked of the old container on the way forward and is done to it late.
+fn do_late(shop: &Shop, path: &str, body: &Value) -> Value {
+    let done = Request::post(path, &body.to_string())
+        .to_socket(&shop.path("docker.sock"))
+        .expect("an answer");
+    assert!(matches!(done.status, 200..=204), "{path}: {} {}", done.status, done.body);
+    serde_json::from_str(&done.body).unwrap_or_default()
+}
+
+fn go_back_while(late: impl FnOnce(&Shop, &str)) {
+    let shop = Shop::open(json!({"2.0.0": {"exitsAtStart": true}}));
+    let old = shop.id();
+    let daemon = shop.daemon();
+    let ran = shop.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    wait_until("the old version is verified", END, || {
+        (times_begun(&shop, "verify_old") == Some(1)).then_some(())
+    });
+    shop.wait_serves("1.9.6");
+    late(&shop, &old);
+    let status = daemon.wait_settled(END);
+    assert_eq!(status["phase"], "ROLLED_BACK", "{status}\n{}", shop.last_lines());
+    assert_eq!(shop.containers(), ["payram running"], "{}", shop.last_lines());
+    assert_eq!(shop.id(), old);
+    let policy = &shop.ask("/containers/payram/json")["HostConfig"]["RestartPolicy"]["Name"];
+    assert_eq!(policy, "unless-stopped");
+    let programs = shop.programs();
+    assert!(programs.iter().all(|(_, state)| state == "RUNNING"), "{programs:?}");
+    assert_eq!(shop.serves().as_deref(), Some("1.9.6"));
+    assert_eq!(shop.lost(), Vec::<String>::new());
+    assert_eq!(shop.two_at_once(), "");
+}
+
+#[test]
+fn an_old_version_that_is_stopped_late_is_started_again() {
+    go_back_while(|shop, old| {
+        do_late(shop, &format!("/containers/{old}/stop"), &json!({}));
+    });
+}
+
+#[test]
+fn an_old_version_whose_programs_are_stopped_late_gets_them_again() {
+    go_back_while(|shop, old| {
+        let argv = ["supervisorctl", "stop", "payram-core", "payram-worker"];
+        let exec = do_late(shop, &format!("/containers/{old}/exec"), &json!({"Cmd": argv}));
+        let id = exec["Id"].as_str().expect("an id");
+        // What it prints comes as frames, which are no text.
+        let path = format!("/exec/{id}/start");
+        let _ = Request::post(&path, "{}").to_socket(&shop.path("docker.sock"));
+        wait_until("they are stopped", SOON, || {
+            shop.programs().iter().any(|(_, state)| state == "STOPPED").then_some(())
+        });
+    });
+}
+
+#[test]
+fn an_old_version_that_is_disarmed_and_renamed_late_gets_its_policy_and_its_name_again() {
+    go_back_while(|shop, old| {
+        let never = json!({"RestartPolicy": {"Name": "no"}});
+        do_late(shop, &format!("/containers/{old}/update"), &never);
+        do_late(shop, &format!("/containers/{old}/rename?name=payram-previous-x"), &json!({}));
+    });
 }

@@ -34,7 +34,7 @@ pub(super) fn no_restart() -> Value {
 
 /// Whether two raw policies mean the same: an empty name is `no`, and the retry count counts
 /// only for `on-failure`.
-fn is_same_policy(a: &Value, b: &Value) -> bool {
+pub(super) fn is_same_policy(a: &Value, b: &Value) -> bool {
     let read = |policy: &Value| {
         let name =
             policy["Name"].as_str().filter(|name| !name.is_empty()).unwrap_or("no").to_owned();
@@ -203,23 +203,24 @@ impl Effects<'_> {
 
     /// A host that was rebooted, or an engine that was restarted, before or in the middle of a
     /// verification has left the version down, which is no fault of the version's: it is started
-    /// again. Any other end is for the gate to judge.
+    /// again, and that is answered. Any other end is for the gate to judge.
     pub(super) async fn start_what_was_stopped(
         &self,
         known: &Known<'_>,
         which: Which<'_>,
         other: Which<'_>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<bool, Trouble> {
         let container = self.inspect_present(which.id, which.role).await?;
         if !was_stopped_from_outside(&container) {
-            return Ok(());
+            return Ok(false);
         }
         self.say(&format!(
             "the {which} was stopped with its engine (exit code {}); it is started again",
             container["State"]["ExitCode"]
         ))
         .await;
-        self.start(known, which, other).await
+        self.start(known, which, other).await?;
+        Ok(true)
     }
 
     /// Creates a container of this hop. What a request of an earlier attempt has made late, under

@@ -37,6 +37,9 @@ const ANSWER_EVERY: Duration = Duration::from_millis(1200);
 /// Between two looks at the supervisor while nothing answers.
 const SUPERVISOR_EVERY: Duration = Duration::from_secs(2);
 
+/// Times that the old version is put back as it was, at most.
+const OLD_IS_PUT_BACK: u32 = 3;
+
 /// Lines of a failed container's log that go into the journal.
 const LOG_LINES: usize = 30;
 
@@ -76,19 +79,20 @@ impl Effects<'_> {
         }
     }
 
-    /// The old version passes the same gate, or it is not rolled back to.
+    /// The old version passes the same gate, or it is not rolled back to. What an engine did to
+    /// it late, meanwhile, is undone first.
     pub(super) async fn verify_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        if let Some(next) = known.next {
-            self.start_what_was_stopped(
-                known,
-                self.old(known),
-                Which { id: &next.id, role: "new" },
-            )
-            .await?;
-        }
+        self.put_back(known).await?;
         let expected =
             Expected { version: known.hop.from.as_deref(), rules: &known.hop.from_rules };
-        self.pass_gate(self.old(known), &expected).await.map(Fact::Verdict)
+        let mut verdict = self.pass_gate(self.old(known), &expected).await;
+        for _ in 1..OLD_IS_PUT_BACK {
+            if !self.put_back(known).await? {
+                break;
+            }
+            verdict = self.pass_gate(self.old(known), &expected).await;
+        }
+        verdict.map(Fact::Verdict)
     }
 
     /// Whether the application behind this container answers now.
