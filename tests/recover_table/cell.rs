@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use serde_json::Value;
 
-use crate::journals::{Made, Make, said};
+use crate::journals::{Made, said};
 use crate::place::{Container, Place, SOON};
 use crate::support::wait_until;
 use crate::worlds::{Impossible, World};
@@ -77,7 +77,7 @@ impl Seen {
 }
 
 /// Tries one cell.
-pub fn run(made: &mut Made, journal: &str, make: &Make, world: World, daemon: bool) -> Row {
+pub fn run(made: &mut Made, journal: &str, world: World, daemon: bool) -> Row {
     let row = |outcome| Row { journal: journal.to_owned(), world: world.name(), daemon, outcome };
     made.put_back(world.release().as_ref());
     if let Err(Impossible(why)) = world.make(made) {
@@ -87,7 +87,7 @@ pub fn run(made: &mut Made, journal: &str, make: &Make, world: World, daemon: bo
     let has_engine = world != World::EngineGone;
     // What is unfinished waits for the command, so that it is the command which is seen.
     let _daemon = daemon.then(|| place.daemon(&[("RESUME", "manual")]));
-    if daemon && matches!(make, Make::Before(payram_updater::machine::Step::Tidy)) && has_engine {
+    if daemon && has_engine && status(place)["phase"] == "VERIFIED" {
         wait_until("the daemon has tried to tidy", SOON, || has_tried_to_tidy(place).then_some(()));
     }
     let before = Seen::of(place, has_engine);

@@ -85,7 +85,7 @@ fn cells(journal: &Journal, worlds: &[(usize, World)]) -> Vec<Row> {
         // Half with a daemon and half without, another half in the next journal.
         let daemon = (number + journal.name.len()).is_multiple_of(2);
         let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            cell::run(&mut made, &journal.name, &journal.make, *world, daemon)
+            cell::run(&mut made, &journal.name, *world, daemon)
         }));
         let row = tried.unwrap_or_else(|_| failed(world.name(), "see the panic above"));
         // All of it stands in the table at the end; this is for whoever waits.

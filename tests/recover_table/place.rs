@@ -311,10 +311,12 @@ impl Place {
         Some(reader)
     }
 
-    /// How many rows the journal has.
+    /// How many rows the journal has, without what a daemon writes by itself when it tidies up
+    /// after an upgrade that has ended.
     pub fn rows(&self) -> i64 {
         let count = |journal: &Connection| {
-            journal.query_row("SELECT count(*) FROM journal", [], |row| row.get(0)).ok()
+            let sql = "SELECT count(*) FROM journal WHERE kind <> 'log' AND name IS NOT 'tidy'";
+            journal.query_row(sql, [], |row| row.get(0)).ok()
         };
         self.journal().as_ref().and_then(count).unwrap_or(0)
     }

@@ -222,6 +222,7 @@ fn faults(
                 matches!(phase, Some(Phase::Planned | Phase::BackedUp | Phase::Pulled));
             must(is_active && is_before_swap && !world.is_driven, "only before the swap");
             must(made.action == "rollback", "it says that it goes back");
+            must(world.serving != Serving::Next, "the new version that serves is not stopped");
         }
         Remedy::TakeWayBack(event) => {
             must(!is_active && phase == Some(Phase::NeedsOperator), "only after a stop");

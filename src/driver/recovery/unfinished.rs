@@ -73,8 +73,11 @@ fn going_forward(target: &str, sight: &Sight, step: Option<Step>, has_next: bool
         );
     }
     // What is certain to fail later is not gone on with: nothing that serves is stopped for it.
+    let was_started = matches!(world.next, Seen::Running | Seen::Stopped);
     let lacks = match (has_next && world.next == Seen::Gone, world.copy) {
         (true, _) => Some("the new container is gone".to_owned()),
+        // A version that was started already is judged: it may serve.
+        (false, CopySeen::Missing) if was_started => None,
         (false, CopySeen::Missing) => {
             Some(format!("the copy of the database {} is gone", sight.names.copy))
         }
