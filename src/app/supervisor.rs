@@ -1,8 +1,9 @@
 //! The programs that supervisord runs inside the container (contract section 4).
 //!
-//! Called by the driver to silence the application and to let it speak again, and by its gate.
-//! Every verb looks first and believes only what `supervisorctl status` says afterwards, so it
-//! can be run again after a crash at any instant (I4).
+//! Called by the driver to silence the application and to let it speak again, by its gate, and
+//! while a container is stopped. Every verb that changes something looks first and believes only
+//! what `supervisorctl status` says afterwards, so it can be run again after a crash at any
+//! instant (I4).
 
 mod command;
 
@@ -152,9 +153,13 @@ pub async fn keep_awake(engine: &dyn Engine, id: &str) -> std::convert::Infallib
     loop {
         tokio::time::sleep(WAKE_EVERY).await;
         match supervisorctl(engine, id, &["status".to_owned()], WAKE_WITHIN).await {
-            Ok(finished) if finished.is_not_installed() => return std::future::pending().await,
+            Ok(finished) if finished.is_not_installed() || is_without_daemon(&finished.said) => {
+                return std::future::pending().await;
+            }
+            // It hangs, and each further question would be one more process that does.
+            Err(Trouble::Unknown(_)) => return std::future::pending().await,
             // Nobody waits for an answer: the container is on its way down.
-            Ok(_) | Err(_) => {}
+            Ok(_) | Err(Trouble::Failed(_)) => {}
         }
     }
 }

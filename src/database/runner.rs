@@ -295,16 +295,11 @@ pub async fn server_version(runner: &Runner<'_>) -> Result<String, Trouble> {
 
 /// Whether a server that has started refuses whoever asks, so that it is in vain to wait for it:
 /// PostgreSQL says that it is fatal, and not that it is not ready yet (its manual, appendix A,
-/// 57P03 `cannot_connect_now`).
+/// 57P03 `cannot_connect_now`). Of a server that speaks English.
 pub fn is_refusal(trouble: &Trouble) -> bool {
-    const NOT_YET: [&str; 4] = [
-        "the database system is starting up",
-        "the database system is shutting down",
-        "the database system is in recovery mode",
-        "the database system is not yet accepting connections",
-    ];
+    const NOT_YET: &str = "the database system is ";
     let Trouble::Failed(failure) = trouble else { return false };
-    failure.message.contains("FATAL:") && !NOT_YET.iter().any(|not| failure.message.contains(not))
+    failure.message.contains("FATAL:") && !failure.message.contains(NOT_YET)
 }
 
 #[cfg(test)]
@@ -317,6 +312,7 @@ mod tests {
         assert!(refuses("psql: error: FATAL:  password authentication failed for user \"payram\""));
         assert!(refuses("psql: error: FATAL:  too many connections for role \"payram\""));
         assert!(!refuses("psql: error: FATAL:  the database system is starting up"));
+        assert!(!refuses("psql: error: FATAL:  the database system is not accepting connections"));
         assert!(!refuses("psql: error: connection to server failed: Connection refused"));
     }
 }

@@ -1,5 +1,5 @@
 //! What fails is not the version: the updater dies again and again, or the host is rebooted,
-//! while the new version is being verified.
+//! while the new version is being verified; or the engine does late what it was asked long ago.
 
 use serde_json::{Value, json};
 
@@ -95,13 +95,14 @@ fn create_late(shop: &Shop) {
     assert_eq!(made.status, 201, "{}", made.body);
 }
 
-fn upgrade_with_a_late_container(release: Value, phase: &str) {
+fn upgrade_with_a_late_container(release: Value, faults: &Value, phase: &str) {
     let shop = Shop::open(json!({"2.0.0": release}));
     let daemon = shop.daemon();
     let ran = shop.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     wait_until("it is verifying", END, || (times_begun(&shop, "verify") == Some(1)).then_some(()));
     create_late(&shop);
+    shop.faults(faults);
     let status = daemon.wait_settled(END);
     assert_eq!(status["phase"], phase, "{status}\n{}", shop.last_lines());
     wait_until("only what serves is left", SOON, || {
@@ -113,13 +114,36 @@ fn upgrade_with_a_late_container(release: Value, phase: &str) {
 
 #[test]
 fn a_container_that_the_engine_makes_late_is_not_left_beside_a_verified_one() {
-    upgrade_with_a_late_container(json!({"migration": {"schema": true}}), "VERIFIED");
+    upgrade_with_a_late_container(json!({"migration": {"schema": true}}), &json!([]), "VERIFIED");
 }
 
 #[test]
 fn a_container_that_the_engine_makes_late_does_not_bar_the_way_back() {
     let fails = json!({"health": [500], "takesPayments": false});
-    upgrade_with_a_late_container(fails, "ROLLED_BACK");
+    upgrade_with_a_late_container(fails.clone(), &json!([]), "ROLLED_BACK");
+    // Nor when the engine does not remove it.
+    let stays = json!([{"on": "remove", "nth": 1, "do": "refuse"}]);
+    upgrade_with_a_late_container(fails, &stays, "ROLLED_BACK");
+}
+
+#[test]
+fn a_container_of_somebody_elses_is_left_alone_though_its_labels_are_copied() {
+    let shop = Shop::open(json!({"2.0.0": {}}));
+    let daemon = shop.daemon();
+    let ran = shop.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    wait_until("it is verifying", END, || (times_begun(&shop, "verify") == Some(1)).then_some(()));
+    let next = shop.ask("/containers/payram/json");
+    let config = &next["Config"];
+    let body = json!({"Image": config["Image"], "Labels": config["Labels"]});
+    do_late(&shop, "/containers/create?name=spare", &body);
+    let status = daemon.wait_settled(END);
+    assert_eq!(status["phase"], "VERIFIED", "{status}");
+    wait_until("the old container is tidied away", SOON, || {
+        (!shop.containers().iter().any(|one| one.contains("-previous-"))).then_some(())
+    });
+    assert!(daemon.terminate().success());
+    assert_eq!(shop.containers(), ["payram running", "spare created"]);
 }
 
 /// Something that was asked of the old container on the way forward and is done to it late.
@@ -184,4 +208,28 @@ fn an_old_version_that_is_disarmed_and_renamed_late_gets_its_policy_and_its_name
         do_late(shop, &format!("/containers/{old}/update"), &never);
         do_late(shop, &format!("/containers/{old}/rename?name=payram-previous-x"), &json!({}));
     });
+}
+
+#[test]
+fn an_old_version_that_is_stopped_a_second_time_is_a_persons_doing_and_stays_down() {
+    let shop = Shop::open(json!({"2.0.0": {"exitsAtStart": true}}));
+    let old = shop.id();
+    let daemon = shop.daemon();
+    let ran = shop.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    wait_until("the old version is verified", END, || {
+        (times_begun(&shop, "verify_old") == Some(1)).then_some(())
+    });
+    wait_until("its gate has heard it", END, || {
+        shop.last_lines().contains("the old container").then_some(())
+    });
+    for _ in 0..2 {
+        shop.wait_serves("1.9.6");
+        do_late(&shop, &format!("/containers/{old}/stop"), &json!({}));
+    }
+    let status = daemon.wait_settled(END);
+    assert_eq!(status["phase"], "NEEDS_OPERATOR", "{status}\n{}", shop.last_lines());
+    let state = shop.ask(&format!("/containers/{old}/json"))["State"]["Status"].clone();
+    assert_eq!(state, "exited");
+    assert_eq!(shop.lost(), Vec::<String>::new());
 }

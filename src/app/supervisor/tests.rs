@@ -278,7 +278,10 @@ async fn a_supervisor_is_kept_awake_by_one_question_after_another_which_change_n
         heard.lock().expect("not poisoned").push(arguments.to_vec());
         // What it says on its way down, and what an engine says of a container that is gone.
         match heard.lock().expect("not poisoned").len() {
-            1 => Answer::Ended(1, "unix:///run/supervisor.sock refused connection\n".into()),
+            1 => Answer::Ended(
+                1,
+                "error: <class 'xmlrpc.client.Fault'>, <Fault 6: 'SHUTDOWN_STATE'>\n".into(),
+            ),
             2 => Answer::Refused("container c is not running".into()),
             _ => Answer::Ended(3, "core STOPPED Not started\n".into()),
         }
@@ -306,6 +309,21 @@ async fn where_no_supervisor_is_installed_nothing_is_kept_awake_and_the_stop_is_
     });
     tokio::select! {
         () = tokio::time::sleep(WAKE_EVERY * 5) => {}
+        never = keep_awake(&engine, "c") => match never {},
+    }
+    assert_eq!(*asked.lock().expect("not poisoned"), 1);
+}
+
+#[tokio::test]
+async fn a_supervisor_that_hangs_is_not_given_one_question_after_another_to_hang_at() {
+    let asked = Arc::new(Mutex::new(0));
+    let heard = Arc::clone(&asked);
+    let engine = FakeEngine::supervised(move |_| {
+        *heard.lock().expect("not poisoned") += 1;
+        Answer::Hangs
+    });
+    tokio::select! {
+        () = tokio::time::sleep(WAKE_WITHIN + WAKE_EVERY * 5) => {}
         never = keep_awake(&engine, "c") => match never {},
     }
     assert_eq!(*asked.lock().expect("not poisoned"), 1);

@@ -1,11 +1,11 @@
-//! What is done to the two containers as objects: policy, name, start, stop, remove.
+//! What is done to containers as objects: policy, name, start, stop, remove. Called by the steps.
 //!
 //! Every verb observes by id first and answers at once when the world is as it should be, so
 //! that it can be run again after a crash at any instant.
 
 use serde_json::{Value, json};
 
-use super::{Effects, HOP_LABEL, fail};
+use super::{Effects, fail};
 use crate::app::supervisor;
 use crate::driver::narrate::short;
 use crate::driver::recovery::{directory_of, rival};
@@ -215,51 +215,12 @@ impl Effects<'_> {
             return Ok(false);
         }
         self.say(&format!(
-            "the {which} was stopped with its engine (exit code {}); it is started again",
+            "the {which} was stopped from outside while it was verified (exit code {}); it is started again",
             container["State"]["ExitCode"]
         ))
         .await;
         self.start(known, which, other).await?;
         Ok(true)
-    }
-
-    /// Creates a container of this hop. What a request of an earlier attempt has made late, under
-    /// the same name, goes first.
-    pub(super) async fn create(
-        &self,
-        known: &Known<'_>,
-        name: &str,
-        specification: &Value,
-    ) -> Result<String, Trouble> {
-        match self.engine.create_container(name, specification).await {
-            Err(error) if error.status() == Some(409) => {
-                self.remove_strays(known).await?;
-                Ok(self.engine.create_container(name, specification).await?)
-            }
-            created => Ok(created?),
-        }
-    }
-
-    /// Removes what requests of earlier attempts have made late: this hop's containers but the
-    /// new one. None of them was ever started.
-    pub(super) async fn remove_strays(&self, known: &Known<'_>) -> Result<(), Trouble> {
-        let label = format!("{HOP_LABEL}={}", self.hop_label());
-        let next = known.next.map(|next| next.id.as_str());
-        for found in self.engine.containers(Some(&label)).await? {
-            let is_in_use = next == Some(found.id.as_str()) || found.id == known.hop.old.id;
-            let Some(container) = self.inspect(&found.id).await?.filter(|_| !is_in_use) else {
-                continue;
-            };
-            let stray = Which { id: &found.id, role: "stray" };
-            if was_started(&container) {
-                self.say(&format!("the {stray} {} was started and is left alone", found.name))
-                    .await;
-                continue;
-            }
-            self.remove(stray).await?;
-            self.say(&format!("removed the {stray}, which was created late")).await;
-        }
-        Ok(())
     }
 
     /// Removes a stopped container; fine when it is gone.

@@ -198,7 +198,7 @@ impl Effects<'_> {
         for note in &next.notes {
             self.say(&format!("specification: {note}")).await;
         }
-        let temporary_name = format!("{}-next-{}", hop.old.name, self.id_of_hop());
+        let temporary_name = self.temporary_name(known);
         let created = self.create(known, &temporary_name, &next.create_body).await;
         let id = created.map_err(|trouble| match trouble {
             Trouble::Failed(failure) => {
@@ -234,7 +234,12 @@ impl Effects<'_> {
         Ok(Fact::Next(NextContainer { id, temporary_name }))
     }
 
-    /// Removes what an earlier attempt created; none of it was ever started.
+    /// What the new container is called until it takes the shop's name.
+    pub(super) fn temporary_name(&self, known: &Known<'_>) -> String {
+        format!("{}-next-{}", known.hop.old.name, self.id_of_hop())
+    }
+
+    /// Removes every container of this hop; none of them may run.
     pub(super) async fn remove_labelled(&self) -> Result<(), Trouble> {
         let label = format!("{HOP_LABEL}={}", self.hop_label());
         for container in self.engine.containers(Some(&label)).await? {
@@ -344,7 +349,6 @@ impl Effects<'_> {
             self.remove(old).await?;
             self.say(&format!("removed the {}", old)).await;
         }
-        self.remove_strays(known).await?;
         self.discard(known).await?;
         let protected: Vec<PathBuf> =
             known.backup.iter().map(|backup| PathBuf::from(&backup.path)).collect();
@@ -356,6 +360,7 @@ impl Effects<'_> {
         for path in prune_specs(&self.settings.state_dir, &self.at.job.id)? {
             self.say(&format!("removed {}, which no way back needs", path.display())).await;
         }
+        self.remove_strays(known).await;
         self.say(&format!("{} serves as {}", short(next.id), known.hop.old.name)).await;
         done()
     }

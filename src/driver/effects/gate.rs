@@ -37,9 +37,6 @@ const ANSWER_EVERY: Duration = Duration::from_millis(1200);
 /// Between two looks at the supervisor while nothing answers.
 const SUPERVISOR_EVERY: Duration = Duration::from_secs(2);
 
-/// Times that the old version is put back as it was, at most.
-const OLD_IS_PUT_BACK: u32 = 3;
-
 /// Lines of a failed container's log that go into the journal.
 const LOG_LINES: usize = 30;
 
@@ -79,19 +76,25 @@ impl Effects<'_> {
         }
     }
 
-    /// The old version passes the same gate, or it is not rolled back to. What an engine did to
-    /// it late, meanwhile, is undone first.
+    /// The old version passes the same gate, or it is not rolled back to. What was done to it
+    /// late, meanwhile, is undone, once: a second stop is a person's.
     pub(super) async fn verify_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        self.put_back(known).await?;
+        self.start_old_again(known).await?;
         let expected =
             Expected { version: known.hop.from.as_deref(), rules: &known.hop.from_rules };
-        let mut verdict = self.pass_gate(self.old(known), &expected).await;
-        for _ in 1..OLD_IS_PUT_BACK {
-            if !self.put_back(known).await? {
-                break;
+        let verdict = self.pass_gate(self.old(known), &expected).await;
+        let was_down = match self.put_back(known).await {
+            Ok(was_down) => was_down,
+            Err(trouble) if verdict.is_ok() => return Err(trouble),
+            Err(trouble) => {
+                self.say(&format!("{} is not as it was: {trouble}", self.old(known))).await;
+                false
             }
-            verdict = self.pass_gate(self.old(known), &expected).await;
-        }
+        };
+        let verdict = match was_down {
+            true => self.pass_gate(self.old(known), &expected).await,
+            false => verdict,
+        };
         verdict.map(Fact::Verdict)
     }
 

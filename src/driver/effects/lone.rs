@@ -94,7 +94,7 @@ impl Effects<'_> {
         }
     }
 
-    fn lone_server_name(&self, known: &Known<'_>) -> String {
+    pub(super) fn lone_server_name(&self, known: &Known<'_>) -> String {
         format!("{}-database-{}", known.hop.old.name, self.at.job.id.short())
     }
 
@@ -140,6 +140,8 @@ fn specification(
         // What the failed version wrote is not for the old one's archive.
         "archive_mode=off",
         "default_transaction_read_only=on",
+        // Whether it is not ready yet, or refuses, is told by its words.
+        "lc_messages=C",
     ];
     let alone = alone.into_iter().chain(settings.iter().copied());
     let alone = alone.flat_map(|setting| ["-c".to_owned(), setting.to_owned()]);

@@ -12,6 +12,7 @@ mod copy;
 mod export;
 mod forward;
 mod gate;
+mod late;
 mod lone;
 mod redact;
 mod silence;

@@ -1,7 +1,8 @@
 //! The table of transitions: the events, and which state each of them leads to.
 //!
 //! Every transition that the machine makes is a row of it, and the statechart is compared with it,
-//! both ways. It says what may follow; what does follow is the machine's decision.
+//! both ways. It says what may follow; what does follow is the machine's decision. Read by the
+//! machine, the journal and whoever draws the statechart.
 
 use serde::{Deserialize, Serialize};
 
