@@ -26,8 +26,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Resume, Settings};
 use crate::engine::Engine;
 use crate::journal::{Ending, JobBody, JobId, JobRecord, Journal, JournalError, Reader};
-use crate::machine::Phase;
 use crate::machine::failure::{Failure, FailureCode};
+use crate::machine::{Phase, Step};
 
 pub use lock::{LockError, StateLock};
 pub use narrate::{activity, closing_message, downtime_seconds};
@@ -42,6 +42,10 @@ pub(crate) use effects::HOP_LABEL;
 
 /// Before the journal is tried again after it could not be read or written.
 const JOURNAL_RETRY_PAUSE: Duration = Duration::from_secs(10);
+
+/// Before tidying is tried again; it is doubled each time, up to the second of them.
+const TIDY_PAUSE: Duration = Duration::from_secs(5);
+const TIDY_PAUSE_AT_MOST: Duration = Duration::from_secs(60 * 60);
 
 /// How far the step in hand is; shown while it runs, kept nowhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -168,11 +172,15 @@ impl Driver {
     /// between two steps, with everything journaled.
     pub async fn run(&self) {
         self.is_running.send_replace(true);
+        let mut tidies_in = TIDY_PAUSE;
         while !self.stop.is_cancelled() {
             let pause = match self.work().await {
-                Ok(()) => {
+                Ok(is_tidy) => {
                     self.set_blocked(None);
-                    None
+                    let pause = (!is_tidy).then_some(tidies_in);
+                    tidies_in =
+                        if is_tidy { TIDY_PAUSE } else { TIDY_PAUSE_AT_MOST.min(tidies_in * 2) };
+                    pause
                 }
                 Err(error) => {
                     self.set_blocked(Some(error.to_string()));
@@ -194,14 +202,15 @@ impl Driver {
     /// # Errors
     /// When the journal can't be read or written.
     pub async fn run_to_rest(&self) -> Result<(), JournalError> {
-        self.work().await
+        self.work().await.map(drop)
     }
 
-    async fn work(&self) -> Result<(), JournalError> {
+    /// Answers whether there is nothing left to tidy.
+    async fn work(&self) -> Result<bool, JournalError> {
         while let Some(job) = self.reader.active_job()? {
             if !*self.released.borrow() {
                 tracing::warn!(job = %job.id, "an unfinished upgrade waits for recover (RESUME=manual)");
-                return Ok(());
+                return Ok(true);
             }
             let token = CancellationToken::new();
             // A new version that may serve already is verified, or goes back by itself.
@@ -215,7 +224,7 @@ impl Driver {
             let ran = self.drive(&job, &token).await;
             self.set_calling_off(None);
             if !ran? {
-                return Ok(());
+                return Ok(true);
             }
         }
         self.tidy_the_last().await
@@ -230,12 +239,15 @@ impl Driver {
         *self.calling_off.lock().unwrap_or_else(PoisonError::into_inner) = to;
     }
 
-    /// Tidying that did not come to its end is tried again at every start.
-    async fn tidy_the_last(&self) -> Result<(), JournalError> {
-        match self.reader.last_executed_job()? {
-            Some(job) => self.tidy(&job).await,
-            None => Ok(()),
+    /// Tidying that did not come to its end is tried again, at every start and after a pause: the
+    /// new version may only be starting, as after a reboot. Answers whether it has come to its end.
+    async fn tidy_the_last(&self) -> Result<bool, JournalError> {
+        if let Some(job) = self.reader.last_executed_job()? {
+            self.tidy(&job).await?;
         }
+        let last = self.reader.last_executed_job()?;
+        let step = last.as_ref().and_then(JobRecord::hop).and_then(|hop| hop.machine.step());
+        Ok(step != Some(Step::Tidy))
     }
 }
 

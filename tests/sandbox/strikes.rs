@@ -233,3 +233,20 @@ fn an_old_version_that_is_stopped_a_second_time_is_a_persons_doing_and_stays_dow
     assert_eq!(state, "exited");
     assert_eq!(shop.lost(), Vec::<String>::new());
 }
+
+#[test]
+fn what_could_not_be_tidied_at_once_is_tidied_later_without_being_asked() {
+    let shop = Shop::open(json!({"2.0.0": {}}));
+    // The first removal of a good upgrade is that of the old container.
+    shop.faults(&json!([{"on": "remove", "nth": 1, "do": "refuse"}]));
+    let daemon = shop.daemon();
+    let ran = shop.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let status = daemon.wait_settled(END);
+    assert_eq!(status["phase"], "VERIFIED", "{status}");
+    wait_until("only what serves is left", SOON, || {
+        (shop.containers() == ["payram running"]).then_some(())
+    });
+    assert!(shop.last_lines().contains("tidy: failed"), "{}", shop.last_lines());
+    assert_eq!(times_begun(&shop, "tidy"), Some(2));
+}
