@@ -23,8 +23,8 @@ use support::{Draw, is_full, setting, side_by_side};
 use worlds::World;
 
 /// Journals, and worlds of each, that are tried unless all are.
-const JOURNALS: usize = 4;
-const WORLDS: usize = 3;
+const JOURNALS: usize = 6;
+const WORLDS: usize = 4;
 
 /// Columns of the table.
 const COLUMNS: usize = 100;
