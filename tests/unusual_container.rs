@@ -18,6 +18,7 @@ const MEANT: &[(&str, &str)] = &[
     ("Config.Env[PAYRAM_IMAGE_VERSION]", "a default of the image's"),
     ("Config.Labels.org.opencontainers.image.version", "a default of the image's"),
     ("Config.Labels.io.payram.updater.hop", "says which upgrade made it"),
+    ("ExecIDs", "what its health check runs at this moment"),
     ("State.Pid", "of this run"),
     ("State.StartedAt", "of this run"),
     ("State.Health.*", "of this run"),
