@@ -177,7 +177,7 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Opt
 }
 
 /// A port that nobody listens on and that no outgoing connection is given, so that it is still
-/// free when a container comes back to it. Two calls in one process never return the same.
+/// free when a container comes back to it. No two test binaries that run are given the same one.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Test binaries that run side by side, with process ids side by side, begin far apart: a port
@@ -186,9 +186,21 @@ pub fn free_port() -> u16 {
     for _ in 0..PORTS {
         let offset = (start + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS) % PORTS;
         let port = FIRST_PORT + offset;
-        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+        if is_claimed(port) && TcpListener::bind(("0.0.0.0", port)).is_ok() {
             return port;
         }
     }
     panic!("no free port between {FIRST_PORT} and {}", FIRST_PORT + PORTS);
+}
+
+/// Claims a port for as long as this process lives; false when another test binary has it.
+fn is_claimed(port: u16) -> bool {
+    let directory = std::env::temp_dir().join("payram-ports");
+    let claim = std::fs::create_dir_all(&directory)
+        .and_then(|()| std::fs::File::create(directory.join(port.to_string())));
+    match claim {
+        Ok(file) => Box::leak(Box::new(file)).try_lock().is_ok(),
+        // Made by another user: then the ports that are in use are all that is known.
+        Err(_) => true,
+    }
 }
