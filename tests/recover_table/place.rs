@@ -315,7 +315,9 @@ impl Place {
     /// after an upgrade that has ended.
     pub fn rows(&self) -> i64 {
         let count = |journal: &Connection| {
-            let sql = "SELECT count(*) FROM journal WHERE kind <> 'log' AND name IS NOT 'tidy'";
+            let sql = "SELECT count(*) FROM journal WHERE name IS NOT 'tidy' AND NOT (
+                kind = 'log' AND EXISTS (SELECT 1 FROM journal AS tidy
+                    WHERE tidy.kind = 'intent' AND tidy.name = 'tidy' AND tidy.seq < journal.seq))";
             journal.query_row(sql, [], |row| row.get(0)).ok()
         };
         self.journal().as_ref().and_then(count).unwrap_or(0)

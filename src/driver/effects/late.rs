@@ -95,13 +95,6 @@ impl Effects<'_> {
             // It ended by itself, which is for its gate to judge.
             return Ok(was_down);
         }
-        if let Some(next) = known.next
-            && self.inspect(&next.id).await?.is_some_and(|next| is_running(&next))
-        {
-            let next = Which { id: &next.id, role: "new" };
-            self.say(&format!("the {next} was started beside the {old}; it is stopped")).await;
-            self.stop(next).await?;
-        }
         if name_of(&container) != hop.old.name {
             self.say(&format!("the {old} is called {} again", hop.old.name)).await;
             self.set_name(old, &hop.old.name).await?;
