@@ -7,12 +7,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use payram_updater::config::{
     BackupProof, LogFormat, PgDefaults, Resume, RollbackDatabase, Settings,
 };
 use payram_updater::engine::{
-    ContainerSummary, Engine, EngineError, EngineFacts, Exec, ExecRequest, PullProgress,
+    Change, ContainerSummary, Engine, EngineError, EngineEvent, EngineFacts, Exec, ExecRequest,
+    Process, PullProgress,
 };
 use payram_updater::journal::Mode;
 use payram_updater::plan::{self, Plan, PlanState, Request, fetch};
@@ -385,6 +387,33 @@ impl Engine for NoEngine {
         nobody()
     }
     async fn events(&self) -> Result<BoxStream<'static, Result<Value, EngineError>>, EngineError> {
+        nobody()
+    }
+    async fn inspect_volume(&self, _: &str) -> Result<Option<Value>, EngineError> {
+        nobody()
+    }
+    async fn processes(&self, _: &str) -> Result<Vec<Process>, EngineError> {
+        nobody()
+    }
+    async fn changes(&self, _: &str) -> Result<Vec<Change>, EngineError> {
+        nobody()
+    }
+    async fn archive(
+        &self,
+        _: &str,
+        _: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError> {
+        nobody()
+    }
+    async fn kill(&self, _: &str) -> Result<(), EngineError> {
+        nobody()
+    }
+    async fn events_between(
+        &self,
+        _: &str,
+        _: i64,
+        _: i64,
+    ) -> Result<Vec<EngineEvent>, EngineError> {
         nobody()
     }
 }

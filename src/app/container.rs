@@ -152,6 +152,7 @@ mod tests {
             image: (*image).into(),
             state: (*state).into(),
             labels: Vec::new(),
+            mounts: Vec::new(),
         });
         FakeEngine { containers: containers.collect(), ..FakeEngine::default() }
     }

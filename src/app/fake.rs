@@ -12,7 +12,8 @@ use futures_util::stream::BoxStream;
 use serde_json::Value;
 
 use crate::engine::{
-    ContainerSummary, Engine, EngineError, EngineFacts, Exec, ExecRequest, Frame, PullProgress,
+    Change, ContainerSummary, Engine, EngineError, EngineEvent, EngineFacts, Exec, ExecRequest,
+    Frame, Process, PullProgress,
 };
 
 /// What answers `supervisorctl`: from the arguments to the exit code and what is printed.
@@ -147,5 +148,38 @@ impl Engine for FakeEngine {
 
     async fn events(&self) -> Result<BoxStream<'static, Result<Value, EngineError>>, EngineError> {
         unreachable!("not asked here")
+    }
+
+    async fn inspect_volume(&self, _: &str) -> Result<Option<Value>, EngineError> {
+        Ok(None)
+    }
+
+    async fn processes(&self, _: &str) -> Result<Vec<Process>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    async fn changes(&self, _: &str) -> Result<Vec<Change>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    async fn archive(
+        &self,
+        _: &str,
+        _: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError> {
+        Ok(futures_util::stream::empty().boxed())
+    }
+
+    async fn kill(&self, _: &str) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn events_between(
+        &self,
+        _: &str,
+        _: i64,
+        _: i64,
+    ) -> Result<Vec<EngineEvent>, EngineError> {
+        Ok(Vec::new())
     }
 }

@@ -1,6 +1,6 @@
 //! The container engine as this product uses it.
 //!
-//! [`Engine`] is the whole vocabulary: about twenty verbs, each bounded in time. The Docker
+//! [`Engine`] is the whole vocabulary: some twenty-five verbs, each bounded in time. The Docker
 //! implementation is [`docker::Docker`]; specifications stay raw [`Value`]s, because a typed
 //! model drops the fields it does not know, and a field that an upgrade drops is the very
 //! fault this product exists to avoid. Called by `plan`, `database`, `app` and `driver`;
@@ -11,6 +11,7 @@ pub mod mounts;
 pub mod parity;
 pub mod spec;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -48,6 +49,67 @@ pub struct ContainerSummary {
     pub state: String,
     /// All labels.
     pub labels: Vec<(String, String)>,
+    /// What is mounted into it; a `--tmpfs` is not listed by Docker.
+    pub mounts: Vec<MountSummary>,
+}
+
+/// One mount of a container, as a listing tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountSummary {
+    /// `bind`, `volume`, `tmpfs`, …
+    pub kind: String,
+    /// The volume's name; `None` for what is no volume.
+    pub name: Option<String>,
+    /// The path on the engine's host; empty when there is none (tmpfs).
+    pub source: String,
+    /// The path inside the container.
+    pub destination: String,
+    /// Whether the container may write to it.
+    pub writable: bool,
+}
+
+/// A process of a running container, with the numbers that the engine's host gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number on the host, not the one inside the container.
+    pub pid: u32,
+    /// Its parent's number; that of the container's first process is outside of it.
+    pub parent: u32,
+    /// Whole seconds since it was started.
+    pub age: Duration,
+    /// Its command line; runs of spaces are one space.
+    pub command: String,
+}
+
+/// A path that a container changed in its own file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The path inside the container.
+    pub path: String,
+    /// What happened to it.
+    pub kind: ChangeKind,
+}
+
+/// How a container changed a path of its own file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It is in the image with another content or mode, or holds what was changed.
+    Modified,
+    /// It is not in the image.
+    Added,
+    /// It is in the image, and gone.
+    Deleted,
+}
+
+/// What the engine noted of one container at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineEvent {
+    /// When, by the engine's clock, in milliseconds since the epoch.
+    pub at_ms: i64,
+    /// `kill`, `die`, `stop`, `start`, `restart`, `oom`, …
+    pub action: String,
+    /// What belongs to it: `signal` of a `kill`, `exitCode` of a `die`, and the labels.
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// A command to run inside a container.
@@ -172,6 +234,25 @@ pub trait Engine: Send + Sync {
     /// The raw inspection of a network by id or name; `None` when there is none.
     async fn inspect_network(&self, name: &str) -> Result<Option<Value>, EngineError>;
 
+    /// The raw inspection of a volume by name; `None` when there is none.
+    async fn inspect_volume(&self, name: &str) -> Result<Option<Value>, EngineError>;
+
+    /// The processes of a running container, as the host sees them. Refused when it does not
+    /// run, and with the engine's own sentence when its host has no `ps` that can tell.
+    async fn processes(&self, id: &str) -> Result<Vec<Process>, EngineError>;
+
+    /// What the container changed in its own file system, outside of its mounts.
+    async fn changes(&self, id: &str) -> Result<Vec<Change>, EngineError>;
+
+    /// A tar archive of a path inside a container, running or not, its mounts included.
+    /// Refused with 404 when there is no such path. Each wait for a piece is bounded by the
+    /// caller.
+    async fn archive(
+        &self,
+        id: &str,
+        path: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError>;
+
     /// The size in bytes that the registry states for `repo:tag`; `None` when it does not say.
     /// Reads the registry's manifest over HTTP(S); never fails the caller.
     async fn registry_size(&self, repo: &str, tag: &str) -> Option<u64>;
@@ -197,6 +278,9 @@ pub trait Engine: Send + Sync {
     /// Stops a container with `grace` before the kill (`None`: the container's own, else 10 s);
     /// fine when it is stopped already. The deadline is the grace and 30 s more.
     async fn stop(&self, id: &str, grace: Option<Duration>) -> Result<(), EngineError>;
+
+    /// Kills a container without grace (SIGKILL); fine when it does not run.
+    async fn kill(&self, id: &str) -> Result<(), EngineError>;
 
     /// Gives a container another name.
     async fn rename(&self, id: &str, name: &str) -> Result<(), EngineError>;
@@ -227,4 +311,16 @@ pub trait Engine: Send + Sync {
 
     /// The engine's events from now on, raw.
     async fn events(&self) -> Result<BoxStream<'static, Result<Value, EngineError>>, EngineError>;
+
+    /// The engine's events of one container between two moments of its host's clock, both
+    /// included, oldest first; both in milliseconds since the epoch. A moment that is still to
+    /// come is waited for. The engine remembers few events (Docker: the last 256 of all
+    /// containers together, commands run inside them counted too) and none from before its own
+    /// start, so a missing event proves nothing.
+    async fn events_between(
+        &self,
+        id: &str,
+        since_ms: i64,
+        until_ms: i64,
+    ) -> Result<Vec<EngineEvent>, EngineError>;
 }

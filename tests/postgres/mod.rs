@@ -13,9 +13,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use payram_updater::engine::{
-    ContainerSummary, Engine, EngineError, EngineFacts, Exec, ExecRequest, Frame, PullProgress,
+    Change, ContainerSummary, Engine, EngineError, EngineEvent, EngineFacts, Exec, ExecRequest,
+    Frame, Process, PullProgress,
 };
 use serde_json::Value;
 use tokio_util::io::ReaderStream;
@@ -477,6 +480,39 @@ impl Engine for LocalEngine {
     async fn events(
         &self,
     ) -> Result<stream::BoxStream<'static, Result<Value, EngineError>>, EngineError> {
+        self.down()
+    }
+
+    async fn inspect_volume(&self, _: &str) -> Result<Option<Value>, EngineError> {
+        self.down()
+    }
+
+    async fn processes(&self, _: &str) -> Result<Vec<Process>, EngineError> {
+        self.down()
+    }
+
+    async fn changes(&self, _: &str) -> Result<Vec<Change>, EngineError> {
+        self.down()
+    }
+
+    async fn archive(
+        &self,
+        _: &str,
+        _: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError> {
+        self.down()
+    }
+
+    async fn kill(&self, _: &str) -> Result<(), EngineError> {
+        self.down()
+    }
+
+    async fn events_between(
+        &self,
+        _: &str,
+        _: i64,
+        _: i64,
+    ) -> Result<Vec<EngineEvent>, EngineError> {
         self.down()
     }
 }

@@ -12,14 +12,16 @@ mod fake;
 mod frames;
 mod http;
 mod lines;
+mod listing;
+mod look;
 mod pull;
 mod registry;
 mod version;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use reqwest::Method;
@@ -29,7 +31,8 @@ use serde_json::{Value, json};
 use self::endpoint::Endpoint;
 use self::http::{Call, Deadlines, Http};
 use super::{
-    ContainerSummary, Engine, EngineError, EngineFacts, Exec, ExecRequest, Frame, PullProgress,
+    Change, ContainerSummary, Engine, EngineError, EngineEvent, EngineFacts, Exec, ExecRequest,
+    Frame, Process, PullProgress,
 };
 
 /// The grace of a container that states none (Engine API v1.41, `StopTimeout`).
@@ -119,31 +122,6 @@ struct CreatedAnswer {
     warnings: Option<Vec<String>>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ContainerLine {
-    id: String,
-    names: Option<Vec<String>>,
-    image: String,
-    state: String,
-    labels: Option<BTreeMap<String, String>>,
-}
-
-impl From<ContainerLine> for ContainerSummary {
-    fn from(line: ContainerLine) -> Self {
-        let names = line.names.unwrap_or_default();
-        let names = names.iter().map(|name| name.trim_start_matches('/'));
-        Self {
-            id: line.id,
-            // The names that links give it are `/other/alias`.
-            name: names.clone().find(|name| !name.contains('/')).unwrap_or_default().to_owned(),
-            image: line.image,
-            state: line.state,
-            labels: line.labels.unwrap_or_default().into_iter().collect(),
-        }
-    }
-}
-
 #[async_trait]
 impl Engine for Docker {
     fn endpoint(&self) -> String {
@@ -174,7 +152,7 @@ impl Engine for Docker {
         if let Some(label) = label {
             call = call.query("filters", json!({ "label": [label] }).to_string());
         }
-        let lines: Vec<ContainerLine> = self.http.json(&call).await?;
+        let lines: Vec<listing::ContainerLine> = self.http.json(&call).await?;
         Ok(lines.into_iter().map(ContainerSummary::from).collect())
     }
 
@@ -193,6 +171,28 @@ impl Engine for Docker {
     async fn inspect_network(&self, name: &str) -> Result<Option<Value>, EngineError> {
         let doing = format!("inspect network {}", short(name));
         self.http.found(&self.read(&["networks", name], doing)).await
+    }
+
+    async fn inspect_volume(&self, name: &str) -> Result<Option<Value>, EngineError> {
+        self.http.found(&self.read(&["volumes", name], format!("inspect volume {name}"))).await
+    }
+
+    async fn processes(&self, id: &str) -> Result<Vec<Process>, EngineError> {
+        look::processes(&self.http, id).await
+    }
+
+    async fn changes(&self, id: &str) -> Result<Vec<Change>, EngineError> {
+        look::changes(&self.http, id).await
+    }
+
+    async fn archive(
+        &self,
+        id: &str,
+        path: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError> {
+        let doing = format!("read {path} of container {}", short(id));
+        let call = self.read(&["containers", id, "archive"], doing).query("path", path);
+        self.http.stream(&call).await
     }
 
     async fn registry_size(&self, repo: &str, tag: &str) -> Option<u64> {
@@ -260,6 +260,23 @@ impl Engine for Docker {
             call = call.query("t", seconds.to_string());
         }
         self.http.done(&call).await
+    }
+
+    async fn kill(&self, id: &str) -> Result<(), EngineError> {
+        let doing = format!("kill container {}", short(id));
+        let call = self.change(&["containers", id, "kill"], doing).query("signal", "SIGKILL");
+        match self.http.done(&call).await {
+            // Engines say in sentences of their own that it does not run, so it is looked at.
+            Err(refusal) if refusal.status() == Some(409) => {
+                let container = self.inspect_container(id).await?;
+                let running = container.as_ref().and_then(|it| it.pointer("/State/Running"));
+                match running.and_then(Value::as_bool) {
+                    Some(false) => Ok(()),
+                    Some(true) | None => Err(refusal),
+                }
+            }
+            answer => answer,
+        }
     }
 
     async fn rename(&self, id: &str, name: &str) -> Result<(), EngineError> {
@@ -339,6 +356,15 @@ impl Engine for Docker {
     async fn events(&self) -> Result<BoxStream<'static, Result<Value, EngineError>>, EngineError> {
         let call = self.read(&["events"], "listen to the engine's events");
         Ok(lines::values(call.doing().to_owned(), self.http.stream(&call).await?))
+    }
+
+    async fn events_between(
+        &self,
+        id: &str,
+        since_ms: i64,
+        until_ms: i64,
+    ) -> Result<Vec<EngineEvent>, EngineError> {
+        look::events_between(&self.http, id, since_ms, until_ms).await
     }
 }
 

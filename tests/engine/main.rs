@@ -3,6 +3,8 @@
 //! Needs `/var/run/docker.sock`, the `docker` command and a static busybox; says which is
 //! missing and skips, or fails when `PAYRAM_TEST_REQUIRE` names it.
 
+mod look;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
