@@ -32,6 +32,13 @@ impl Timestamp {
         self.0
     }
 
+    /// From RFC 3339, as engines write it; none when it is not.
+    pub fn parse(text: &str) -> Option<Self> {
+        let at =
+            OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
+        Some(Self((at.unix_timestamp_nanos() / 1_000_000) as i64))
+    }
+
     /// RFC 3339 in UTC, always with three digits of milliseconds, so that texts sort by time:
     /// `2026-01-31T12:00:00.250Z`.
     pub fn rfc3339(self) -> String {

@@ -59,6 +59,8 @@ fn settings(policy_url: &str, manifest_url: &str, directory: &Path) -> Settings 
         resume: Resume::Resume,
         start_timeout: Duration::from_secs(900),
         health_timeout: Duration::from_secs(60),
+        verify_for: Duration::from_secs(20),
+        probation: Duration::from_secs(900),
         log: String::new(),
         log_format: LogFormat::Text,
     }

@@ -227,7 +227,7 @@ fn nothing_fails_an_upgrade_that_is_verified() {
     for _ in 0..5 {
         let failure = Failure::new(FailureCode::Unknown, "it broke");
         machine = machine.apply(Outcome::Failed { failure }).expect("applies").0;
-        assert_eq!((machine.phase(), machine.step()), (Phase::Verified, Some(Step::Tidy)));
+        assert_eq!((machine.phase(), machine.step()), (Phase::Verified, Some(Step::Probation)));
     }
 }
 

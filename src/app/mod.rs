@@ -7,7 +7,9 @@
 pub mod container;
 pub mod core;
 pub mod supervisor;
+pub mod unmounted;
 mod version;
+pub mod watch;
 
 #[cfg(test)]
 mod fake;

@@ -50,6 +50,8 @@ pub struct Program {
     pub name: String,
     /// `RUNNING`, `STOPPED`, `FATAL`, …
     pub state: String,
+    /// Its process in the container, while it has one.
+    pub pid: Option<u32>,
 }
 
 impl Program {
@@ -337,9 +339,16 @@ fn parse(output: &str) -> Vec<Program> {
         .filter_map(|line| {
             let mut words = line.split_whitespace();
             let (name, state) = (words.next()?, words.next()?);
-            STATES
-                .contains(&state)
-                .then(|| Program { name: name.to_owned(), state: state.to_owned() })
+            // `RUNNING   pid 42, uptime 0:00:10`
+            let pid = match (words.next(), words.next()) {
+                (Some("pid"), Some(pid)) => pid.trim_end_matches(',').parse().ok(),
+                (_, _) => None,
+            };
+            STATES.contains(&state).then(|| Program {
+                name: name.to_owned(),
+                state: state.to_owned(),
+                pid,
+            })
         })
         .collect()
 }

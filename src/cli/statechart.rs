@@ -135,7 +135,7 @@ fn home(step: Step) -> Phase {
         | Step::RenameNext
         | Step::StartNext => Phase::Pulled,
         Step::Verify | Step::ArmNext => Phase::Swapped,
-        Step::Tidy => Phase::Verified,
+        Step::Probation | Step::Tidy => Phase::Verified,
         Step::DisarmNext
         | Step::AssessDatabase
         | Step::StopNext
@@ -154,7 +154,7 @@ fn home(step: Step) -> Phase {
 
 /// The steps of a state with their numbers: one count leads forward, another back.
 fn steps(phase: Phase) -> Vec<(usize, Step)> {
-    let forward = Step::FORWARD.into_iter().chain([Step::Tidy]).enumerate();
+    let forward = Step::FORWARD.into_iter().chain(Step::AFTERWARDS).enumerate();
     let back = BACK.into_iter().enumerate();
     forward
         .chain(back)
@@ -381,7 +381,7 @@ mod tests {
             let drawn: Vec<&str> = steps(phase.expect("a state of the code"))
                 .into_iter()
                 // What follows a final state is no part of the statechart.
-                .filter(|(_, step)| *step != Step::Tidy)
+                .filter(|(_, step)| !Step::AFTERWARDS.contains(step))
                 .map(|(_, step)| step.as_str())
                 .collect();
             assert_eq!(drawn, expected, "{id}");

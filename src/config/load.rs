@@ -201,6 +201,13 @@ fn take_all(reader: &mut Reader<'_>) -> Settings {
         }),
         start_timeout: seconds(reader, "START_TIMEOUT_SECONDS", 900),
         health_timeout: seconds(reader, "HEALTH_TIMEOUT_SECONDS", 60),
+        verify_for: seconds(reader, "VERIFY_SECONDS", 20),
+        probation: reader.or(
+            "PROBATION_MINUTES",
+            "minutes, 0 to 10080, with decimals where wanted",
+            Duration::from_secs(15 * 60),
+            values::minutes,
+        ),
         log: reader.or(
             "LOG",
             "a level (error, warn, info, debug, trace) or target=level pairs",

@@ -75,6 +75,11 @@ pub struct Settings {
     pub start_timeout: Duration,
     /// `HEALTH_TIMEOUT_SECONDS`: from the first answer to healthy.
     pub health_timeout: Duration,
+    /// `VERIFY_SECONDS`: how long a version is watched, without a break, before it is believed.
+    pub verify_for: Duration,
+    /// `PROBATION_MINUTES`: how long the watch goes on after `Verified`, with everything for the
+    /// way back still there.
+    pub probation: Duration,
     /// `LOG`: a filter of `tracing_subscriber::EnvFilter`.
     pub log: String,
     /// `LOG_FORMAT`

@@ -31,6 +31,13 @@ pub(super) fn seconds(text: &str) -> Option<Duration> {
     (1..=LONGEST_SECONDS).contains(&seconds).then(|| Duration::from_secs(seconds))
 }
 
+/// A duration in minutes, decimals allowed; none at all is one too.
+pub(super) fn minutes(text: &str) -> Option<Duration> {
+    let minutes: f64 = text.trim().parse().ok()?;
+    let most = LONGEST_SECONDS as f64 / 60.0;
+    (0.0..=most).contains(&minutes).then(|| Duration::from_secs_f64((minutes * 60.0).round()))
+}
+
 /// Yes or no.
 pub(super) fn boolean(text: &str) -> Option<bool> {
     match text.trim().to_ascii_lowercase().as_str() {

@@ -371,7 +371,9 @@ mod tests {
                 }
                 Assessment::RowsChanged { tables } => prop_assert!(!tables.is_empty()),
                 Assessment::Unreadable { reason } => prop_assert!(!reason.is_empty()),
-                Assessment::Serves { .. } => prop_assert!(false, "the database says nothing of it"),
+                Assessment::Serves { .. } | Assessment::Damaged { .. } => {
+                    prop_assert!(false, "the database says nothing of it")
+                }
             }
         }
     }

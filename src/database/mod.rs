@@ -16,6 +16,8 @@
 //! | `prove` | what the dump holds, read back by `pg_restore` |
 //! | `scratch` | the dump restored beside the application's database and counted |
 //! | `server` | where the server's directory is and how it was started |
+//! | `cluster` | which cluster is served, and how far its log is |
+//! | `host_servers` | the servers of this host, by the directory that they work in |
 //! | `sidecar` | names of dumps, the JSON beside them, their checksums |
 //! | `fingerprint` | the schema and the server's own counters at one moment |
 //! | `assess` | two fingerprints compared; pure |
@@ -23,9 +25,11 @@
 //! | `retention` | which dumps go |
 
 mod assess;
+mod cluster;
 mod dump;
 mod export;
 mod fingerprint;
+mod host_servers;
 mod locate;
 mod prove;
 mod retention;
@@ -36,9 +40,13 @@ mod sidecar;
 mod tool;
 
 pub use assess::assess;
+pub use cluster::{Control, Identity, difference, directory_difference, identity};
 pub use dump::{DumpFile, dump};
 pub use export::{Heading, export_rows, said_of_table};
 pub use fingerprint::{fingerprint, fingerprint_since};
+pub use host_servers::{
+    HostServer, Place, all as servers_of_this_host, in_place as servers_in, place_inside,
+};
 pub use locate::{Access, Database, locate};
 pub use prove::prove;
 pub use retention::retention;

@@ -5,7 +5,7 @@
 //! every outcome goes to the machine, and no effect begins before its intent is journaled.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::effects::Effects;
 use super::{Driver, Progress, durable, may_be_called_off, narrate, prepare};
 use crate::clock::Timestamp;
-use crate::journal::{Ending, JobRecord, JournalError, Settlement};
+use crate::journal::{Ending, HopRecord, JobRecord, JournalError, Settlement};
 use crate::machine::failure::{Failure, FailureCode};
 use crate::machine::{Machine, Outcome, Phase, Step};
 
@@ -29,6 +29,18 @@ pub(super) struct At<'a> {
     pub job: &'a JobRecord,
     pub hop: usize,
     pub began: Timestamp,
+    /// Whether the next upgrade waits for this hop's watch to end.
+    pub is_followed: bool,
+    /// When it was verified, by the host's clock; none before that.
+    pub verified_ms: Option<i64>,
+}
+
+impl<'a> At<'a> {
+    fn of(job: &'a JobRecord, hop: &HopRecord, is_followed: bool) -> Self {
+        let verified = hop.transitions.iter().rev().find(|(_, each)| each.to == Phase::Verified);
+        let verified_ms = verified.map(|(at, _)| at.millis());
+        Self { job, hop: job.hops.len(), began: hop.began, is_followed, verified_ms }
+    }
 }
 
 impl Driver {
@@ -43,17 +55,17 @@ impl Driver {
             // What the hop before left to tidy is tried once more, as long as it is the newest:
             // only then it is known that nothing of it is needed.
             match job.hop() {
-                Some(_) => self.tidy(job).await?,
+                Some(_) => self.wind_up(job, true).await?,
                 None => {
                     if let Some(before) = self.reader.executed_job_before(&job.id)? {
-                        self.tidy(&before).await?;
+                        self.wind_up(&before, true).await?;
                     }
                 }
             }
             return self.begin_hop(job).await;
         }
         let Some(hop) = job.hop() else { return Ok(true) };
-        let at = At { job, hop: job.hops.len(), began: hop.began };
+        let at = At::of(job, hop, false);
         let mut machine = hop.machine.clone();
         if let Some(step) = hop.pending {
             self.say(&at, &format!("found unfinished after a restart: {step}")).await?;
@@ -82,7 +94,7 @@ impl Driver {
             let is_done = matches!(outcome, Outcome::Done { .. });
             let is_unknown = matches!(outcome, Outcome::Unknown { .. });
             machine = self.settle(at, machine, step, outcome).await?;
-            if step == Step::Tidy && !is_done {
+            if Step::AFTERWARDS.contains(&step) && !is_done {
                 break;
             }
             if is_unknown && machine.step() == Some(step) {
@@ -97,14 +109,21 @@ impl Driver {
         Ok(true)
     }
 
-    /// Does what this job's last hop has still to tidy, if it has.
-    pub(super) async fn tidy(&self, job: &JobRecord) -> Result<(), JournalError> {
-        let untidy = job.hop().filter(|hop| hop.machine.step() == Some(Step::Tidy));
-        let Some(hop) = untidy else { return Ok(()) };
-        let at = At { job, hop: job.hops.len(), began: hop.began };
+    /// Does what is left to do after this job's last hop was verified, if anything is: the watch
+    /// goes on, then what is not needed any more is tidied away. `is_followed`: the next upgrade
+    /// waits, and the watch ends with one more look.
+    pub(super) async fn wind_up(
+        &self,
+        job: &JobRecord,
+        is_followed: bool,
+    ) -> Result<(), JournalError> {
+        let Some(hop) = job.hop().filter(|hop| hop.machine.phase() == Phase::Verified) else {
+            return Ok(());
+        };
+        let at = At::of(job, hop, is_followed);
         let mut machine = hop.machine.clone();
-        if hop.pending.is_some() {
-            machine = self.settle(&at, machine, Step::Tidy, Outcome::Interrupted).await?;
+        if let Some(step) = hop.pending {
+            machine = self.settle(&at, machine, step, Outcome::Interrupted).await?;
         }
         self.run_machine(&at, machine, &CancellationToken::new()).await.map(drop)
     }
@@ -128,6 +147,7 @@ impl Driver {
             journal: &self.journal,
             progress: &self.progress,
             at,
+            remade: OnceLock::new(),
         };
         let effect = AssertUnwindSafe(effects.run(step, machine.state())).catch_unwind();
         let leave = async {
@@ -142,6 +162,11 @@ impl Driver {
                 ),
             }),
             () = leave, if step.may_be_left() => Outcome::Left,
+            // A job that was accepted meanwhile comes first; it ends the watch.
+            () = self.wake.notified(), if step == Step::Probation && !at.is_followed => {
+                self.wake.notify_one();
+                Outcome::Left
+            }
             () = off.cancelled(), if step.may_be_left() && may_be_called_off(machine.phase()) => {
                 called_off(step)
             }

@@ -205,7 +205,7 @@ impl Driver {
         self.work().await.map(drop)
     }
 
-    /// Answers whether there is nothing left to tidy.
+    /// Returns whether nothing is left to do after the last upgrade.
     async fn work(&self) -> Result<bool, JournalError> {
         while let Some(job) = self.reader.active_job()? {
             if !*self.released.borrow() {
@@ -227,7 +227,7 @@ impl Driver {
                 return Ok(true);
             }
         }
-        self.tidy_the_last().await
+        self.wind_up_the_last().await
     }
 
     /// Whether this job was under way before this program began.
@@ -239,15 +239,20 @@ impl Driver {
         *self.calling_off.lock().unwrap_or_else(PoisonError::into_inner) = to;
     }
 
-    /// Tidying that did not come to its end is tried again, at every start and after a pause: the
-    /// new version may only be starting, as after a reboot. Answers whether it has come to its end.
-    async fn tidy_the_last(&self) -> Result<bool, JournalError> {
-        if let Some(job) = self.reader.last_executed_job()? {
-            self.tidy(&job).await?;
+    /// The watch over the last upgrade goes on where it was, then what is not needed any more is
+    /// tidied away; what did not come to its end is tried again, at every start and after a pause:
+    /// the new version may only be starting, as after a reboot. Returns whether it has come to its
+    /// end.
+    async fn wind_up_the_last(&self) -> Result<bool, JournalError> {
+        let Some(job) = self.reader.last_executed_job()? else { return Ok(true) };
+        let step = |job: &JobRecord| job.hop().and_then(|hop| hop.machine.step());
+        // A command that works without a daemon does not stay that long.
+        if step(&job) == Some(Step::Probation) && !*self.is_running.borrow() {
+            return Ok(true);
         }
+        self.wind_up(&job, false).await?;
         let last = self.reader.last_executed_job()?;
-        let step = last.as_ref().and_then(JobRecord::hop).and_then(|hop| hop.machine.step());
-        Ok(step != Some(Step::Tidy))
+        Ok(last.as_ref().and_then(step).is_none())
     }
 }
 

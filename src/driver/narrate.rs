@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::database::said_of_table;
 use crate::journal::{Ending, JobBody, JobRecord, NewEvent};
-use crate::machine::facts::{Assessment, Copy, Export, ExportedTable};
+use crate::machine::facts::{Assessment, Copy, Export, ExportedTable, Probation, ProbationEnd};
 use crate::machine::failure::FailureCode;
 use crate::machine::{Event, Fact, Known, Machine, Outcome, Phase, State, Step, Transition};
 
@@ -27,6 +27,7 @@ pub fn activity(step: Step) -> &'static str {
         Step::StartNext => "Starting the new container",
         Step::Verify => "Waiting until the new version is healthy",
         Step::ArmNext => "Setting the new container's restart policy",
+        Step::Probation => "Watching the new version a while longer; it serves",
         Step::Tidy => "Tidying up",
         Step::DisarmNext => "Going back: holding back the new container's restart policy",
         Step::AssessDatabase => "Going back: finding out what the new version did to the database",
@@ -122,6 +123,26 @@ fn found(fact: &Fact) -> String {
         }
         Fact::Assessment(Assessment::RowsChanged { tables }) => {
             format!("rows were changed: {}", tables.join("; "))
+        }
+        Fact::Probation(Probation { end, findings, seconds }) => {
+            let how = match end {
+                ProbationEnd::Passed => "nothing was found",
+                ProbationEnd::NextUpgrade => "ended by the next upgrade, nothing was found",
+                ProbationEnd::Troubled | ProbationEnd::Damaged => {
+                    "the old container, its image and the restore point are kept"
+                }
+                ProbationEnd::ToConfirm => {
+                    "nothing was found; the old container, its image and the restore point are kept until you confirm the upgrade"
+                }
+            };
+            let found = match findings.is_empty() {
+                true => String::new(),
+                false => format!(": {}", findings.join("; ")),
+            };
+            format!("{seconds} s after the verdict: {how}{found}")
+        }
+        Fact::Assessment(Assessment::Damaged { by }) => {
+            format!("two servers worked on the database's directory: {by}")
         }
         Fact::Assessment(Assessment::Unreadable { reason }) => format!("can't be told: {reason}"),
         Fact::Assessment(Assessment::Serves { version }) => {

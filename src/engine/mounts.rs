@@ -19,6 +19,50 @@ pub fn host_path(container: &Value, inside: &Path) -> Option<PathBuf> {
     Some(if rest.as_os_str().is_empty() { source.into() } else { Path::new(source).join(rest) })
 }
 
+/// What a second container has mounted over a directory that the first one has on a mount, or
+/// below it, and the first one has not; none when both have the same there.
+pub fn covering(first: &Value, second: &Value, inside: &Path) -> Option<String> {
+    let (then, now) = (innermost(first, inside), innermost(second, inside));
+    if then.map(origin) != now.map(origin) {
+        let said = |mount: Option<&Value>| mount.map_or("no mount".to_owned(), described);
+        return Some(format!("it lies on {} there, and on {} here", said(now), said(then)));
+    }
+    let below = |container: &Value| -> Vec<(String, String)> {
+        let mounts = container["Mounts"].as_array().into_iter().flatten();
+        let strictly = mounts.filter(|mount| {
+            let destination = Path::new(mount["Destination"].as_str().unwrap_or_default());
+            destination != inside && destination.starts_with(inside)
+        });
+        strictly.map(|mount| (origin(mount), described(mount))).collect()
+    };
+    let known = below(first);
+    let new = below(second).into_iter().find(|one| !known.iter().any(|other| other.0 == one.0));
+    new.map(|(_, said)| format!("{said} would be mounted inside of it"))
+}
+
+fn innermost<'m>(container: &'m Value, inside: &Path) -> Option<&'m Value> {
+    let mounts = container["Mounts"].as_array()?.iter();
+    mounts
+        .filter_map(|mount| Some((Path::new(mount["Destination"].as_str()?), mount)))
+        .filter(|(destination, _)| inside.starts_with(destination))
+        .max_by_key(|(destination, _)| destination.components().count())
+        .map(|(_, mount)| mount)
+}
+
+/// Where a mount comes from and where it lies: two that are equal here are one.
+fn origin(mount: &Value) -> String {
+    let text = |key: &str| mount[key].as_str().unwrap_or_default();
+    format!("{} {} {} {}", text("Type"), text("Name"), text("Source"), text("Destination"))
+}
+
+fn described(mount: &Value) -> String {
+    let text = |key: &str| mount[key].as_str().unwrap_or_default();
+    match text("Type") {
+        "volume" => format!("volume {} at {}", text("Name"), text("Destination")),
+        kind => format!("{kind} {} at {}", text("Source"), text("Destination")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,5 +86,26 @@ mod tests {
         assert_eq!(host("/var/lib/payram/db/tmp/a"), None);
         assert_eq!(host("/var/lib/payramdb"), None);
         assert_eq!(host("/etc"), None);
+    }
+
+    #[test]
+    fn a_volume_of_the_new_image_over_the_database_is_seen_and_one_above_the_mount_is_harmless() {
+        let bind = json!({"Type": "bind", "Source": "/srv", "Destination": "/var/lib/payram"});
+        let volume =
+            |at: &str| json!({"Type": "volume", "Name": "v", "Source": "/v", "Destination": at});
+        let old = json!({"Mounts": [bind]});
+        let covered = |mounts: Value| {
+            covering(&old, &json!({"Mounts": mounts}), Path::new("/var/lib/payram/db/postgres"))
+        };
+        assert_eq!(covered(json!([bind])), None);
+        assert_eq!(covered(json!([bind, volume("/var/lib")])), None);
+        assert_eq!(covered(json!([bind, volume("/var/lib/payram/log")])), None);
+        for at in ["/var/lib/payram/db", "/var/lib/payram/db/postgres"] {
+            let found = covered(json!([bind, volume(at)])).expect("covered");
+            assert!(found.contains(at), "{found}");
+        }
+        let inside = covered(json!([bind, volume("/var/lib/payram/db/postgres/pg_wal")]));
+        assert!(inside.expect("inside").contains("inside of it"));
+        assert!(covered(json!([])).expect("nothing").contains("no mount"));
     }
 }

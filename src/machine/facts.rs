@@ -210,6 +210,50 @@ pub struct Programs {
     /// When the old version last answered, milliseconds since the epoch; none when it was
     /// silent already.
     pub last_answer_ms: Option<i64>,
+    /// How the old version was while it was watched, as long as a new one is; none in journals of
+    /// versions that did not watch it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub habits: Option<Habits>,
+}
+
+/// What the old version did by itself while it was watched: no fault in a new one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Habits {
+    /// Programs that its supervisor had given up on before anything was touched.
+    pub given_up: Vec<String>,
+    /// Programs that ended, or came back as another process, meanwhile: judged by their state
+    /// alone.
+    pub restless: Vec<String>,
+    /// Programs that stayed.
+    pub steady: Vec<String>,
+    /// Looks at the database in which the application had a session of its own, of all of them.
+    pub looks_with_sessions: u32,
+    /// Looks at the database.
+    pub looks: u32,
+    /// Its slowest answer, in milliseconds.
+    pub slowest_answer_ms: u64,
+    /// Seconds that it was watched.
+    pub seconds: u64,
+}
+
+/// Which database it is: of two clusters no two of these are equal, whatever rows they hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cluster {
+    /// The cluster's `system_identifier`, given by `initdb`.
+    pub system_identifier: String,
+    /// The timeline of its WAL.
+    pub timeline: u32,
+    /// The database's own number in it.
+    pub database_oid: u32,
+    /// The end of its WAL, `0/16B3748`: what comes later is newer.
+    pub wal_position: String,
+    /// The file of `pg_wal` that holds this position.
+    pub wal_file: String,
+    /// The server's major version.
+    #[serde(default)]
+    pub major: u32,
 }
 
 /// A moment by the clock that nobody sets: since which start of the host, and for how long.
@@ -236,6 +280,12 @@ pub struct Quiesced {
     /// The same moment by the clock that nobody sets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_answer_up: Option<Uptime>,
+    /// Which database it is, after the last write; none when it could not be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Cluster>,
+    /// The contents of its server's lock file, `postmaster.pid`; none when there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_file: Option<String>,
 }
 
 /// What a failed version's changed database leads to by itself (`ROLLBACK_DATABASE`); fixed
@@ -385,6 +435,52 @@ pub struct Verdict {
     /// The same moment by the clock that nobody sets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_answer_up: Option<Uptime>,
+    /// What was seen that a person should know and that is no reason against it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Why a person has to confirm it before anything is tidied away; none when nobody has to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_confirm: Option<String>,
+}
+
+/// What the watch after `Verified` came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Probation {
+    /// How it ended.
+    pub end: ProbationEnd,
+    /// What was found, a sentence each; empty when nothing was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
+    /// Seconds since the verdict.
+    pub seconds: u64,
+}
+
+/// How a [`Probation`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ProbationEnd {
+    /// Nothing was found in all of its time.
+    Passed,
+    /// The next upgrade began.
+    NextUpgrade,
+    /// The version did not stay, or fell silent.
+    Troubled,
+    /// A second server worked on the database's directory.
+    Damaged,
+    /// Nothing was found, and a person has to confirm the verdict all the same.
+    ToConfirm,
+}
+
+impl Probation {
+    /// Whether a person has to say so before the old container, its image and the restore point
+    /// may go.
+    pub fn keeps_the_way_back(&self) -> bool {
+        match self.end {
+            ProbationEnd::Passed | ProbationEnd::NextUpgrade => false,
+            ProbationEnd::Troubled | ProbationEnd::Damaged | ProbationEnd::ToConfirm => true,
+        }
+    }
 }
 
 /// What a failed version did to the database, found before the way back is chosen.
@@ -407,6 +503,12 @@ pub enum Assessment {
     Unreadable {
         /// Why.
         reason: String,
+    },
+    /// Two servers worked on the database's directory at the same time, so that it may be damaged
+    /// in ways that no reading finds.
+    Damaged {
+        /// Who the second one was, and what became of it.
+        by: String,
     },
     /// Nothing was looked at, because the new version serves: what failed was not its doing,
     /// and payments may have been taken by it.

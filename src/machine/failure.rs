@@ -55,6 +55,8 @@ failure_codes! {
     PayramContainerNotFound => "PAYRAM_CONTAINER_NOT_FOUND",
     RuntimeInspectionFailed => "RUNTIME_INSPECTION_FAILED",
     DatabaseNotPersistent => "DATABASE_NOT_PERSISTENT",
+    DatabaseMismatch => "DATABASE_MISMATCH",
+    DatabaseDamaged => "DATABASE_DAMAGED",
     PostgresMajorChange => "POSTGRES_MAJOR_CHANGE",
     VersionQuarantined => "VERSION_QUARANTINED",
     PlanChanged => "PLAN_CHANGED",
@@ -85,6 +87,8 @@ impl FailureCode {
                 | FailureCode::VersionMismatch
                 | FailureCode::MigrationTimeout
                 | FailureCode::MigrationFailed
+                | FailureCode::DatabaseMismatch
+                | FailureCode::DatabaseDamaged
                 | FailureCode::Cancelled
         )
     }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::{
-    Assessment, Backup, Copy, Export, NextContainer, Programs, Proof, PulledImage, Quiesced,
-    RestorePoint, Restored, Verdict,
+    Assessment, Backup, Copy, Export, NextContainer, Probation, Programs, Proof, PulledImage,
+    Quiesced, RestorePoint, Restored, Verdict,
 };
 use super::failure::Failure;
 
@@ -31,6 +31,8 @@ pub enum Fact {
     RestorePoint(RestorePoint),
     /// Of `verify` and `verify_old`.
     Verdict(Verdict),
+    /// Of `probation`.
+    Probation(Probation),
     /// Of `assess_database`.
     Assessment(Assessment),
     /// Of `restore_database`.

@@ -215,6 +215,7 @@ impl RollingBack {
             Assessment::SchemaChanged { .. }
             | Assessment::RowsChanged { .. }
             | Assessment::Unreadable { .. }
+            | Assessment::Damaged { .. }
                 if is_restored =>
             {
                 (false, None)
@@ -238,6 +239,12 @@ impl RollingBack {
                     tables.join("; ")
                 )),
             ),
+            // Whatever the setting says: nobody but a person chooses between the two.
+            Assessment::Damaged { .. } if is_consented => (true, None),
+            Assessment::Damaged { by } => {
+                let message = format!("the database's directory may be damaged: {by}");
+                (false, Some(Failure::new(FailureCode::DatabaseDamaged, message + since_shown)))
+            }
             Assessment::Unreadable { reason } => (
                 false,
                 held(format!("what the new version did to the database can't be told: {reason}")),

@@ -4,11 +4,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::{
-    Assessment, Backup, Copy, CoreRules, Export, NextContainer, OldContainer, Programs, Proof,
-    PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase, TargetImage, Verdict,
+    Assessment, Backup, Copy, CoreRules, Export, NextContainer, OldContainer, Probation, Programs,
+    Proof, PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase, TargetImage, Verdict,
 };
 use super::failure::Failure;
 use super::rollback::{NeedsOperator, RolledBack, RollingBack};
+use super::step::Step;
 
 /// What one hop is to do; fixed when it is planned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,10 @@ pub struct Hop {
     /// What a database that the new version changed leads to by itself.
     #[serde(default)]
     pub rollback_database: RollbackDatabase,
+    /// How long the watch goes on after `Verified`, in seconds; none in journals of versions
+    /// without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probation_seconds: Option<u64>,
 }
 
 /// Nothing has been changed yet; the backup is being made.
@@ -115,6 +120,8 @@ pub struct Verified {
     pub swapped: Swapped,
     /// The verdict.
     pub verdict: Verdict,
+    /// What the watch after it found, once it has ended.
+    pub probation: Option<Probation>,
     /// Whether the old container and what else was left over is gone.
     pub is_tidy: bool,
 }
@@ -251,6 +258,8 @@ pub struct Known<'a> {
     pub export: Option<&'a Export>,
     /// The good verdict.
     pub verdict: Option<&'a Verdict>,
+    /// What the watch after it found.
+    pub probation: Option<&'a Probation>,
 }
 
 impl State {
@@ -283,7 +292,11 @@ impl State {
                 ..s.backed_up.known()
             },
             State::Swapped(s) => s.known(),
-            State::Verified(s) => Known { verdict: Some(&s.verdict), ..s.swapped.known() },
+            State::Verified(s) => Known {
+                verdict: Some(&s.verdict),
+                probation: s.probation.as_ref(),
+                ..s.swapped.known()
+            },
             State::RollingBack(s) => Known {
                 failure: Some(&s.failure),
                 shown: s.shown.as_ref(),
@@ -328,6 +341,19 @@ impl<'a> Known<'a> {
             restored: None,
             export: None,
             verdict: None,
+            probation: None,
+        }
+    }
+}
+
+impl Verified {
+    /// What is left to do: the watch goes on first, and nothing is tidied away while a person has
+    /// to say that it may be.
+    pub(super) fn step(&self) -> Option<Step> {
+        match &self.probation {
+            None if self.swapped.backed_up.hop.probation_seconds.is_some() => Some(Step::Probation),
+            Some(probation) if probation.keeps_the_way_back() => None,
+            None | Some(_) => (!self.is_tidy).then_some(Step::Tidy),
         }
     }
 }

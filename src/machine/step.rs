@@ -37,7 +37,10 @@ pub enum Step {
     Verify,
     /// The old container's restart policy is set on the next one.
     ArmNext,
-    /// After Verified: remove the old container, prune. No failure of it changes the verdict.
+    /// After Verified: the watch goes on for a while, with everything for the way back still
+    /// there. No finding of it changes the verdict.
+    Probation,
+    /// After it: remove the old container, prune. No failure of it changes the verdict.
     Tidy,
 
     /// Back: next container's restart policy to `no` again.
@@ -90,6 +93,9 @@ impl Step {
         Step::ArmNext,
     ];
 
+    /// What follows `Verified`, in order.
+    pub const AFTERWARDS: [Step; 2] = [Step::Probation, Step::Tidy];
+
     /// The step's name as the journal, the API and the statechart write it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -108,6 +114,7 @@ impl Step {
             Step::StartNext => "start_next",
             Step::Verify => "verify",
             Step::ArmNext => "arm_next",
+            Step::Probation => "probation",
             Step::Tidy => "tidy",
             Step::DisarmNext => "disarm_next",
             Step::AssessDatabase => "assess_database",
@@ -146,6 +153,7 @@ impl Step {
             | Step::NotePrograms
             | Step::RestorePoint
             | Step::Verify
+            | Step::Probation
             | Step::Tidy
             | Step::DisarmNext
             | Step::AssessDatabase
@@ -172,6 +180,7 @@ impl Step {
                 | Step::Pull
                 | Step::PreCopy
                 | Step::Verify
+                | Step::Probation
                 | Step::VerifyOld
                 | Step::ExportRows
         )

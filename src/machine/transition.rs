@@ -86,7 +86,7 @@ impl Machine {
             State::Swapped(swapped) => {
                 Some(if swapped.verdict.is_none() { Step::Verify } else { Step::ArmNext })
             }
-            State::Verified(verified) => (!verified.is_tidy).then_some(Step::Tidy),
+            State::Verified(verified) => verified.step(),
             State::RollingBack(back) => back.remaining.first().copied(),
             State::RolledBack(_) | State::NeedsOperator(_) => None,
         }

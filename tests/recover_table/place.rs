@@ -121,7 +121,12 @@ impl Place {
         let engine = Sandbox::start(&self.root());
         self.ready = engine.said.clone();
         self.settings = engine.settings(&self.root(), self.port);
-        let limits = [("START_TIMEOUT_SECONDS", "6"), ("HEALTH_TIMEOUT_SECONDS", "4")];
+        let limits = [
+            ("START_TIMEOUT_SECONDS", "6"),
+            ("HEALTH_TIMEOUT_SECONDS", "4"),
+            ("VERIFY_SECONDS", "2"),
+            ("PROBATION_MINUTES", "0"),
+        ];
         self.settings.extend(limits.map(|(key, value)| (key.to_owned(), value.to_owned())));
         self.engine = Some(engine);
     }

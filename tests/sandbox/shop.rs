@@ -46,7 +46,12 @@ impl Shop {
         let engine = Sandbox::start(root.path());
         let port = free_port();
         let mut settings = engine.settings(root.path(), port);
-        let limits = [("START_TIMEOUT_SECONDS", "30"), ("HEALTH_TIMEOUT_SECONDS", "2")];
+        let limits = [
+            ("START_TIMEOUT_SECONDS", "30"),
+            ("HEALTH_TIMEOUT_SECONDS", "2"),
+            ("VERIFY_SECONDS", "1"),
+            ("PROBATION_MINUTES", "0"),
+        ];
         settings.extend(limits.map(|(key, value)| (key.to_owned(), value.to_owned())));
         let ready = engine.said.clone();
         Self { port, engine, ready, settings, root }

@@ -204,6 +204,7 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
             let looks = sabotage != Sabotage::ArmNextDoesNotLook;
             (run.last().next_runs() || !looks).then_some(Answer::Done)
         }
+        Step::Probation => unreachable!("no hop here has one"),
         Step::Tidy => {
             if world.old.is_some() && !world.next_runs() {
                 return None;

@@ -165,7 +165,7 @@ impl Machines {
 
     fn fact(&self, answer: Answer) -> Fact {
         let running = if self.has_supervisor { vec!["payram-core".into()] } else { Vec::new() };
-        let programs = Programs { running, last_answer_ms: Some(1) };
+        let programs = Programs { running, last_answer_ms: Some(1), habits: None };
         match answer {
             Answer::Done | Answer::Refused => Fact::Done,
             Answer::Backup => Fact::Backup(Backup {
@@ -206,6 +206,8 @@ impl Machines {
                 }),
                 last_answer_ms: Some(1),
                 last_answer_up: None,
+                cluster: None,
+                lock_file: None,
             }),
             Answer::RestorePoint => {
                 Fact::RestorePoint(RestorePoint { sha256: "00".into(), bytes: 1, millis: 1 })
@@ -215,6 +217,8 @@ impl Machines {
                 answers: 6,
                 first_answer_ms: 2,
                 first_answer_up: None,
+                notes: Vec::new(),
+                to_confirm: None,
             }),
             Answer::Assessment(found) => Fact::Assessment(match found {
                 Found::Unchanged => Assessment::Unchanged,
@@ -318,5 +322,6 @@ fn hop(rollback_database: RollbackDatabase) -> Hop {
         target: TargetImage { repo: "payramapp/payram".into(), tag: "1.9.7".into() },
         rules: CoreRules::Api { health_path: "/api/v1/health".into() },
         rollback_database,
+        probation_seconds: None,
     }
 }

@@ -3,8 +3,9 @@
 
 use payram_updater::journal::{HopTarget, JobBody, Mode};
 use payram_updater::machine::facts::{
-    Assessment, Backup, Copy, CoreRules, Export, NextContainer, OldContainer, Overlay, Programs,
-    Proof, PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase, TargetImage, Verdict,
+    Assessment, Backup, Copy, CoreRules, Export, NextContainer, OldContainer, Overlay, Probation,
+    ProbationEnd, Programs, Proof, PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase,
+    TargetImage, Verdict,
 };
 use payram_updater::machine::{Fact, Hop, Step};
 
@@ -46,6 +47,7 @@ pub fn hop_to(version: &str) -> Hop {
         target: target(version),
         rules: rules(),
         rollback_database: RollbackDatabase::Lossless,
+        probation_seconds: Some(900),
     }
 }
 
@@ -85,6 +87,8 @@ pub fn fact(step: Step, version: &str) -> Fact {
             fingerprint: None,
             last_answer_ms: Some(1),
             last_answer_up: None,
+            cluster: None,
+            lock_file: None,
         }),
         Step::RestorePoint => {
             Fact::RestorePoint(RestorePoint { sha256: "00".into(), bytes: 1, millis: 1 })
@@ -94,6 +98,13 @@ pub fn fact(step: Step, version: &str) -> Fact {
             answers: 6,
             first_answer_ms: 2,
             first_answer_up: None,
+            notes: Vec::new(),
+            to_confirm: None,
+        }),
+        Step::Probation => Fact::Probation(Probation {
+            end: ProbationEnd::Passed,
+            findings: Vec::new(),
+            seconds: 900,
         }),
         Step::AssessDatabase => Fact::Assessment(Assessment::Unchanged),
         Step::RestoreDatabase => Fact::Restored(Restored { failed: "/failed".into() }),
@@ -118,5 +129,5 @@ pub fn fact(step: Step, version: &str) -> Fact {
 }
 
 fn programs() -> Programs {
-    Programs { running: vec!["payram-core".into()], last_answer_ms: Some(1) }
+    Programs { running: vec!["payram-core".into()], last_answer_ms: Some(1), habits: None }
 }

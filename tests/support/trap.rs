@@ -48,7 +48,7 @@ impl Point {
             // Nothing but files.
             Step::RestorePoint | Step::DiscardCopy => &[Point::Midway, Point::Unjournaled],
             // Looks and changes nothing; or changes only what is not the engine's.
-            Step::Verify | Step::VerifyOld | Step::RestoreDatabase => {
+            Step::Verify | Step::Probation | Step::VerifyOld | Step::RestoreDatabase => {
                 &[Point::Unasked, Point::Unjournaled]
             }
             // They find the world as it should be already when the version has exited, or when

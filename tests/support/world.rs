@@ -143,6 +143,9 @@ impl World {
             ("IMAGE_REPO_OVERRIDE", repo.to_owned()),
             ("START_TIMEOUT_SECONDS", "60".to_owned()),
             ("HEALTH_TIMEOUT_SECONDS", "20".to_owned()),
+            // A test that is about the watch sets its own.
+            ("VERIFY_SECONDS", "3".to_owned()),
+            ("PROBATION_MINUTES", "0".to_owned()),
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into()

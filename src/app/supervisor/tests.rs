@@ -137,7 +137,7 @@ fn running_programs_are_selected_by_name_group_or_whole_name() {
         ("once", "EXITED"),
         ("gone", "FATAL"),
     ]
-    .map(|(name, state)| Program { name: name.into(), state: state.into() });
+    .map(|(name, state)| Program { name: name.into(), state: state.into(), pid: None });
     let none: [String; 0] = [];
     let exclude = names(&["postgres", "postgresql"]);
     assert_eq!(select(&all, &exclude, None), ["core", "jobs:mail", "jobs:pay"]);

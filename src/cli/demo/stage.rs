@@ -349,6 +349,9 @@ fn settings(place: &Place, shop: &Shop) -> Result<Vec<(&'static str, String)>, F
         ("ROLLBACK_DATABASE", "lossless".to_owned()),
         ("START_TIMEOUT_SECONDS", shop.start_timeout_seconds.to_string()),
         ("HEALTH_TIMEOUT_SECONDS", "20".to_owned()),
+        // A person watches; a shop is watched for longer.
+        ("VERIFY_SECONDS", "3".to_owned()),
+        ("PROBATION_MINUTES", "0.1".to_owned()),
         ("LOG", "info".to_owned()),
     ])
 }

@@ -16,6 +16,7 @@ use crate::database::{self, Access, Runner};
 use crate::driver::prepare::SavedSpec;
 use crate::error::Trouble;
 use crate::machine::facts::{Assessment, Copy, Fingerprint, Server};
+use crate::machine::failure::FailureCode;
 use crate::machine::{Fact, Known};
 use crate::restore_point;
 
@@ -34,6 +35,9 @@ impl Effects<'_> {
     }
 
     async fn find_out(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        if let Some(failure) = known.failure.filter(|f| f.code == FailureCode::DatabaseDamaged) {
+            return Ok(Fact::Assessment(Assessment::Damaged { by: failure.message.clone() }));
+        }
         self.remove_lone_server(known).await?;
         let next = self.next(known)?;
         let container = self.inspect(next.id).await?;
@@ -46,6 +50,15 @@ impl Effects<'_> {
         }
         if container.is_some_and(|container| !was_started(&container)) {
             return Ok(Fact::Assessment(Assessment::Unchanged));
+        }
+        // Its server is another cluster's: what it says is no evidence. The directory is.
+        let is_another = known.failure.is_some_and(|f| f.code == FailureCode::DatabaseMismatch);
+        let before = known.quiesced.and_then(|quiesced| quiesced.fingerprint.as_ref());
+        if let Some(before) = before.filter(|_| is_another) {
+            if is_up {
+                self.stop(next).await?;
+            }
+            return self.assess_directory(known, before).await;
         }
         let Some(before) = known.quiesced.and_then(|quiesced| quiesced.fingerprint.as_ref()) else {
             return self.assess_without_fingerprint(known, next, is_up).await;

@@ -1,9 +1,10 @@
 //! The effects of the way back. Each looks first and is done when the world is as it was.
 
-use super::containers::{Which, no_restart};
+use super::containers::{Which, no_restart, was_started};
 use super::{Effects, done};
 use crate::app::supervisor;
 use crate::error::Trouble;
+use crate::machine::failure::FailureCode;
 use crate::machine::{Fact, Known};
 
 impl Effects<'_> {
@@ -41,11 +42,14 @@ impl Effects<'_> {
     }
 
     pub(super) async fn restore_old_name(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.ensure_old(known).await?;
         self.set_name(self.old(known), &known.hop.old.name).await?;
         done()
     }
 
     pub(super) async fn start_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.ensure_old(known).await?;
+        self.free_of_stale_lock(known, None).await?;
         self.start(known, self.old(known), self.next(known)?).await?;
         done()
     }
@@ -54,12 +58,13 @@ impl Effects<'_> {
     /// has started them itself; then there is nothing left to do.
     pub(super) async fn resume_programs(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         if let Some(programs) = known.programs.filter(|programs| !programs.running.is_empty()) {
-            supervisor::start(self.engine, &known.hop.old.id, &programs.running).await?;
+            supervisor::start(self.engine, self.old_id(known), &programs.running).await?;
         }
         done()
     }
 
     pub(super) async fn rearm_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.ensure_old(known).await?;
         self.set_policy(self.old(known), &known.hop.old.restart_policy).await?;
         done()
     }
@@ -68,6 +73,17 @@ impl Effects<'_> {
     /// could tell the id. A server that an export left behind carries the label too.
     pub(super) async fn remove_next(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         self.remove_lone_server(known).await?;
+        let is_another = known.failure.is_some_and(|f| f.code == FailureCode::DatabaseMismatch);
+        if let (true, Some(next)) = (is_another, self.next_that_is_there(known).await?)
+            && self.inspect(next.id).await?.is_some_and(|container| was_started(&container))
+        {
+            // What it took is in a database of its own, which would go with it (I7).
+            self.say(&format!(
+                "the {next} is kept, stopped: it served from another database than the shop's, and what it took is in there"
+            ))
+            .await;
+            return done();
+        }
         self.remove_labelled().await?;
         done()
     }

@@ -14,6 +14,12 @@ use crate::error::Trouble;
 use crate::machine::Known;
 use crate::machine::failure::FailureCode;
 
+/// How long a container that somebody restarts may be between its end and its start.
+const SETTLES_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Between two looks at it.
+const SETTLED_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
+
 /// Which of the two containers a verb is about; for messages.
 #[derive(Clone, Copy)]
 pub(super) struct Which<'a> {
@@ -187,8 +193,7 @@ impl Effects<'_> {
     ) -> Result<(), Trouble> {
         let Some(directory) = directory_of(known) else { return Ok(()) };
         let next = known.next.map(|next| next.id.as_str());
-        let ours: Vec<&str> =
-            [Some(known.hop.old.id.as_str()), next].into_iter().flatten().collect();
+        let ours: Vec<&str> = [Some(self.old_id(known)), next].into_iter().flatten().collect();
         match rival(self.engine, container, directory, &ours).await? {
             None => Ok(()),
             Some(other) => fail(
@@ -221,6 +226,21 @@ impl Effects<'_> {
         .await;
         self.start(known, which, other).await?;
         Ok(true)
+    }
+
+    /// The container once it is not on its way any more, as in the middle of a restart by
+    /// somebody; as it is when that takes too long.
+    pub(super) async fn settled(&self, which: Which<'_>) -> Result<Value, Trouble> {
+        let deadline = tokio::time::Instant::now() + SETTLES_WITHIN;
+        loop {
+            let container = self.inspect_present(which.id, which.role).await?;
+            let is_up = container["State"]["Running"].as_bool() == Some(true)
+                && container["State"]["Restarting"].as_bool() != Some(true);
+            if is_up || tokio::time::Instant::now() >= deadline {
+                return Ok(container);
+            }
+            tokio::time::sleep(SETTLED_EVERY).await;
+        }
     }
 
     /// Removes a stopped container; fine when it is gone.

@@ -32,9 +32,9 @@ impl Effects<'_> {
         if target.access == Access::OnHost {
             return dump(format!("the database is at {}, outside of the container", target.host));
         }
-        let old = &known.hop.old.id;
+        let old = self.old_id(known);
         let facts = database::server_facts(self.engine, old, target.port).await?;
-        let container = self.inspect_present(&known.hop.old.id, "old").await?;
+        let container = self.inspect_present(self.old_id(known), "old").await?;
         let Some(source) = mounts::host_path(&container, Path::new(&facts.data_directory)) else {
             return fail(
                 FailureCode::DatabaseNotPersistent,
@@ -44,9 +44,12 @@ impl Effects<'_> {
                 ),
             );
         };
+        // By whatever links the container's mount was named, the directory itself is renamed.
+        let source = source.canonicalize().unwrap_or(source);
         if !source.join("PG_VERSION").is_file() {
             return dump(format!("{} can't be reached from this host", source.display()));
         }
+        self.must_work_in(known, &container, self.old(known), &source).await?;
         // What the server would write to its files in the next minutes is in the first pass then,
         // and not in the one that is downtime.
         self.checkpoint(&Runner::new(self.engine, old, &target)).await;
@@ -105,6 +108,7 @@ impl Effects<'_> {
             Copy::Directory { source, copy, .. } => {
                 // A copy of what a server writes to is none (I6).
                 self.nothing_runs(known, "the database is not copied").await?;
+                self.must_be_as_noted(known).await?;
                 let progress = self.progress.clone();
                 let (source, copy) = (PathBuf::from(source), PathBuf::from(copy));
                 let unfit = copy.clone();
@@ -159,7 +163,7 @@ impl Effects<'_> {
         path: &Path,
     ) -> Result<database::DumpFile, Trouble> {
         let target = self.database(known)?;
-        let runner = Runner::new(self.engine, &known.hop.old.id, &target);
+        let runner = Runner::new(self.engine, self.old_id(known), &target);
         let progress = self.progress;
         let mut told = |done_bytes| {
             progress.send_replace(Progress { done_bytes, total_bytes: 0 });
@@ -252,8 +256,8 @@ impl Effects<'_> {
         if target.access == Access::OnHost {
             return Ok(None);
         }
-        let container = self.inspect_present(&known.hop.old.id, "old").await?;
-        let old = &known.hop.old.id;
+        let container = self.inspect_present(self.old_id(known), "old").await?;
+        let old = self.old_id(known);
         let Ok(facts) = database::server_facts(self.engine, old, target.port).await else {
             return Ok(None);
         };

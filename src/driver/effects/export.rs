@@ -77,7 +77,7 @@ impl Effects<'_> {
         let target = self.database(known)?;
         let (lone, old) = (
             Runner::new(self.engine, &id, &target),
-            Runner::new(self.engine, &known.hop.old.id, &target),
+            Runner::new(self.engine, self.old_id(known), &target),
         );
         let path = crate::driver::export_path(&failed.to_string_lossy());
         let container = &known.hop.old.name;

@@ -6,16 +6,19 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::containers::{Which, is_running, no_restart, was_started};
+use super::habits;
+use super::own_database::OwnDatabase;
+use super::second_server::Sentinel;
 use super::{Effects, HOP_LABEL, done, fail};
 use crate::app::supervisor;
 use crate::clock::Timestamp;
 use crate::config::BackupProof;
-use crate::database::{self, FullProof, Runner};
+use crate::database::{self, Access, FullProof, Runner};
 use crate::driver::Progress;
 use crate::driver::narrate::short;
 use crate::driver::prepare::{SavedSpec, prune_specs};
 use crate::engine::spec::SpecInputs;
-use crate::engine::{parity, spec};
+use crate::engine::{mounts, parity, spec};
 use crate::error::Trouble;
 use crate::machine::facts::{Backup, Copy, NextContainer, Programs, Proof, PulledImage};
 use crate::machine::failure::{Failure, FailureCode};
@@ -29,8 +32,25 @@ const PROOF_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl Effects<'_> {
     /// The old container, for verbs and messages.
-    pub(super) fn old<'k>(&self, known: &Known<'k>) -> Which<'k> {
-        Which { id: &known.hop.old.id, role: "old" }
+    pub(super) fn old<'w>(&'w self, known: &Known<'w>) -> Which<'w> {
+        Which { id: self.old_id(known), role: "old" }
+    }
+
+    /// Its id: another one where it was removed by somebody and made again.
+    pub(super) fn old_id<'w>(&'w self, known: &Known<'w>) -> &'w str {
+        self.remade.get().map_or(known.hop.old.id.as_str(), String::as_str)
+    }
+
+    /// The other one of the two containers.
+    pub(super) fn other_than<'w>(
+        &'w self,
+        known: &Known<'w>,
+        which: Which<'_>,
+    ) -> Result<Which<'w>, Trouble> {
+        match which.id == self.old_id(known) {
+            true => self.next(known),
+            false => Ok(self.old(known)),
+        }
     }
 
     /// The next container, which must have been created.
@@ -106,7 +126,7 @@ impl Effects<'_> {
         let path = PathBuf::from(&backup.path);
         database::verify_file(&path, backup).await?;
         let target = self.database(known)?;
-        let runner = Runner::new(self.engine, &known.hop.old.id, &target);
+        let runner = Runner::new(self.engine, self.old_id(known), &target);
         let proof = match self.settings.backup_proof {
             BackupProof::Full => {
                 match database::prove_full(&runner, &path, self.settings.backup_timeout).await? {
@@ -174,6 +194,7 @@ impl Effects<'_> {
             return fail(FailureCode::DockerRunBuildFailed, "the new image was never pulled");
         };
         self.remove_labelled().await?;
+        self.keep_unmounted_files(known).await?;
         let saved = SavedSpec::read(&hop.old.spec_file)?;
         let Some(new_image) = self.engine.inspect_image(&image.id).await? else {
             return fail(
@@ -231,7 +252,34 @@ impl Effects<'_> {
                 ),
             );
         }
+        self.must_not_cover_the_database(known, &container).await?;
         Ok(Fact::Next(NextContainer { id, temporary_name }))
+    }
+
+    /// Refuses a new container that would have something else mounted where the old one has its
+    /// database: an image's `VOLUME` between the mount and the directory, or below it, hides it,
+    /// and a fresh cluster would be served (I13).
+    async fn must_not_cover_the_database(
+        &self,
+        known: &Known<'_>,
+        next: &Value,
+    ) -> Result<(), Trouble> {
+        let target = self.database(known)?;
+        if target.access == Access::OnHost {
+            return Ok(());
+        }
+        let old = self.inspect_present(self.old_id(known), "old").await?;
+        let facts = database::server_facts(self.engine, self.old_id(known), target.port).await?;
+        match mounts::covering(&old, next, Path::new(&facts.data_directory)) {
+            None => Ok(()),
+            Some(found) => fail(
+                FailureCode::DatabaseMismatch,
+                format!(
+                    "the new container would not have the shop's database in {}: {found}",
+                    facts.data_directory
+                ),
+            ),
+        }
     }
 
     /// What the new container is called until it takes the shop's name.
@@ -250,15 +298,19 @@ impl Effects<'_> {
 
     pub(super) async fn disarm_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         // The last moment at which a stranger on the database costs no downtime.
-        let old = self.inspect_present(&known.hop.old.id, "old").await?;
+        let old = self.inspect_present(self.old_id(known), "old").await?;
         self.nobody_else_runs(known, &old).await?;
+        self.next_is_there(known).await?;
+        if let Some(Copy::Directory { source, .. }) = known.copy {
+            self.must_work_in(known, &old, self.old(known), Path::new(source)).await?;
+        }
         self.set_policy(self.old(known), &no_restart()).await?;
         done()
     }
 
     pub(super) async fn note_programs(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        let container = self.inspect_present(&known.hop.old.id, "old").await?;
-        let running = match supervisor::programs(self.engine, &known.hop.old.id).await? {
+        let container = self.inspect_present(self.old_id(known), "old").await?;
+        let running = match supervisor::programs(self.engine, self.old_id(known)).await? {
             Some(programs) => supervisor::select(
                 &programs,
                 &self.settings.supervisor_exclude,
@@ -266,9 +318,27 @@ impl Effects<'_> {
             ),
             None => Vec::new(),
         };
+        let habits = self.habits(known).await?;
+        self.say(&habits::sentence(&habits)).await;
+        // A clean-up job may have taken what does not run; nothing is stopped for it yet.
+        self.next_is_there(known).await?;
         let answers = self.answers(&container).await;
         let last_answer_ms = answers.then(|| Timestamp::now().millis());
-        Ok(Fact::Programs(Programs { running, last_answer_ms }))
+        Ok(Fact::Programs(Programs { running, last_answer_ms, habits: Some(habits) }))
+    }
+
+    /// Refuses, before anything is stopped for it, where the new container was removed.
+    async fn next_is_there(&self, known: &Known<'_>) -> Result<(), Trouble> {
+        let next = self.next(known)?;
+        match self.inspect(next.id).await? {
+            Some(_) => Ok(()),
+            None => fail(
+                FailureCode::ContainerNotFound,
+                format!(
+                    "somebody removed the {next}, which was prepared and not started yet (a clean-up job?)"
+                ),
+            ),
+        }
     }
 
     pub(super) async fn stop_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
@@ -304,8 +374,25 @@ impl Effects<'_> {
                 ),
             );
         }
+        // Once more on what is mounted now: a directory that was moved, or mounted over, since.
+        self.must_be_as_noted(known).await?;
+        let noted = known.quiesced.and_then(|quiesced| quiesced.lock_file.as_deref());
+        self.free_of_stale_lock(known, Some(noted.unwrap_or_default())).await?;
         self.start(known, next, self.old(known)).await?;
         done()
+    }
+
+    /// Sees that the database's directory holds the cluster that was noted at the cut-over, as
+    /// far on as it was.
+    pub(super) async fn must_be_as_noted(&self, known: &Known<'_>) -> Result<(), Trouble> {
+        let cluster = known.quiesced.and_then(|quiesced| quiesced.cluster.as_ref());
+        let (Some(cluster), Some(Copy::Directory { source, .. })) = (cluster, known.copy) else {
+            return Ok(());
+        };
+        match database::directory_difference(cluster, Path::new(source)) {
+            None => Ok(()),
+            Some(found) => fail(FailureCode::DatabaseMismatch, found),
+        }
     }
 
     /// A host that was rebooted since the verdict has left the new version down, because nothing
@@ -345,6 +432,12 @@ impl Effects<'_> {
                     FailureCode::HealthcheckFailed,
                     format!("the {old} is kept: the {next} does not answer"),
                 );
+            }
+            Sentinel::new(self, known, next).look(&container).await?;
+            if let Err((found, code, _)) =
+                OwnDatabase::new(self, known, next)?.look(&container, None).await?
+            {
+                return fail(code, format!("the {old} is kept: {found}"));
             }
             self.remove(old).await?;
             self.say(&format!("removed the {}", old)).await;

@@ -1,9 +1,12 @@
-//! The gate that a version passes before it is believed: running and not restarting, healthy
-//! and of the expected version, several answers in a row.
+//! The gate that a version passes before it is believed: it runs and is not restarted, its
+//! programs stay, it is healthy and of the expected version, and it serves the shop's own
+//! database, all of it without a break for `VERIFY_SECONDS`.
 //!
-//! Two clocks: from the start to the first answer, migrations included
-//! (`START_TIMEOUT_SECONDS`), and from there to healthy (`HEALTH_TIMEOUT_SECONDS`). An exit is
-//! seen at once, because the container's restart policy is `no` until it has passed.
+//! Two more clocks: from the start to the first answer, migrations included
+//! (`START_TIMEOUT_SECONDS`), and from there to the beginning of the watch that it passes
+//! (`HEALTH_TIMEOUT_SECONDS`). An exit is seen at once, because the container's restart policy is
+//! `no` until it has passed. What the old version did too while it was watched is no fault of the
+//! new one, and the old version passes the same gate on the way back.
 
 use std::time::Duration;
 
@@ -12,30 +15,32 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::containers::Which;
+use super::outside::{Cause, Outside};
+use super::own_database::OwnDatabase;
 use super::redact::Redactor;
+use super::second_server::Sentinel;
 use super::{Effects, fail};
 use crate::app::core::{self, Health};
-use crate::app::supervisor;
+use crate::app::watch::{Change, Watch, is_usual};
 use crate::clock::{self, Timestamp};
 use crate::driver::narrate::short;
 use crate::driver::prepare::SavedSpec;
 use crate::error::Trouble;
-use crate::machine::facts::{CoreRules, Uptime, Verdict};
+use crate::machine::facts::{CoreRules, Habits, Uptime, Verdict};
 use crate::machine::failure::{Failure, FailureCode};
 use crate::machine::{Fact, Known};
-
-/// Good answers in a row that are wanted.
-const ANSWERS_WANTED: u32 = 6;
 
 /// Between two looks before the first answer: what is added to the measured downtime at most.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Between two answers that count; with [`ANSWERS_WANTED`] the version is watched for 6 s, so
-/// that one which dies after its first good answers is not believed.
-const ANSWER_EVERY: Duration = Duration::from_millis(1200);
+/// Between two answers of the watch.
+const ANSWER_EVERY: Duration = Duration::from_secs(1);
 
 /// Between two looks at the supervisor while nothing answers.
 const SUPERVISOR_EVERY: Duration = Duration::from_secs(2);
+
+/// So many restarts of programs by themselves are not waited out: it would go on like that.
+const RESTARTS_BORNE: u32 = 4;
 
 /// Lines of a failed container's log that go into the journal.
 const LOG_LINES: usize = 30;
@@ -44,18 +49,45 @@ const LOG_LINES: usize = 30;
 struct Expected<'a> {
     version: Option<&'a str>,
     rules: &'a CoreRules,
+    /// What the old version did while it was watched.
+    habits: Option<&'a Habits>,
+}
+
+/// A first answer: where, and when by both clocks.
+struct FirstAnswer {
+    url: Url,
+    at_ms: i64,
+    up: Option<Uptime>,
+}
+
+/// Why the watch begins again, or why it is in vain.
+struct Break {
+    found: String,
+    code: FailureCode,
+    is_final: bool,
+}
+
+impl Break {
+    fn unhealthy(found: impl Into<String>) -> Self {
+        Self { found: found.into(), code: FailureCode::HealthcheckFailed, is_final: false }
+    }
 }
 
 impl Effects<'_> {
     pub(super) async fn verify(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         let next = self.next(known)?;
         self.start_what_was_stopped(known, next, self.old(known)).await?;
-        let expected = Expected { version: Some(&known.hop.version), rules: &known.hop.rules };
-        let verdict = self.pass_gate(next, &expected).await;
+        let verdict = self.pass_gate(known, next, &self.expected_of_next(known)).await;
         if let Err(Trouble::Failed(_)) = &verdict {
             self.journal_last_lines(next, known).await;
         }
         verdict.map(Fact::Verdict)
+    }
+
+    fn expected_of_next<'k>(&self, known: &Known<'k>) -> Expected<'k> {
+        let hop = known.hop;
+        let habits = known.programs.and_then(|programs| programs.habits.as_ref());
+        Expected { version: Some(&hop.version), rules: &hop.rules, habits }
     }
 
     /// The new version's own word, when it serves although something around it failed: it
@@ -68,8 +100,7 @@ impl Effects<'_> {
         if !self.answers(container).await {
             return Ok(None);
         }
-        let expected = Expected { version: Some(&known.hop.version), rules: &known.hop.rules };
-        match self.pass_gate(self.next(known)?, &expected).await {
+        match self.pass_gate(known, self.next(known)?, &self.expected_of_next(known)).await {
             Ok(verdict) => Ok(Some(verdict.version)),
             Err(Trouble::Failed(failure)) if failure.code.is_a_verdict() => Ok(None),
             Err(trouble) => Err(trouble),
@@ -80,9 +111,13 @@ impl Effects<'_> {
     /// late, meanwhile, is undone, once: a second stop is a person's.
     pub(super) async fn verify_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         self.start_old_again(known).await?;
-        let expected =
-            Expected { version: known.hop.from.as_deref(), rules: &known.hop.from_rules };
-        let verdict = self.pass_gate(self.old(known), &expected).await;
+        let hop = known.hop;
+        let habits = known.programs.and_then(|programs| programs.habits.as_ref());
+        let expected = Expected { version: hop.from.as_deref(), rules: &hop.from_rules, habits };
+        let verdict = self.pass_gate(known, self.old(known), &expected).await;
+        if let Err(Trouble::Failed(_)) = &verdict {
+            self.journal_last_lines(self.old(known), known).await;
+        }
         let was_down = match self.put_back(known).await {
             Ok(was_down) => was_down,
             Err(trouble) if verdict.is_ok() => return Err(trouble),
@@ -92,7 +127,7 @@ impl Effects<'_> {
             }
         };
         let verdict = match was_down {
-            true => self.pass_gate(self.old(known), &expected).await,
+            true => self.pass_gate(known, self.old(known), &expected).await,
             false => verdict,
         };
         verdict.map(Fact::Verdict)
@@ -105,142 +140,35 @@ impl Effects<'_> {
 
     async fn pass_gate(
         &self,
+        known: &Known<'_>,
         which: Which<'_>,
         expected: &Expected<'_>,
     ) -> Result<Verdict, Trouble> {
-        let container = self.running(which, None).await?;
-        let restarts = container["RestartCount"].as_i64().unwrap_or_default();
-        let (url, first_answer_ms, first_answer_up) = self.first_answer(which, restarts).await?;
-        self.say(&format!("the {which} answers at {url}")).await;
-        let deadline = Instant::now() + self.settings.health_timeout;
-        let mut answers = 0;
-        loop {
-            let container = self.running(which, Some(restarts)).await?;
-            let (found, code) = match self.judge(&url, &container, expected).await {
-                Ok(version) => {
-                    answers += 1;
-                    if answers >= ANSWERS_WANTED {
-                        return Ok(Verdict { version, answers, first_answer_ms, first_answer_up });
-                    }
-                    (String::new(), FailureCode::HealthcheckFailed)
-                }
-                Err(bad) => {
-                    answers = 0;
-                    bad
-                }
-            };
-            if answers == 0 && Instant::now() >= deadline {
-                return fail(
-                    code,
-                    format!(
-                        "the {which} answers at {url} and was not healthy within {} s: {found}",
-                        self.settings.health_timeout.as_secs()
-                    ),
-                );
-            }
-            if answers == 0 && code == FailureCode::VersionMismatch {
-                // A version does not change while it runs.
-                return fail(code, format!("the {which} at {url}: {found}"));
-            }
-            tokio::time::sleep(ANSWER_EVERY).await;
-        }
-    }
-
-    /// Where and when the application first answers.
-    async fn first_answer(
-        &self,
-        which: Which<'_>,
-        restarts: i64,
-    ) -> Result<(Url, i64, Option<Uptime>), Trouble> {
-        let deadline = Instant::now() + self.settings.start_timeout;
-        let mut look_at_supervisor = Instant::now() + SUPERVISOR_EVERY;
-        loop {
-            let container = self.running(which, Some(restarts)).await?;
-            let silent =
-                match core::find_core(self.settings.core_base_url.as_ref(), &container).await {
-                    Ok(url) => return Ok((url, Timestamp::now().millis(), clock::uptime())),
-                    Err(silent) => silent,
-                };
-            if Instant::now() >= look_at_supervisor {
-                self.no_program_gave_up(which).await?;
-                look_at_supervisor = Instant::now() + SUPERVISOR_EVERY;
-            }
-            if Instant::now() >= deadline {
-                return fail(
-                    FailureCode::MigrationTimeout,
-                    format!(
-                        "the {which} did not answer within {} s of its start: {silent}",
-                        self.settings.start_timeout.as_secs()
-                    ),
-                );
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-
-    /// A program that its supervisor gave up on will not answer any more, however long one
-    /// waits.
-    async fn no_program_gave_up(&self, which: Which<'_>) -> Result<(), Trouble> {
-        let Ok(Some(programs)) = supervisor::programs(self.engine, which.id).await else {
-            return Ok(());
+        let container = self.running(which).await?;
+        let mut trial = Trial {
+            effects: self,
+            known,
+            which,
+            expected,
+            outside: Outside::of(&container),
+            sentinel: Sentinel::new(self, known, which),
+            database: OwnDatabase::new(self, known, which)?,
+            watch: Watch::default(),
+            usual: Vec::new(),
+            restarts: 0,
         };
-        let fatal: Vec<&str> = programs
-            .iter()
-            .filter(|program| program.state == "FATAL")
-            .map(|program| program.name.as_str())
-            .collect();
-        if fatal.is_empty() {
-            return Ok(());
-        }
-        fail(
-            FailureCode::HealthcheckFailed,
-            format!("in the {which} the supervisor gave up on {}", fatal.join(", ")),
-        )
+        let first = trial.first_answer().await?;
+        self.say(&format!("the {which} answers at {}", first.url)).await;
+        trial.stays(first).await
     }
 
-    /// The version when it is healthy and the expected one, otherwise what was found.
-    async fn judge(
-        &self,
-        url: &Url,
-        container: &Value,
-        expected: &Expected<'_>,
-    ) -> Result<String, (String, FailureCode)> {
-        match core::health(url, expected.rules).await {
-            Health::Healthy => {}
-            Health::Unhealthy { found } => return Err((found, FailureCode::HealthcheckFailed)),
-            Health::Silent { reason } => return Err((reason, FailureCode::HealthcheckFailed)),
-        }
-        let version = core::version(url, expected.rules, container)
-            .await
-            .map_err(|reason| (reason.to_string(), FailureCode::HealthcheckFailed))?;
-        match expected.version {
-            Some(wanted) if !core::is_same_version(wanted, &version) => Err((
-                format!("expected version {wanted}, it reports {version}"),
-                FailureCode::VersionMismatch,
-            )),
-            Some(_) | None => Ok(version),
-        }
-    }
-
-    /// The inspection of a container that runs and was not restarted.
-    async fn running(&self, which: Which<'_>, restarts: Option<i64>) -> Result<Value, Trouble> {
+    /// The inspection of a container that runs.
+    async fn running(&self, which: Which<'_>) -> Result<Value, Trouble> {
         let container = self.inspect_present(which.id, which.role).await?;
-        let state = &container["State"];
-        let found = container["RestartCount"].as_i64().unwrap_or_default();
-        if state["Running"].as_bool() == Some(true)
-            && state["Restarting"].as_bool() != Some(true)
-            && restarts.is_none_or(|restarts| restarts == found)
-        {
-            return Ok(container);
+        match is_steady(&container) {
+            true => Ok(container),
+            false => fail(FailureCode::HealthcheckFailed, not_running(which, &container)),
         }
-        fail(
-            FailureCode::HealthcheckFailed,
-            format!(
-                "the {which} is {} (exit code {}, restarts {found}); expected running",
-                state["Status"].as_str().unwrap_or("in an unknown state"),
-                state["ExitCode"]
-            ),
-        )
     }
 
     /// The failed container's last words, without the secrets it was given, so that they are
@@ -260,8 +188,332 @@ impl Effects<'_> {
     }
 }
 
-impl From<Failure> for (String, FailureCode) {
+/// One version at the gate.
+struct Trial<'t, 'k> {
+    effects: &'t Effects<'t>,
+    known: &'t Known<'k>,
+    which: Which<'t>,
+    expected: &'t Expected<'t>,
+    outside: Outside,
+    sentinel: Sentinel<'t, 'k>,
+    database: OwnDatabase<'t, 'k>,
+    watch: Watch,
+    /// What the old version did too, told once.
+    usual: Vec<String>,
+    restarts: u32,
+}
+
+impl Trial<'_, '_> {
+    /// Where and when the application first answers.
+    async fn first_answer(&mut self) -> Result<FirstAnswer, Trouble> {
+        let timeout = self.effects.settings.start_timeout;
+        let mut deadline = Instant::now() + timeout;
+        let mut look_at_supervisor = Instant::now() + SUPERVISOR_EVERY;
+        loop {
+            let container = match self.present().await? {
+                Present::AsBefore(container) => container,
+                Present::Anew(container) => {
+                    deadline = Instant::now() + timeout;
+                    container
+                }
+            };
+            self.sentinel.look(&container).await?;
+            let base = self.effects.settings.core_base_url.as_ref();
+            let silent = match core::find_core(base, &container).await {
+                Ok(url) => {
+                    let at_ms = Timestamp::now().millis();
+                    return Ok(FirstAnswer { url, at_ms, up: clock::uptime() });
+                }
+                Err(silent) => silent,
+            };
+            if Instant::now() >= look_at_supervisor {
+                self.no_program_gave_up().await?;
+                look_at_supervisor = Instant::now() + SUPERVISOR_EVERY;
+            }
+            if Instant::now() >= deadline {
+                return fail(
+                    FailureCode::MigrationTimeout,
+                    format!(
+                        "the {} did not answer within {} s of its start: {silent}",
+                        self.which,
+                        timeout.as_secs()
+                    ),
+                );
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// A program that its supervisor gave up on will not answer any more, however long one
+    /// waits; unless it was given up on before the upgrade, too.
+    async fn no_program_gave_up(&mut self) -> Result<(), Trouble> {
+        let Ok(Some(running)) = self.effects.programs_of(self.which).await else { return Ok(()) };
+        // A look of its own: what happens before the first answer breaks no watch.
+        let changes = Watch::default().look(&running);
+        let mut given_up = Vec::new();
+        for change in changes.iter().filter(|change| matches!(change, Change::GivenUp { .. })) {
+            if !is_usual(change, self.expected.habits) {
+                given_up.push(change.to_string());
+            }
+        }
+        match given_up.is_empty() {
+            true => Ok(()),
+            false => fail(
+                FailureCode::HealthcheckFailed,
+                format!("in the {} {}", self.which, given_up.join(", ")),
+            ),
+        }
+    }
+
+    /// Watches a version that answers until it has stayed good for long enough.
+    async fn stays(&mut self, mut first: FirstAnswer) -> Result<Verdict, Trouble> {
+        let settings = self.effects.settings;
+        let mut deadline = Instant::now() + settings.health_timeout;
+        let mut began: Option<(Instant, u32)> = None;
+        let mut last = String::new();
+        loop {
+            let container = match self.present().await? {
+                Present::AsBefore(container) => container,
+                Present::Anew(_) => {
+                    first = self.first_answer().await?;
+                    deadline = Instant::now() + settings.health_timeout;
+                    began = None;
+                    continue;
+                }
+            };
+            self.sentinel.look(&container).await?;
+            match self.look(&first.url, &container).await? {
+                Ok(version) => {
+                    let (since, answers) = began.unwrap_or_else(|| (Instant::now(), 0));
+                    began = Some((since, answers + 1));
+                    if since.elapsed() >= settings.verify_for
+                        && let Some(verdict) = self.verdict(version, answers + 1, &first)?
+                    {
+                        return Ok(verdict);
+                    }
+                }
+                Err(broken) => {
+                    let restarts = self.restarts;
+                    let is_over = Instant::now() >= deadline || restarts >= RESTARTS_BORNE;
+                    if broken.is_final || is_over {
+                        return fail(broken.code, self.in_vain(&first, &broken, restarts));
+                    }
+                    if broken.found != last {
+                        let found = &broken.found;
+                        self.effects
+                            .say(&format!("the {} is watched anew: {found}", self.which))
+                            .await;
+                        last = broken.found;
+                    }
+                    began = None;
+                }
+            }
+            // A watch that is under way at the deadline is brought to its end, but not for ever.
+            if let Some((since, _)) = began
+                && since.elapsed() >= settings.verify_for
+                && Instant::now() >= deadline
+            {
+                let (found, code) = self.database.unused();
+                return fail(code, format!("the {} at {}: {found}", self.which, first.url));
+            }
+            tokio::time::sleep(ANSWER_EVERY).await;
+        }
+    }
+
+    fn in_vain(&self, first: &FirstAnswer, broken: &Break, restarts: u32) -> String {
+        let Break { found, .. } = broken;
+        let seconds = self.effects.settings.health_timeout.as_secs();
+        if broken.is_final {
+            return format!("the {} at {}: {found}", self.which, first.url);
+        }
+        let how = match restarts {
+            0 => String::new(),
+            1 => "; a program of it was restarted once meanwhile".to_owned(),
+            many => format!("; programs of it were restarted {many} times meanwhile"),
+        };
+        format!(
+            "the {} answers at {} and did not stay good for {} s within {seconds} s: {found}{how}",
+            self.which,
+            first.url,
+            self.effects.settings.verify_for.as_secs()
+        )
+    }
+
+    /// One look of the watch at all that counts: the version when it is good, otherwise what
+    /// breaks the watch.
+    async fn look(
+        &mut self,
+        url: &Url,
+        container: &Value,
+    ) -> Result<Result<String, Break>, Trouble> {
+        let version = match self.judge(url, container).await {
+            Ok(version) => version,
+            Err(broken) => return Ok(Err(broken)),
+        };
+        if let Err(broken) = self.programs_stay().await? {
+            return Ok(Err(broken));
+        }
+        match self.database.look(container, self.expected.habits).await? {
+            Ok(()) => Ok(Ok(version)),
+            Err((found, code, is_final)) => Ok(Err(Break { found, code, is_final })),
+        }
+    }
+
+    /// The version when it is healthy and the expected one.
+    async fn judge(&self, url: &Url, container: &Value) -> Result<String, Break> {
+        let Expected { version: wanted, rules, .. } = self.expected;
+        match core::health(url, rules).await {
+            Health::Healthy => {}
+            Health::Unhealthy { found } => return Err(Break::unhealthy(found)),
+            Health::Silent { reason } => return Err(Break::unhealthy(reason)),
+        }
+        let version = core::version(url, rules, container)
+            .await
+            .map_err(|reason| Break::unhealthy(reason.to_string()))?;
+        match wanted {
+            Some(wanted) if !core::is_same_version(wanted, &version) => Err(Break {
+                found: format!("expected version {wanted}, it reports {version}"),
+                code: FailureCode::VersionMismatch,
+                // A version does not change while it runs.
+                is_final: true,
+            }),
+            Some(_) | None => Ok(version),
+        }
+    }
+
+    async fn programs_stay(&mut self) -> Result<Result<(), Break>, Trouble> {
+        let running = match self.effects.programs_of(self.which).await {
+            Ok(Some(running)) => running,
+            Ok(None) => return Ok(Ok(())),
+            Err(Trouble::Failed(failure)) => return Ok(Err(Break::unhealthy(failure.message))),
+            Err(unknown @ Trouble::Unknown(_)) => return Err(unknown),
+        };
+        let mut broken = None;
+        for change in self.watch.look(&running) {
+            if is_usual(&change, self.expected.habits) {
+                let told = change.to_string();
+                if !self.usual.contains(&told) {
+                    let line = format!("in the {} {told}, as in the old version", self.which);
+                    self.effects.say(&line).await;
+                    self.usual.push(told);
+                }
+                continue;
+            }
+            let is_final = matches!(change, Change::GivenUp { .. });
+            self.restarts += u32::from(!is_final);
+            broken = Some(Break { is_final, ..Break::unhealthy(change.to_string()) });
+        }
+        Ok(broken.map_or(Ok(()), Err))
+    }
+
+    /// The verdict over a watch that was long enough, or none while something is still to be
+    /// seen.
+    fn verdict(
+        &self,
+        version: String,
+        answers: u32,
+        first: &FirstAnswer,
+    ) -> Result<Option<Verdict>, Trouble> {
+        if let Some(habits) = self.expected.habits {
+            let down = self.watch.down(habits);
+            if !down.is_empty() {
+                return fail(
+                    FailureCode::HealthcheckFailed,
+                    format!("in the {} {} does not run any more", self.which, down.join(", ")),
+                );
+            }
+        }
+        if !self.database.is_used_enough(self.expected.habits) {
+            return Ok(None);
+        }
+        let mut notes = self.usual.clone();
+        if let Some(habits) = self.expected.habits {
+            let missing = self.watch.missing(habits);
+            if !missing.is_empty() {
+                notes.push(format!("it has no {}, which the old version ran", missing.join(", ")));
+            }
+        }
+        notes.extend(self.database.notes().iter().cloned());
+        Ok(Some(Verdict {
+            version,
+            answers,
+            first_answer_ms: first.at_ms,
+            first_answer_up: first.up.clone(),
+            notes,
+            to_confirm: self.database.to_confirm().map(str::to_owned),
+        }))
+    }
+
+    /// The container's inspection, while it is the run that is judged. One that somebody else
+    /// stopped or restarted is started again where it is down and judged anew, once: anything
+    /// else is its own end.
+    async fn present(&mut self) -> Result<Present, Trouble> {
+        let effects = self.effects;
+        let container = effects.inspect_present(self.which.id, self.which.role).await?;
+        self.outside.listen(effects.engine, self.which.id).await;
+        if is_steady(&container) && self.outside.is_same_run(&container) {
+            return Ok(Present::AsBefore(container));
+        }
+        match self.outside.cause(effects.engine, self.which.id).await {
+            Cause::Itself => {
+                fail(FailureCode::HealthcheckFailed, not_running(self.which, &container))
+            }
+            Cause::SomebodyAgain { how } => fail(
+                FailureCode::HealthcheckFailed,
+                format!(
+                    "the {} was {how} from outside a second time while it was watched",
+                    self.which
+                ),
+            ),
+            Cause::Somebody { how } => {
+                let again =
+                    format!("the {} was {how} from outside; it is watched anew", self.which);
+                effects.say(&again).await;
+                let container = effects.settled(self.which).await?;
+                if !is_steady(&container) {
+                    let other = effects.other_than(self.known, self.which)?;
+                    effects.start(self.known, self.which, other).await?;
+                }
+                let container = effects.running(self.which).await?;
+                self.outside = self.outside.again(&container);
+                self.watch = Watch::default();
+                Ok(Present::Anew(container))
+            }
+        }
+    }
+}
+
+/// What the look at a container found.
+enum Present {
+    AsBefore(Value),
+    Anew(Value),
+}
+
+/// Whether a container runs and is not on its way down or up.
+fn is_steady(container: &Value) -> bool {
+    let state = &container["State"];
+    state["Running"].as_bool() == Some(true)
+        && state["Restarting"].as_bool() != Some(true)
+        && state["Paused"].as_bool() != Some(true)
+}
+
+fn not_running(which: Which<'_>, container: &Value) -> String {
+    let state = &container["State"];
+    let status = state["Status"].as_str().unwrap_or("in an unknown state");
+    let restarts = container["RestartCount"].as_i64().unwrap_or_default();
+    if is_steady(container) {
+        return format!(
+            "the {which} was restarted while it was watched (restarts {restarts}); expected one run"
+        );
+    }
+    format!(
+        "the {which} is {status} (exit code {}, restarts {restarts}); expected running",
+        state["ExitCode"]
+    )
+}
+
+impl From<Failure> for Break {
     fn from(failure: Failure) -> Self {
-        (failure.message, failure.code)
+        Break { found: failure.message, code: failure.code, is_final: false }
     }
 }

@@ -50,7 +50,7 @@ impl Effects<'_> {
     async fn try_to_remove_strays(&self, known: &Known<'_>) -> Result<(), Trouble> {
         let label = format!("{HOP_LABEL}={}", self.hop_label());
         let names = [self.temporary_name(known), self.lone_server_name(known)];
-        let ours = [Some(known.hop.old.id.as_str()), known.next.map(|next| next.id.as_str())];
+        let ours = [Some(self.old_id(known)), known.next.map(|next| next.id.as_str())];
         for found in self.engine.containers(Some(&label)).await? {
             if ours.contains(&Some(found.id.as_str())) || !names.contains(&found.name) {
                 continue;
@@ -134,7 +134,7 @@ impl Effects<'_> {
         let Some(ran) = known.programs.filter(|programs| !programs.running.is_empty()) else {
             return Vec::new();
         };
-        let now = supervisor::programs(self.engine, &known.hop.old.id).await;
+        let now = supervisor::programs(self.engine, self.old_id(known)).await;
         let now = now.ok().flatten().unwrap_or_default();
         let stopped = now.into_iter().filter(|program| program.state == "STOPPED");
         stopped.map(|program| program.name).filter(|name| ran.running.contains(name)).collect()

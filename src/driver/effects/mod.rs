@@ -12,12 +12,20 @@ mod copy;
 mod export;
 mod forward;
 mod gate;
+mod habits;
 mod late;
 mod lone;
+mod outside;
+mod own_database;
+mod probation;
 mod redact;
+mod remake;
+mod second_server;
 mod silence;
+mod stale_lock;
+mod unmounted;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -34,7 +42,7 @@ use crate::engine::{Engine, EngineError};
 use crate::error::Trouble;
 use crate::journal::Journal;
 use crate::machine::failure::{Failure, FailureCode};
-use crate::machine::{Fact, Known, Outcome, State, Step};
+use crate::machine::{Fact, Known, Outcome, Phase, State, Step};
 
 /// How long an engine that can't be reached is waited for before the attempt counts.
 const ENGINE_RETURNS_WITHIN: Duration = Duration::from_secs(120);
@@ -49,6 +57,8 @@ pub(super) struct Effects<'a> {
     pub journal: &'a Arc<Journal>,
     pub progress: &'a watch::Sender<Progress>,
     pub at: &'a At<'a>,
+    /// The old container's id where it was removed by somebody and made again.
+    pub remade: OnceLock<String>,
 }
 
 fn fail<T>(code: FailureCode, message: impl Into<String>) -> Result<T, Trouble> {
@@ -60,6 +70,12 @@ impl Effects<'_> {
     pub async fn run(&self, step: Step, state: &State) -> Outcome {
         self.wait_for_engine().await;
         let known = state.known();
+        if matches!(state.phase(), Phase::Swapped | Phase::Verified | Phase::RollingBack)
+            && let Ok(Some(id)) = self.find_remade().await
+        {
+            // Set here alone, once for each run.
+            self.remade.set(id).ok();
+        }
         let result = match step {
             Step::BackUp => self.back_up(&known).await,
             Step::ProveBackup => self.prove_backup(&known).await,
@@ -76,6 +92,7 @@ impl Effects<'_> {
             Step::StartNext => self.start_next(&known).await,
             Step::Verify => self.verify(&known).await,
             Step::ArmNext => self.arm_next(&known).await,
+            Step::Probation => self.probation(&known).await,
             Step::Tidy => self.tidy(&known).await,
             Step::DisarmNext => self.disarm_next(&known).await,
             Step::AssessDatabase => self.assess_database(&known).await,

@@ -43,7 +43,7 @@ impl Effects<'_> {
         let Some(programs) = known.programs.cloned() else {
             return fail(FailureCode::SupervisorctlFailed, "the programs were never noted");
         };
-        let container = self.inspect_present(&known.hop.old.id, "old").await?;
+        let container = self.inspect_present(self.old_id(known), "old").await?;
         if !is_running(&container) {
             // It ended by itself between two steps; what it held can't be asked any more.
             let last_answer_ms = programs.last_answer_ms;
@@ -52,13 +52,26 @@ impl Effects<'_> {
                 fingerprint: None,
                 last_answer_ms,
                 last_answer_up: None,
+                cluster: None,
+                lock_file: self.lock_file(known),
             }));
         }
         let target = self.database(known)?;
-        let runner = Runner::new(self.engine, &known.hop.old.id, &target);
+        let runner = Runner::new(self.engine, self.old_id(known), &target);
         self.checkpoint(&runner).await;
         let (is_said_stopped, last) = self.ask_for_silence(known, &container, &programs).await?;
-        let fingerprint = self.fingerprint_in_silence(known, &runner, is_said_stopped).await?;
+        let (fingerprint, identity) = tokio::join!(
+            self.fingerprint_in_silence(known, &runner, is_said_stopped),
+            database::identity(&runner),
+        );
+        let fingerprint = fingerprint?;
+        let cluster = match identity {
+            Ok(identity) => Some(identity.cluster),
+            Err(trouble) => {
+                self.say(&format!("which cluster is served was not noted: {trouble}")).await;
+                None
+            }
+        };
         if let Some(Copy::Dump { path, .. }) = known.copy
             && target.access == Access::InContainer
         {
@@ -70,6 +83,8 @@ impl Effects<'_> {
             fingerprint,
             last_answer_ms: last.at_ms,
             last_answer_up: last.up,
+            cluster,
+            lock_file: self.lock_file(known),
         }))
     }
 
@@ -105,7 +120,7 @@ impl Effects<'_> {
             }
         };
         let ask = async {
-            let (engine, old) = (self.engine, &known.hop.old.id);
+            let (engine, old) = (self.engine, self.old_id(known));
             supervisor::ask_to_stop(engine, old, &programs.running).await
         };
         let asked = tokio::select! {
@@ -125,7 +140,7 @@ impl Effects<'_> {
         runner: &Runner<'_>,
         is_said_stopped: bool,
     ) -> Result<Option<Fingerprint>, Trouble> {
-        let (engine, old) = (self.engine, &known.hop.old.id);
+        let (engine, old) = (self.engine, self.old_id(known));
         let names = known.programs.map(|programs| programs.running.as_slice()).unwrap_or_default();
         let mut read = None;
         if is_said_stopped {

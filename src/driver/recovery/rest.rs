@@ -8,9 +8,9 @@ use super::{
 use crate::driver::narrate::kept;
 use crate::driver::{export_path, failed_path};
 use crate::journal::JobRecord;
-use crate::machine::facts::{Assessment, Copy};
+use crate::machine::facts::{Assessment, Copy, Probation, ProbationEnd};
 use crate::machine::failure::FailureCode;
-use crate::machine::{Begun, Event, NeedsOperator, State, Step};
+use crate::machine::{Begun, Event, NeedsOperator, State, Step, Verified};
 
 pub(super) fn decide(job: &JobRecord, sight: &Sight, consent: Consent) -> Decision {
     let target = &job.body.resolved_target;
@@ -28,9 +28,7 @@ pub(super) fn decide(job: &JobRecord, sight: &Sight, consent: Consent) -> Decisi
     };
     let is_closed = job.ending.as_ref().is_some_and(|ending| ending.failure_code.is_none());
     match hop.machine.state() {
-        State::Verified(verified) => {
-            after_success(&verified.swapped.backed_up.hop.version, sight, verified.is_tidy)
-        }
+        State::Verified(verified) => after_success(verified, sight),
         State::RolledBack(_) => {
             let mut decision = after_rollback(target, sight);
             if let Some(kept) = kept(&hop.machine) {
@@ -70,6 +68,7 @@ fn say_what_is_forgotten(decision: &mut Decision, job: &JobRecord, needs: &Needs
         Some(Assessment::RowsChanged { tables }) => tables.clone(),
         Some(Assessment::Unreadable { reason }) => vec![format!("it can't be told: {reason}")],
         Some(Assessment::SchemaChanged { what }) => vec![format!("no row, but its schema: {what}")],
+        Some(Assessment::Damaged { by }) => vec![format!("its directory may be damaged: {by}")],
         Some(Assessment::Unchanged | Assessment::Serves { .. }) | None => Vec::new(),
     };
     if !decision.found.is_empty() {
@@ -100,10 +99,26 @@ struct Due<'a> {
     other_name: &'a str,
 }
 
-fn after_success(version: &str, sight: &Sight, is_tidy: bool) -> Decision {
+fn after_success(verified: &Verified, sight: &Sight) -> Decision {
     let (world, names) = (&sight.world, &sight.names);
+    let version = &verified.swapped.backed_up.hop.version;
+    let hop = &verified.swapped.backed_up.hop;
+    if let Some(probation) = verified.probation.as_ref().filter(|p| p.keeps_the_way_back())
+        && let Some(decision) = kept_after(version, probation, sight)
+    {
+        return decision;
+    }
     if world.next == Seen::Running && world.serving == Serving::Next {
-        return match is_tidy {
+        if verified.probation.is_none() && hop.probation_seconds.is_some() {
+            return Decision::will(
+                "none",
+                Remedy::Nothing,
+                format!(
+                    "{version} was verified and serves; it is watched a while longer, and the old container and the restore point are kept until then"
+                ),
+            );
+        }
+        return match verified.is_tidy {
             false => Decision::will(
                 "tidy",
                 Remedy::Tidy,
@@ -131,6 +146,36 @@ fn after_success(version: &str, sight: &Sight, is_tidy: bool) -> Decision {
             other_name: &names.old,
         },
     )
+}
+
+/// After a watch that found something: nothing was tidied away, and a person chooses.
+fn kept_after(version: &str, probation: &Probation, sight: &Sight) -> Option<Decision> {
+    let (world, names) = (&sight.world, &sight.names);
+    let Names { old, next, docker, copy, .. } = names;
+    let findings = probation.findings.join("; ");
+    let kept = format!("the old container {old} and the copy of its database {copy} are kept");
+    let clear = format!(
+        "when you are sure that they are not needed: {docker} rm {old} && rm -r {copy} && payram-updater sync"
+    );
+    match (probation.end, world.serving) {
+        (ProbationEnd::Damaged, _) => Some(
+            Decision::refused(
+                format!("two servers worked on the database's directory after {version} was verified, so that it may be damaged: {findings}; {kept}, and nothing is started"),
+                format!("the database as it is now: {docker} start {next}, dump it and check the dump, then payram-updater sync"),
+            )
+            .or(format!("the database as it was before {version}, without what was paid since: the steps are in the README under 'By hand'; the copy is {copy}")),
+        ),
+        (_, Serving::Next) => {
+            let mut decision = Decision::will(
+                "none",
+                Remedy::Nothing,
+                format!("{version} was verified and serves now; after that: {findings}; {kept}"),
+            );
+            decision.refusals = vec![clear];
+            Some(decision)
+        }
+        (_, _) => None,
+    }
 }
 
 fn after_rollback(target: &str, sight: &Sight) -> Decision {
@@ -291,15 +336,23 @@ fn needs_operator(
         Some(Assessment::RowsChanged { tables }) => Some(tables.join("; ")),
         Some(Assessment::Unreadable { reason }) => Some(format!("it can't be told how: {reason}")),
         Some(Assessment::SchemaChanged { what }) => Some(what.clone()),
+        Some(Assessment::Damaged { by }) => Some(format!("its directory may be damaged: {by}")),
         Some(Assessment::Unchanged | Assessment::Serves { .. }) | None => None,
     };
     match at_stake {
-        Some(what) if needs.reason.code == FailureCode::MigrationFailed => Decision::refused(
-            format!(
-                "{target} changed the database ({what}), and going back would forget that: both containers stay stopped until you decide"
-            ),
-            "payram-updater recover --restore-database: the database as it was before; what the failed version wrote is kept aside",
-        ),
+        Some(what)
+            if matches!(
+                needs.reason.code,
+                FailureCode::MigrationFailed | FailureCode::DatabaseDamaged
+            ) =>
+        {
+            Decision::refused(
+                format!(
+                    "{target} changed the database ({what}), and going back would forget that: both containers stay stopped until you decide"
+                ),
+                "payram-updater recover --restore-database: the database as it was before; what the failed version wrote is kept aside",
+            )
+        }
         Some(_) | None => {
             let serves = match world.serving == Serving::Old {
                 true => "the old version serves already and is not stopped",

@@ -75,12 +75,19 @@ impl Machine {
             }
             (State::Swapped(swapped), Fact::Done) => match swapped.verdict.clone() {
                 Some(verdict) => {
-                    let verified = Verified { swapped: *swapped, verdict, is_tidy: false };
+                    let verified =
+                        Verified { swapped: *swapped, verdict, probation: None, is_tidy: false };
                     (State::Verified(Box::new(verified)), Some(Event::Verified))
                 }
                 None => return Err(unfit(Phase::Swapped, pending, &Fact::Done)),
             },
-            (State::Verified(verified), Fact::Done) => {
+            (State::Verified(verified), Fact::Probation(probation))
+                if pending == Step::Probation =>
+            {
+                let probation = Some(probation);
+                (State::Verified(Box::new(Verified { probation, ..*verified })), None)
+            }
+            (State::Verified(verified), Fact::Done) if pending == Step::Tidy => {
                 (State::Verified(Box::new(Verified { is_tidy: true, ..*verified })), None)
             }
             (State::RollingBack(mut back), fact) => {

@@ -1,0 +1,101 @@
+//! What the old version does by itself, learnt while it still serves and as long as a new one is
+//! watched: which programs stay, which come and go, which its supervisor has given up on, whether
+//! its application has sessions in the database, and how long its answers take.
+//!
+//! Called by `note_programs`, before anything is stopped; and for the programs of any version.
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::Effects;
+use super::containers::{Which, is_running};
+use crate::app::watch::{Running, Watch};
+use crate::app::{core, supervisor};
+use crate::database::{self, Runner};
+use crate::engine::EngineError;
+use crate::error::Trouble;
+use crate::machine::Known;
+use crate::machine::facts::Habits;
+
+/// Between two looks.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Effects<'_> {
+    /// What runs in a container now; none where nobody says it.
+    pub(super) async fn programs_of(&self, which: Which<'_>) -> Result<Option<Running>, Trouble> {
+        if let Some(programs) = supervisor::programs(self.engine, which.id).await? {
+            return Ok(Some(Running::Supervised(programs)));
+        }
+        let processes = match self.engine.processes(which.id).await {
+            Ok(processes) => processes,
+            // The engine has no means to list them, or the container ends just now.
+            Err(EngineError::Refused { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let container = self.inspect_present(which.id, which.role).await?;
+        let first = container["State"]["Pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        Ok(first.map(|first| Running::Bare { processes, first }))
+    }
+
+    /// Watches the old version for as long as a new one will be. What can't be seen of it is not
+    /// held against a new one.
+    pub(super) async fn habits(&self, known: &Known<'_>) -> Result<Habits, Trouble> {
+        let old = self.old(known);
+        let target = self.database(known)?;
+        let runner = Runner::new(self.engine, old.id, &target);
+        let (mut watch, mut habits) = (Watch::default(), Habits::default());
+        let began = Instant::now();
+        let whole = self.settings.verify_for;
+        loop {
+            let container = self.inspect_present(old.id, old.role).await?;
+            if !is_running(&container) {
+                break;
+            }
+            if let Ok(Some(running)) = self.programs_of(old).await {
+                watch.look(&running);
+            }
+            let answer_ms = self.answer_ms(&container).await;
+            habits.slowest_answer_ms = habits.slowest_answer_ms.max(answer_ms);
+            if let Ok(found) = database::identity(&runner).await {
+                habits.looks += 1;
+                habits.looks_with_sessions += u32::from(found.sessions > 0);
+            }
+            let passed = began.elapsed();
+            if passed >= whole {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY.min(whole - passed)).await;
+        }
+        Ok(Habits {
+            looks: habits.looks,
+            looks_with_sessions: habits.looks_with_sessions,
+            slowest_answer_ms: habits.slowest_answer_ms,
+            seconds: began.elapsed().as_secs(),
+            ..watch.habits()
+        })
+    }
+
+    /// Milliseconds until the application answers.
+    async fn answer_ms(&self, container: &Value) -> u64 {
+        let began = Instant::now();
+        let answer = core::find_core(self.settings.core_base_url.as_ref(), container).await;
+        answer.map_or(0, |_| began.elapsed().as_millis() as u64)
+    }
+}
+
+/// What was learnt, for the log.
+pub(super) fn sentence(habits: &Habits) -> String {
+    let mut parts = vec![format!("the old version was watched for {} s", habits.seconds)];
+    if !habits.given_up.is_empty() {
+        parts.push(format!("its supervisor had given up on {}", habits.given_up.join(", ")));
+    }
+    if !habits.restless.is_empty() {
+        parts.push(format!("{} ended or came back by themselves", habits.restless.join(", ")));
+    }
+    parts.push(match (habits.looks_with_sessions, habits.looks) {
+        (_, 0) => "the database did not say who uses it".to_owned(),
+        (with, looks) => format!("it had sessions in the database in {with} of {looks} looks"),
+    });
+    parts.push(format!("slowest answer {} ms", habits.slowest_answer_ms));
+    parts.join("; ")
+}

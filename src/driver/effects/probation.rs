@@ -1,0 +1,202 @@
+//! `probation`: after `Verified` the watch goes on for `PROBATION_MINUTES`, with everything for the
+//! way back still there. What it finds changes no verdict: it is told, and nothing is tidied away
+//! until a person says so. A new upgrade ends it; a restarted daemon takes it up where it was.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::Effects;
+use super::containers::{Which, no_restart};
+use super::outside::{Cause, Outside};
+use super::own_database::OwnDatabase;
+use super::second_server::Sentinel;
+use crate::app::core::{self, Health};
+use crate::app::watch::{Watch, is_usual};
+use crate::clock::{self, Timestamp};
+use crate::error::Trouble;
+use crate::machine::facts::{Probation, ProbationEnd, Verdict};
+use crate::machine::failure::FailureCode;
+use crate::machine::{Fact, Known};
+
+/// Between two looks at processes and containers.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Between two questions to the application and its supervisor.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+
+/// So many bad answers in a row are a lost one: a busy host may miss one.
+const ANSWERS_MISSED: u32 = 3;
+
+/// What the watch found, and how bad it is.
+type Found = (ProbationEnd, String);
+
+impl Effects<'_> {
+    pub(super) async fn probation(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let next = self.next(known)?;
+        let whole = Duration::from_secs(known.hop.probation_seconds.unwrap_or_default());
+        let found = self.watch_on(known, next, whole).await?;
+        if let Some((_, sentence)) = &found {
+            self.say(&format!("after the verdict: {sentence}")).await;
+        }
+        let to_confirm = known.verdict.and_then(|verdict| verdict.to_confirm.clone());
+        let (end, findings) = match (found, to_confirm) {
+            (Some((end, sentence)), _) => (end, vec![sentence]),
+            (None, Some(why)) => (ProbationEnd::ToConfirm, vec![why]),
+            (None, None) if self.at.is_followed => (ProbationEnd::NextUpgrade, Vec::new()),
+            (None, None) => (ProbationEnd::Passed, Vec::new()),
+        };
+        let seconds = self.since_verified().as_secs().min(whole.as_secs());
+        Ok(Fact::Probation(Probation { end, findings, seconds }))
+    }
+
+    /// How long ago the version was verified, by the host's clock; nothing where that was set back.
+    fn since_verified(&self) -> Duration {
+        let passed = Timestamp::now().millis() - self.at.verified_ms.unwrap_or_default();
+        match self.at.verified_ms {
+            Some(_) => Duration::from_millis(u64::try_from(passed).unwrap_or_default()),
+            None => Duration::ZERO,
+        }
+    }
+
+    /// Watches until the time is over or something is found.
+    async fn watch_on(
+        &self,
+        known: &Known<'_>,
+        next: Which<'_>,
+        whole: Duration,
+    ) -> Result<Option<Found>, Trouble> {
+        let Some(container) = self.inspect(next.id).await? else {
+            return Ok(troubled(format!("the {next} was removed")));
+        };
+        if let Some(found) = self.restarted_unseen(known, next, &container) {
+            return Ok(Some(found));
+        }
+        let mut outside = Outside::of(&container);
+        let mut sentinel = Sentinel::new(self, known, next);
+        let mut database = OwnDatabase::new(self, known, next)?;
+        let habits = known.programs.and_then(|programs| programs.habits.as_ref());
+        let (mut watch, mut missed, mut asked) = (Watch::default(), 0, None::<Instant>);
+        let until = Instant::now() + whole.saturating_sub(self.since_verified());
+        loop {
+            let Some(container) = self.inspect(next.id).await? else {
+                return Ok(troubled(format!("the {next} was removed")));
+            };
+            outside.listen(self.engine, next.id).await;
+            if !is_running(&container) || !outside.is_same_run(&container) {
+                match outside.cause(self.engine, next.id).await {
+                    Cause::Itself => return Ok(troubled(ended(next, &container))),
+                    Cause::Somebody { how } | Cause::SomebodyAgain { how } => {
+                        self.say(&format!("the {next} was {how} from outside")).await;
+                        let container = self.settled(next).await?;
+                        if !is_running(&container) {
+                            // It is a person's; the daemon starts nothing that a person stopped.
+                            return Ok(troubled(format!("the {next} was {how} by somebody")));
+                        }
+                        outside = Outside::of(&container);
+                        (watch, missed) = (Watch::default(), 0);
+                        continue;
+                    }
+                }
+            }
+            match sentinel.look(&container).await {
+                Ok(()) => {}
+                Err(Trouble::Failed(failure)) if failure.code == FailureCode::DatabaseDamaged => {
+                    // It stays down: what it wrote on would only be damaged further.
+                    self.set_policy(next, &no_restart()).await?;
+                    return Ok(Some((ProbationEnd::Damaged, failure.message)));
+                }
+                Err(trouble) => return Err(trouble),
+            }
+            if asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
+                asked = Some(Instant::now());
+                if let Ok(Some(running)) = self.programs_of(next).await {
+                    let changes = watch.look(&running);
+                    if let Some(change) = changes.iter().find(|each| !is_usual(each, habits)) {
+                        return Ok(troubled(format!("in the {next} {change}")));
+                    }
+                }
+                match self.answers_well(known, &container).await {
+                    Ok(()) => missed = 0,
+                    Err(found) => {
+                        missed += 1;
+                        if missed >= ANSWERS_MISSED {
+                            return Ok(troubled(format!(
+                                "the {next} gave no good answer {missed} times in a row: {found}"
+                            )));
+                        }
+                    }
+                }
+                if let Ok(Err((found, FailureCode::DatabaseMismatch, true))) =
+                    database.look(&container, None).await
+                {
+                    return Ok(troubled(found));
+                }
+            }
+            if Instant::now() >= until || self.at.is_followed {
+                return Ok(None);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Whether the container's run began after the verdict, while nobody watched; unless the host
+    /// was started anew since.
+    fn restarted_unseen(
+        &self,
+        known: &Known<'_>,
+        next: Which<'_>,
+        container: &Value,
+    ) -> Option<Found> {
+        let started = container["State"]["StartedAt"].as_str().and_then(Timestamp::parse)?;
+        let verified = self.at.verified_ms?;
+        let is_later = started.millis() > verified;
+        let boot = |verdict: &Verdict| verdict.first_answer_up.clone().map(|up| up.boot);
+        let then = known.verdict.and_then(boot);
+        let is_another_boot = then.is_some() && then != clock::uptime().map(|up| up.boot);
+        if !is_later || is_another_boot {
+            return None;
+        }
+        let at = started.rfc3339();
+        Some((
+            ProbationEnd::Troubled,
+            format!("the {next} was started again at {at}, while nobody watched it"),
+        ))
+    }
+
+    /// Whether it is healthy and of its version now.
+    async fn answers_well(&self, known: &Known<'_>, container: &Value) -> Result<(), String> {
+        let base = self.settings.core_base_url.as_ref();
+        let url = core::find_core(base, container).await.map_err(|silent| silent.to_string())?;
+        match core::health(&url, &known.hop.rules).await {
+            Health::Healthy => Ok(()),
+            Health::Unhealthy { found } => Err(found),
+            Health::Silent { reason } => Err(reason),
+        }
+    }
+}
+
+fn troubled(found: String) -> Option<Found> {
+    Some((ProbationEnd::Troubled, found))
+}
+
+fn is_running(container: &Value) -> bool {
+    container["State"]["Running"].as_bool() == Some(true)
+        && container["State"]["Restarting"].as_bool() != Some(true)
+}
+
+fn ended(next: Which<'_>, container: &Value) -> String {
+    let state = &container["State"];
+    let restarts = container["RestartCount"].as_i64().unwrap_or_default();
+    match is_running(container) {
+        true => format!(
+            "the {next} ended by itself and was started again by its restart policy (restarts {restarts})"
+        ),
+        false => format!(
+            "the {next} ended by itself (exit code {}, restarts {restarts}); it is {}",
+            state["ExitCode"],
+            state["Status"].as_str().unwrap_or("in an unknown state")
+        ),
+    }
+}
