@@ -123,7 +123,7 @@ pub(super) async fn hop(
         target: target.target.clone(),
         rules: target.rules.clone(),
         rollback_database: settings.rollback_database,
-        probation_seconds: (!settings.probation.is_zero()).then(|| settings.probation.as_secs()),
+        probation_seconds: (!settings.probation.is_zero()).then_some(settings.probation.as_secs()),
     })
 }
 

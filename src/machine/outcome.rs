@@ -26,7 +26,7 @@ pub enum Fact {
     /// Of `note_programs`.
     Programs(Programs),
     /// Of `quiesce`.
-    Quiesced(Quiesced),
+    Quiesced(Box<Quiesced>),
     /// Of `restore_point`.
     RestorePoint(RestorePoint),
     /// Of `verify` and `verify_old`.

@@ -194,7 +194,7 @@ impl Machines {
                 },
             }),
             Answer::Programs => Fact::Programs(programs),
-            Answer::Quiesced { has_fingerprint } => Fact::Quiesced(Quiesced {
+            Answer::Quiesced { has_fingerprint } => Fact::Quiesced(Box::new(Quiesced {
                 programs,
                 fingerprint: has_fingerprint.then(|| Fingerprint {
                     schema: "00".into(),
@@ -208,7 +208,7 @@ impl Machines {
                 last_answer_up: None,
                 cluster: None,
                 lock_file: None,
-            }),
+            })),
             Answer::RestorePoint => {
                 Fact::RestorePoint(RestorePoint { sha256: "00".into(), bytes: 1, millis: 1 })
             }

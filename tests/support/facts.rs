@@ -82,14 +82,14 @@ pub fn fact(step: Step, version: &str) -> Fact {
             reason: "the database is elsewhere".into(),
         }),
         Step::NotePrograms => Fact::Programs(programs()),
-        Step::Quiesce => Fact::Quiesced(Quiesced {
+        Step::Quiesce => Fact::Quiesced(Box::new(Quiesced {
             programs: programs(),
             fingerprint: None,
             last_answer_ms: Some(1),
             last_answer_up: None,
             cluster: None,
             lock_file: None,
-        }),
+        })),
         Step::RestorePoint => {
             Fact::RestorePoint(RestorePoint { sha256: "00".into(), bytes: 1, millis: 1 })
         }

@@ -107,10 +107,8 @@ impl Effects<'_> {
         for mount in container["Mounts"].as_array().into_iter().flatten() {
             let text = |key: &str| mount[key].as_str().unwrap_or_default();
             match text("Type") {
-                "volume" => {
-                    if self.engine.inspect_volume(text("Name")).await?.is_none() {
-                        return Ok(Some(format!("its volume {} is gone", text("Name"))));
-                    }
+                "volume" if self.engine.inspect_volume(text("Name")).await?.is_none() => {
+                    return Ok(Some(format!("its volume {} is gone", text("Name"))));
                 }
                 "bind" if !Path::new(text("Source")).exists() => {
                     return Ok(Some(format!("{} is gone, which it mounts", text("Source"))));

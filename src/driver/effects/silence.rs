@@ -47,14 +47,14 @@ impl Effects<'_> {
         if !is_running(&container) {
             // It ended by itself between two steps; what it held can't be asked any more.
             let last_answer_ms = programs.last_answer_ms;
-            return Ok(Fact::Quiesced(Quiesced {
+            return Ok(Fact::Quiesced(Box::new(Quiesced {
                 programs,
                 fingerprint: None,
                 last_answer_ms,
                 last_answer_up: None,
                 cluster: None,
                 lock_file: self.lock_file(known),
-            }));
+            })));
         }
         let target = self.database(known)?;
         let runner = Runner::new(self.engine, self.old_id(known), &target);
@@ -78,14 +78,14 @@ impl Effects<'_> {
             // Its server ends with the container: now is the last moment (I6).
             self.dump_restore_point(known, Path::new(path)).await?;
         }
-        Ok(Fact::Quiesced(Quiesced {
+        Ok(Fact::Quiesced(Box::new(Quiesced {
             programs,
             fingerprint,
             last_answer_ms: last.at_ms,
             last_answer_up: last.up,
             cluster,
             lock_file: self.lock_file(known),
-        }))
+        })))
     }
 
     /// Has the server write to disk now what it would write when it is stopped, while the

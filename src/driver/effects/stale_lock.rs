@@ -82,7 +82,7 @@ impl Effects<'_> {
             return refused(format!("container {name} runs and mounts its directory"));
         }
         match rustix::fs::statfs(directory) {
-            Ok(found) if SHARED_WITH_OTHERS.contains(&(found.f_type as i64)) => {
+            Ok(found) if SHARED_WITH_OTHERS.contains(&(found.f_type)) => {
                 return refused("its file system may be in use by another host".into());
             }
             Ok(_) => {}

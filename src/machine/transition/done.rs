@@ -140,7 +140,7 @@ impl CutOver {
         let further = match (self.clone(), fact) {
             (CutOver::Ready, Fact::Done) => CutOver::Disarmed,
             (CutOver::Disarmed, Fact::Programs(programs)) => CutOver::Noted(programs),
-            (CutOver::Noted(_), Fact::Quiesced(quiesced)) => CutOver::Quiesced(quiesced),
+            (CutOver::Noted(_), Fact::Quiesced(quiesced)) => CutOver::Quiesced(*quiesced),
             (CutOver::Quiesced(quiesced), Fact::Done) => CutOver::OldStopped(quiesced),
             (CutOver::OldStopped(quiesced), Fact::RestorePoint(point)) => {
                 CutOver::Pointed(quiesced, point)
