@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
-use url::Url;
 
 use super::containers::Which;
 use super::redact::Redactor;
 use super::{Effects, fail};
-use crate::app::core::{self, Health};
+use crate::app::core::{self, Place, Probe, Search};
 use crate::app::supervisor;
 use crate::clock::{self, Timestamp};
 use crate::driver::narrate::short;
@@ -100,7 +99,7 @@ impl Effects<'_> {
 
     /// Whether the application behind this container answers now.
     pub(super) async fn answers(&self, container: &Value) -> bool {
-        core::find_core(self.settings.core_base_url.as_ref(), container).await.is_ok()
+        Probe::of(self.settings).find(self.engine, container).await.is_ok()
     }
 
     async fn pass_gate(
@@ -110,13 +109,13 @@ impl Effects<'_> {
     ) -> Result<Verdict, Trouble> {
         let container = self.running(which, None).await?;
         let restarts = container["RestartCount"].as_i64().unwrap_or_default();
-        let (url, first_answer_ms, first_answer_up) = self.first_answer(which, restarts).await?;
-        self.say(&format!("the {which} answers at {url}")).await;
+        let (place, first_answer_ms, first_answer_up) = self.first_answer(which, restarts).await?;
+        self.say(&format!("the {which} answers at {place}")).await;
         let deadline = Instant::now() + self.settings.health_timeout;
         let mut answers = 0;
         loop {
             let container = self.running(which, Some(restarts)).await?;
-            let (found, code) = match self.judge(&url, &container, expected).await {
+            let (found, code) = match self.judge(&place, &container, expected).await {
                 Ok(version) => {
                     answers += 1;
                     if answers >= ANSWERS_WANTED {
@@ -133,14 +132,14 @@ impl Effects<'_> {
                 return fail(
                     code,
                     format!(
-                        "the {which} answers at {url} and was not healthy within {} s: {found}",
+                        "the {which} answers at {place} and was not healthy within {} s: {found}",
                         self.settings.health_timeout.as_secs()
                     ),
                 );
             }
             if answers == 0 && code == FailureCode::VersionMismatch {
                 // A version does not change while it runs.
-                return fail(code, format!("the {which} at {url}: {found}"));
+                return fail(code, format!("the {which} at {place}: {found}"));
             }
             tokio::time::sleep(ANSWER_EVERY).await;
         }
@@ -151,16 +150,16 @@ impl Effects<'_> {
         &self,
         which: Which<'_>,
         restarts: i64,
-    ) -> Result<(Url, i64, Option<Uptime>), Trouble> {
+    ) -> Result<(Place, i64, Option<Uptime>), Trouble> {
         let deadline = Instant::now() + self.settings.start_timeout;
         let mut look_at_supervisor = Instant::now() + SUPERVISOR_EVERY;
+        let mut search = Search::new(Probe::of(self.settings));
         loop {
             let container = self.running(which, Some(restarts)).await?;
-            let silent =
-                match core::find_core(self.settings.core_base_url.as_ref(), &container).await {
-                    Ok(url) => return Ok((url, Timestamp::now().millis(), clock::uptime())),
-                    Err(silent) => silent,
-                };
+            let silent = match search.look(self.engine, &container).await {
+                Ok(place) => return Ok((place, Timestamp::now().millis(), clock::uptime())),
+                Err(silent) => silent,
+            };
             if Instant::now() >= look_at_supervisor {
                 self.no_program_gave_up(which).await?;
                 look_at_supervisor = Instant::now() + SUPERVISOR_EVERY;
@@ -201,18 +200,13 @@ impl Effects<'_> {
     /// The version when it is healthy and the expected one, otherwise what was found.
     async fn judge(
         &self,
-        url: &Url,
+        place: &Place,
         container: &Value,
         expected: &Expected<'_>,
     ) -> Result<String, (String, FailureCode)> {
-        match core::health(url, expected.rules).await {
-            Health::Healthy => {}
-            Health::Unhealthy { found } => return Err((found, FailureCode::HealthcheckFailed)),
-            Health::Silent { reason } => return Err((reason, FailureCode::HealthcheckFailed)),
-        }
-        let version = core::version(url, expected.rules, container)
-            .await
-            .map_err(|reason| (reason.to_string(), FailureCode::HealthcheckFailed))?;
+        let judged = Probe::of(self.settings).judge(place, expected.rules, container).await;
+        let version =
+            judged.map_err(|unfit| (unfit.to_string(), FailureCode::HealthcheckFailed))?;
         match expected.version {
             Some(wanted) if !core::is_same_version(wanted, &version) => Err((
                 format!("expected version {wanted}, it reports {version}"),
