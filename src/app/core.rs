@@ -77,9 +77,28 @@ pub struct Silent {
     fronts: Vec<Place>,
 }
 
+/// A place for the tests of whoever weighs what was seen.
+#[cfg(test)]
+pub(crate) fn anywhere(url: &str) -> Place {
+    Place { url: Url::parse(url).expect("a URL"), is_own: false }
+}
+
 impl Silent {
     fn new(sentence: impl Into<String>) -> Self {
         Self { sentence: sentence.into(), fronts: Vec::new() }
+    }
+
+    /// For the tests of whoever weighs it.
+    #[cfg(test)]
+    pub(crate) fn heard(sentence: &str) -> Self {
+        Self::new(sentence)
+    }
+
+    /// The same, of a web server whose core is down.
+    #[cfg(test)]
+    pub(crate) fn behind_a_front(sentence: &str) -> Self {
+        let fronts = vec![anywhere("http://127.0.0.1:8080/")];
+        Self { sentence: sentence.to_owned(), fronts }
     }
 
     /// Whether the place is right and the core is down: what stands before it answered so.

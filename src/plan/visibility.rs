@@ -203,7 +203,10 @@ fn weigh_supervisor(supervisor: Result<Supervised, Trouble>, preflight: &mut Pre
         Ok(Supervised::Programs(programs)) => {
             let (up, down): (Vec<_>, Vec<_>) =
                 programs.iter().partition(|program| program.state == "RUNNING");
-            let mut message = format!("{} programs run under the supervisor", up.len());
+            let mut message = match up.len() {
+                1 => "1 program runs under the supervisor".to_owned(),
+                count => format!("{count} programs run under the supervisor"),
+            };
             for program in down {
                 message.push_str(&format!(", {} is {}", program.name, program.state));
             }
@@ -229,3 +232,7 @@ fn weigh_supervisor(supervisor: Result<Supervised, Trouble>, preflight: &mut Pre
 fn seconds(duration: Duration) -> String {
     format!("{} s", duration.as_secs_f32())
 }
+
+#[cfg(test)]
+#[path = "visibility_tests.rs"]
+mod tests;
