@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use payram_updater::machine::Step;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::world::PASSWORD;
 use support::{Account, Daemon, Point, Trap, World, is_full, require, wait_until};
 
@@ -72,33 +72,68 @@ fn identity(world: &World) -> (Value, Value) {
     (container["Id"].clone(), container["State"]["StartedAt"].clone())
 }
 
-/// Refuses from the plan on: the backup finds out, and nothing was touched.
-fn refuse_before_the_backup(world: &World, refusal: Refusal, code: &str) {
+/// Refuses when it is planned: nothing is begun, whoever insists.
+fn refuse_the_plan(world: &World, refusal: Refusal) {
     let before = identity(world);
     let daemon = world.daemon();
-    let account = Account::of(format!("database refuses: {refusal:?}"), "plan and back_up");
     refusal.begin(world);
     let plan = world.cli(&["dry-run", "--to", "1.9.7", "--json"]);
-    let said = String::from_utf8_lossy(&plan.stdout).into_owned();
-    let is_ready = plan.status.code() == Some(0);
+    assert_eq!(plan.status.code(), Some(1), "{plan:?}");
+    let plan: Value = serde_json::from_slice(&plan.stdout).expect("a plan");
+    // What serves on it is not well either, and is asked first.
     assert_eq!(
-        is_ready,
-        said.contains(r#""state": "READY""#) || said.contains(r#""state":"READY""#)
+        (&plan["state"], &plan["failureCode"]),
+        (&json!("FAILED"), &json!("CORE_UNHEALTHY"))
     );
-    let run = world.cli(&["run", "--to", "1.9.7", "--yes"]);
-    let said = String::from_utf8_lossy(&run.stdout).into_owned();
-    assert_eq!(run.status.code(), Some(4), "{said}");
+    let checks = plan["checks"].as_array().expect("checks");
+    let database = checks.iter().find(|check| check["name"] == "database").expect("its check");
+    let said = database["message"].as_str().expect("a sentence");
+    assert!(database["passed"] == false && said.contains("could not be backed up"), "{database}");
+    let run = world.cli(&["run", "--to", "1.9.7", "--yes", "--force"]);
+    assert_eq!(run.status.code(), Some(1), "{run:?}");
+    let said = [run.stdout, run.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    let said = said.concat();
+    assert!(said.contains("could not be backed up"), "{said}");
+    assert!(!daemon.log().contains(PASSWORD) && !said.contains(PASSWORD), "no secret is told");
+    assert_eq!(identity(world), before, "it was never stopped");
+    assert!(world.files_below("backups").is_empty(), "nothing was begun");
+    refusal.end(world);
+    world.wait_healthy();
+    assert!(daemon.terminate().success());
+}
+
+#[test]
+fn a_database_that_refuses_the_plan_leaves_everything_as_it_was() {
+    if !require("docker") {
+        return;
+    }
+    let world = World::build("1.9.6").rows(200).start();
+    refuse_the_plan(&world, Refusal::Stopped);
+    if is_full() {
+        refuse_the_plan(&world, Refusal::Full);
+        refuse_the_plan(&world, Refusal::Password);
+    }
+    world.assert_sound("1.9.6", "a plan that was refused");
+    let daemon = world.daemon();
+    world.begin_upgrade("1.9.7");
+    ends(&daemon, "VERIFIED");
+    world.assert_sound("1.9.7", "a database that answers again");
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+/// Refuses the backup alone: nothing was touched.
+fn refuse_the_backup(refusal: Refusal, code: &str) {
+    let (world, daemon, account) = refuse_at(Step::BackUp, refusal, "1.9.7");
     let status = ends(&daemon, "ROLLED_BACK");
     assert_eq!(status["failureCode"], code, "{status:#}");
     assert!(status["message"].to_string().contains("was never stopped"), "{status:#}");
-    assert!(!daemon.log().contains(PASSWORD) && !said.contains(PASSWORD), "no secret is told");
-    assert_eq!(identity(world), before, "it was never stopped");
+    assert!(!daemon.log().contains(PASSWORD), "no secret is told");
     assert!(world.files_below("backups").is_empty(), "no half a dump is left");
-    refusal.end(world);
+    refusal.end(&world);
     world.wait_healthy();
     world.assert_sound("1.9.6", &account.name());
-    account.close(world, &status, "never stopped");
-    assert!(daemon.terminate().success());
+    account.close(&world, &status, "never stopped");
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
 }
 
 #[test]
@@ -106,17 +141,11 @@ fn a_database_that_refuses_the_backup_leaves_everything_as_it_was() {
     if !require("docker") {
         return;
     }
-    let world = World::build("1.9.6").rows(200).start();
-    refuse_before_the_backup(&world, Refusal::Stopped, "BACKUP_FAILED");
+    refuse_the_backup(Refusal::Stopped, "BACKUP_FAILED");
     if is_full() {
-        refuse_before_the_backup(&world, Refusal::Full, "BACKUP_FAILED");
-        refuse_before_the_backup(&world, Refusal::Password, "INVALID_DB_CONFIG");
+        refuse_the_backup(Refusal::Full, "BACKUP_FAILED");
+        refuse_the_backup(Refusal::Password, "INVALID_DB_CONFIG");
     }
-    let daemon = world.daemon();
-    world.begin_upgrade("1.9.7");
-    ends(&daemon, "VERIFIED");
-    world.assert_sound("1.9.7", "a database that answers again");
-    assert_eq!(world.two_at_once(), Vec::<String>::new());
 }
 
 /// Refuses in a step of an upgrade, from its beginning.

@@ -51,6 +51,7 @@ fn settings(policy_url: &str, manifest_url: &str, directory: &Path) -> Settings 
         image_repo_override: None,
         target_container_name: Some("payram".to_owned()),
         core_base_url: None,
+        answer_timeout: Duration::from_secs(10),
         dry_run: false,
         supervisor_exclude: Vec::new(),
         supervisor_include: None,

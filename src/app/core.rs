@@ -1,23 +1,30 @@
 //! The PayRam core: where it answers, whether it is healthy, which version it is
 //! (contract section 4).
 //!
-//! Called by the driver's gate ten times a second, and by `plan`, `api` and `inspect`. Sends
-//! GET requests to the container's own addresses, each with a deadline, and follows no
-//! redirect; what it hears is untrusted, read to a limit, and escaped before it is shown.
+//! Asked by the driver's gate and, in the very same way, by `plan` before anything is stopped
+//! (I15); by `inspect`, `sync`, `recover` and the status too. Sends GET requests to the container's
+//! own addresses, each with a deadline, and follows no redirect; what it hears is untrusted, read
+//! to a limit, and escaped before it is shown.
+//!
+//! [`Probe`] is how it is asked, from the settings; `search` finds a [`Place`] among the
+//! `addresses` of a container, and `fetch` makes one request.
 
 mod addresses;
 mod fetch;
+mod search;
 
+use std::fmt;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use serde_json::Value;
 use url::Url;
 
-use self::addresses::Addresses;
 use self::fetch::{Answer, fetch};
 use super::version;
+use crate::config::Settings;
 use crate::machine::facts::CoreRules;
+
+pub use search::Search;
 
 /// What the core's first page says, by which it is told from whatever else is published.
 const WELCOME: &str = "Welcome to Payram Core";
@@ -34,19 +41,71 @@ const VERSION_LABEL: &str = "org.opencontainers.image.version";
 /// Longer than any version.
 const VERSION_LIMIT_CHARS: usize = 128;
 
-/// Ports that are tried at the same time.
-const TRIED_AT_ONCE: usize = 64;
+/// How the core is asked.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// `CORE_BASE_URL`
+    base: Option<Url>,
+    /// `ANSWER_TIMEOUT_SECONDS`: how long one answer may take.
+    within: Duration,
+    /// `PG_PORT`: where a database in the container listens unless its environment says so.
+    database_port: u16,
+}
 
-/// How long the search takes at most, however many ports are published.
-const SEARCH_DEADLINE: Duration = Duration::from_secs(10);
+/// Where a core answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The base URL.
+    url: Url,
+    /// Whether the engine says that its host is the container's own address.
+    is_own: bool,
+}
 
-/// Attempts that an error names.
-const ATTEMPTS_SHOWN: usize = 8;
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.url.fmt(f)
+    }
+}
 
-/// The core did not say what was asked; the sentence says what was tried and what answered.
+/// The core did not say what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Silent(String);
+#[error("{sentence}")]
+pub struct Silent {
+    /// What was tried and what answered.
+    sentence: String,
+    /// Where a web server answered that the one behind it does not (a 5xx).
+    fronts: Vec<Place>,
+}
+
+/// A place for the tests of whoever weighs what was seen.
+#[cfg(test)]
+pub(crate) fn anywhere(url: &str) -> Place {
+    Place { url: Url::parse(url).expect("a URL"), is_own: false }
+}
+
+impl Silent {
+    fn new(sentence: impl Into<String>) -> Self {
+        Self { sentence: sentence.into(), fronts: Vec::new() }
+    }
+
+    /// For the tests of whoever weighs it.
+    #[cfg(test)]
+    pub(crate) fn heard(sentence: &str) -> Self {
+        Self::new(sentence)
+    }
+
+    /// The same, of a web server whose core is down.
+    #[cfg(test)]
+    pub(crate) fn behind_a_front(sentence: &str) -> Self {
+        let fronts = vec![anywhere("http://127.0.0.1:8080/")];
+        Self { sentence: sentence.to_owned(), fronts }
+    }
+
+    /// Whether the place is right and the core is down: what stands before it answered so.
+    pub fn is_behind_a_front(&self) -> bool {
+        !self.fronts.is_empty()
+    }
+}
 
 /// What the core says of its health.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,92 +124,122 @@ pub enum Health {
     },
 }
 
-/// Finds the core's base URL: that whose `/` welcomes.
-///
-/// `base` (`CORE_BASE_URL`) wins and must welcome too: a proxy or a front end in the container
-/// may answer long before the core does, while it still migrates. Otherwise `container`, the
-/// raw inspection, names the ports. All are asked at the same time, and the first in order is
-/// taken, whichever answered first: HTTP before HTTPS, then the lowest port.
-///
-/// # Errors
-/// When there is nothing to ask or nothing answered as a core.
-pub async fn find_core(base: Option<&Url>, container: &Value) -> Result<Url, Silent> {
-    match base {
-        None => search(&addresses::of(container)).await,
-        Some(base) => {
-            let answer = welcomes(base).await;
-            answer.map_err(|found| Silent(format!("no PayRam core at CORE_BASE_URL: {found}")))
+/// Why a version that was found is not believed; each with what was asked, expected and found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// It answers, and not that it is well.
+    #[error("{0}")]
+    Unhealthy(String),
+    /// It does not say how it is.
+    #[error("{0}")]
+    Silent(String),
+    /// It is well and does not say which version it is.
+    #[error("{0}")]
+    Nameless(String),
+}
+
+impl Probe {
+    /// As the settings say.
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            base: settings.core_base_url.clone(),
+            within: settings.answer_timeout,
+            database_port: settings.pg.port,
         }
+    }
+
+    /// Asks once whether the core is well and which version it is: what the gate believes, and
+    /// what the plan looks for in the running version before it is stopped.
+    ///
+    /// # Errors
+    /// Why it is not to be believed.
+    pub async fn judge(
+        &self,
+        place: &Place,
+        rules: &CoreRules,
+        container: &Value,
+    ) -> Result<String, Unfit> {
+        match self.health(place, rules).await {
+            Health::Healthy => {}
+            Health::Unhealthy { found } => return Err(Unfit::Unhealthy(found)),
+            Health::Silent { reason } => return Err(Unfit::Silent(reason)),
+        }
+        let version = self.version(place, rules, container).await;
+        version.map_err(|silent| Unfit::Nameless(silent.to_string()))
+    }
+
+    /// Asks the core how it is.
+    pub async fn health(&self, place: &Place, rules: &CoreRules) -> Health {
+        let asked = match rules {
+            CoreRules::Api { health_path } => place.below(health_path),
+            CoreRules::Legacy => place.below("/"),
+        };
+        let answer = match fetch(&asked, self.within).await {
+            Ok(answer) => answer,
+            Err(reason) => return Health::Silent { reason: format!("{asked}: {reason}") },
+        };
+        let fault = match rules {
+            CoreRules::Api { .. } => fault_of_health(&answer),
+            CoreRules::Legacy if is_welcome(&answer) => None,
+            CoreRules::Legacy => Some(format!("expected 200 and `{WELCOME}`")),
+        };
+        match fault {
+            None => Health::Healthy,
+            Some(expected) => Health::Unhealthy { found: format!("{asked} {answer}; {expected}") },
+        }
+    }
+
+    /// Asks the core for its version; a legacy one has it on the label of its `container`, a raw
+    /// inspection.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub async fn version(
+        &self,
+        place: &Place,
+        rules: &CoreRules,
+        container: &Value,
+    ) -> Result<String, Silent> {
+        match rules {
+            CoreRules::Api { .. } => self.reported_version(&place.below(VERSION_PATH)).await,
+            CoreRules::Legacy => label_version(container).ok_or_else(|| {
+                Silent::new(format!("the container has no version in label {VERSION_LABEL}"))
+            }),
+        }
+    }
+
+    async fn reported_version(&self, asked: &Place) -> Result<String, Silent> {
+        let answer = fetch(asked, self.within).await;
+        let answer = answer.map_err(|reason| Silent::new(format!("{asked}: {reason}")))?;
+        let found = |expected: String| Silent::new(format!("{asked} {answer}; {expected}"));
+        if answer.status != 200 {
+            return Err(found("expected 200".into()));
+        }
+        let json = answer.json().map_err(|reason| found(format!("expected JSON: {reason}")))?;
+        json.get("version")
+            .and_then(Value::as_str)
+            .and_then(plausible)
+            .ok_or_else(|| found("expected a text in `version`".into()))
     }
 }
 
-/// The first of the addresses that answers as a core.
-async fn search(addresses: &Addresses) -> Result<Url, Silent> {
-    let urls = match addresses {
-        Addresses::Ask(urls) => urls,
-        Addresses::Nowhere(why) => {
-            return Err(Silent(format!("{why}; set CORE_BASE_URL to where the core answers")));
-        }
-    };
-    let mut attempts = Vec::new();
-    let tried = async {
-        let mut answers = futures_util::stream::iter(urls).map(welcomes).buffered(TRIED_AT_ONCE);
-        while let Some(answer) = answers.next().await {
-            match answer {
-                Ok(url) => return Some(url),
-                Err(found) => attempts.push(found),
-            }
-        }
-        None
-    };
-    let in_time = tokio::time::timeout(SEARCH_DEADLINE, tried).await;
-    if let Ok(Some(url)) = in_time {
-        return Ok(url);
-    }
-    let more = attempts.len().saturating_sub(ATTEMPTS_SHOWN);
-    attempts.truncate(ATTEMPTS_SHOWN);
-    let mut sentence = format!("no PayRam core answers: {}", attempts.join("; "));
-    if more > 0 {
-        sentence.push_str(&format!("; and {more} more"));
-    }
-    if in_time.is_err() {
-        sentence.push_str(&format!("; the rest not within {} s", SEARCH_DEADLINE.as_secs()));
-    }
-    Err(Silent(sentence))
-}
-
-/// The URL when a core answers there, else what was found.
-async fn welcomes(url: &Url) -> Result<Url, String> {
-    match fetch(url).await {
-        Ok(answer) if is_welcome(&answer) => Ok(url.clone()),
-        Ok(answer) => Err(format!("{url} {answer}")),
-        Err(reason) => Err(format!("{url}: {reason}")),
+impl Place {
+    /// A path below the base URL. Only the path and the query are taken from it, so that a
+    /// manifest which says `//elsewhere/` or `http://elsewhere/` still asks the base's own host.
+    fn below(&self, path: &str) -> Place {
+        let mut url = self.url.clone();
+        let (path, query) = match path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (path, None),
+        };
+        url.set_path(&format!("{}{path}", self.url.path().trim_end_matches('/')));
+        url.set_query(query);
+        Place { url, is_own: self.is_own }
     }
 }
 
 fn is_welcome(answer: &Answer) -> bool {
     (200..300).contains(&answer.status) && answer.text().contains(WELCOME)
-}
-
-/// Asks the core at this base URL how it is.
-pub async fn health(url: &Url, rules: &CoreRules) -> Health {
-    let asked = match rules {
-        CoreRules::Api { health_path } => below(url, health_path),
-        CoreRules::Legacy => below(url, "/"),
-    };
-    let answer = match fetch(&asked).await {
-        Ok(answer) => answer,
-        Err(reason) => return Health::Silent { reason: format!("{asked}: {reason}") },
-    };
-    let fault = match rules {
-        CoreRules::Api { .. } => fault_of_health(&answer),
-        CoreRules::Legacy if is_welcome(&answer) => None,
-        CoreRules::Legacy => Some(format!("expected 200 and `{WELCOME}`")),
-    };
-    match fault {
-        None => Health::Healthy,
-        Some(expected) => Health::Unhealthy { found: format!("{asked} {answer}; {expected}") },
-    }
 }
 
 /// What a health answer lacks; `None` when it is good.
@@ -172,36 +261,9 @@ fn fault_of_health(answer: &Answer) -> Option<String> {
     }
 }
 
-/// Asks the core at this base URL for its version; a legacy one has it on the label of its
-/// `container`, a raw inspection.
-///
-/// # Errors
-/// When it does not say.
-pub async fn version(url: &Url, rules: &CoreRules, container: &Value) -> Result<String, Silent> {
-    match rules {
-        CoreRules::Api { .. } => reported_version(&below(url, VERSION_PATH)).await,
-        CoreRules::Legacy => label_version(container).ok_or_else(|| {
-            Silent(format!("the container has no version in label {VERSION_LABEL}"))
-        }),
-    }
-}
-
 /// The version that the label of a container, a raw inspection, names.
 pub fn label_version(container: &Value) -> Option<String> {
     container.pointer("/Config/Labels")?.get(VERSION_LABEL)?.as_str().and_then(plausible)
-}
-
-async fn reported_version(asked: &Url) -> Result<String, Silent> {
-    let answer = fetch(asked).await.map_err(|reason| Silent(format!("{asked}: {reason}")))?;
-    let found = |expected: String| Silent(format!("{asked} {answer}; {expected}"));
-    if answer.status != 200 {
-        return Err(found("expected 200".into()));
-    }
-    let json = answer.json().map_err(|reason| found(format!("expected JSON: {reason}")))?;
-    json.get("version")
-        .and_then(Value::as_str)
-        .and_then(plausible)
-        .ok_or_else(|| found("expected a text in `version`".into()))
 }
 
 /// A text that may be a version: short, printable, on one line.
@@ -235,19 +297,6 @@ pub fn rules_for(
             CoreRules::Api { health_path: format!("{slash}{path}") }
         }
     }
-}
-
-/// A path below a base URL. Only the path and the query are taken from it, so that a manifest
-/// which says `//elsewhere/` or `http://elsewhere/` still asks the base's own host.
-fn below(base: &Url, path: &str) -> Url {
-    let mut url = base.clone();
-    let (path, query) = match path.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (path, None),
-    };
-    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
-    url.set_query(query);
-    url
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub(super) enum Answer {
 #[derive(Default)]
 pub(super) struct FakeEngine {
     pub containers: Vec<ContainerSummary>,
+    /// Raw inspections by id.
+    pub inspections: HashMap<String, Value>,
     pub supervisor: Option<Mutex<Box<Supervisor>>>,
     pub exit_codes: Mutex<HashMap<String, i64>>,
 }
@@ -85,8 +87,8 @@ impl Engine for FakeEngine {
         unreachable!("not asked here")
     }
 
-    async fn inspect_container(&self, _: &str) -> Result<Option<Value>, EngineError> {
-        unreachable!("not asked here")
+    async fn inspect_container(&self, id: &str) -> Result<Option<Value>, EngineError> {
+        Ok(self.inspections.get(id).cloned())
     }
 
     async fn inspect_image(&self, _: &str) -> Result<Option<Value>, EngineError> {

@@ -30,6 +30,13 @@ const WAKE_EVERY: Duration = Duration::from_millis(150);
 /// How long such a question may take.
 const WAKE_WITHIN: Duration = Duration::from_secs(2);
 
+/// Prints the sockets of a supervisord. The kernel lists what is bound in the network namespace,
+/// which may be another container's too: only those whose file is here count. supervisord binds
+/// `NAME.PID` and renames it to `NAME` (supervisor 4.2, `http.py`).
+const FIND_SOCKET: &str = "while read -r _ _ _ _ _ _ _ path; do \
+    case $path in /*supervisor*) for one in \"$path\" \"${path%.*}\"; do \
+    if [ -S \"$one\" ]; then echo \"$one\"; fi; done;; esac; done </proc/net/unix";
+
 /// The states that supervisord knows (its manual, "Process States").
 const STATES: [&str; 8] =
     ["STOPPED", "STARTING", "RUNNING", "BACKOFF", "STOPPING", "EXITED", "FATAL", "UNKNOWN"];
@@ -74,6 +81,18 @@ impl Program {
 /// `SUPERVISORCTL_FAILED` when it can't tell, or what the engine met.
 pub async fn programs(engine: &dyn Engine, id: &str) -> Result<Option<Vec<Program>>, Trouble> {
     status(engine, id, PATIENCE).await
+}
+
+/// The socket of a supervisord that listens in a container, whether `supervisorctl` finds it or
+/// not; `None` when there is none, or no shell to look with.
+///
+/// # Errors
+/// What the engine met.
+pub async fn socket(engine: &dyn Engine, id: &str) -> Result<Option<String>, Trouble> {
+    let argv = ["sh", "-c", FIND_SOCKET].map(str::to_owned).to_vec();
+    let finished = command::run_to_end(engine, id, argv, PATIENCE.command).await?;
+    let found = finished.said.lines().map(str::trim).find(|line| line.starts_with('/'));
+    Ok(found.filter(|_| finished.exit_code == 0).map(command::shown))
 }
 
 async fn status(

@@ -162,6 +162,7 @@ fn take_all(reader: &mut Reader<'_>) -> Settings {
             "an http:// or https:// URL without user, query and fragment",
             values::base_url,
         ),
+        answer_timeout: seconds(reader, "ANSWER_TIMEOUT_SECONDS", 10),
         dry_run: reader.or("EXECUTION_MODE", "execute or dry-run", false, |text| {
             values::word(text, &[("execute", false), ("dry-run", true)])
         }),

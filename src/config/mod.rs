@@ -59,6 +59,8 @@ pub struct Settings {
     pub target_container_name: Option<String>,
     /// `CORE_BASE_URL`
     pub core_base_url: Option<Url>,
+    /// `ANSWER_TIMEOUT_SECONDS`: how long one answer of the core may take.
+    pub answer_timeout: Duration,
     /// `EXECUTION_MODE=dry-run`: jobs stop after the plan.
     pub dry_run: bool,
     /// `SUPERVISOR_EXCLUDE`: programs that are never stopped.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::recovery::{Consent, Decision, Remedy, decide, look};
 use super::{Driver, durable, effects, narrate};
-use crate::app::core;
+use crate::app::core::{Place, Probe, Search};
 use crate::engine::EngineError;
 use crate::journal::{JobRecord, JournalError};
 use crate::machine::failure::{Failure, FailureCode};
@@ -155,8 +155,8 @@ impl Driver {
             return Ok(not_done(Failure::from(&error), then));
         }
         match self.answers_soon(id).await {
-            Ok(url) => {
-                let message = format!("{}; it answers at {url}", decision.message);
+            Ok(place) => {
+                let message = format!("{}; it answers at {place}", decision.message);
                 Ok(Decision { message, ..decision })
             }
             Err(found) => {
@@ -168,9 +168,10 @@ impl Driver {
     }
 
     /// Where the application in a container that was started answers, or why it does not.
-    async fn answers_soon(&self, id: &str) -> Result<url::Url, String> {
+    async fn answers_soon(&self, id: &str) -> Result<Place, String> {
         let limit = self.settings.start_timeout.min(STARTS_WITHIN);
         let deadline = tokio::time::Instant::now() + limit;
+        let mut search = Search::new(Probe::of(&self.settings));
         loop {
             let found = match self.engine.inspect_container(id).await {
                 Err(error) => error.to_string(),
@@ -181,12 +182,10 @@ impl Driver {
                         container["State"]["ExitCode"]
                     ));
                 }
-                Ok(Some(container)) => {
-                    match core::find_core(self.settings.core_base_url.as_ref(), &container).await {
-                        Ok(url) => return Ok(url),
-                        Err(silent) => silent.to_string(),
-                    }
-                }
+                Ok(Some(container)) => match search.look(self.engine.as_ref(), &container).await {
+                    Ok(place) => return Ok(place),
+                    Err(silent) => silent.to_string(),
+                },
             };
             if tokio::time::Instant::now() >= deadline {
                 return Err(format!("no answer within {} s: {found}", limit.as_secs()));

@@ -6,7 +6,7 @@ use super::effects::{is_running, name_of};
 use super::recovery::{Decision, Remedy};
 use super::{Driver, RecoverError, durable};
 use crate::app::container;
-use crate::app::core::{self, Health};
+use crate::app::core::Probe;
 use crate::journal::{Ending, JobRecord, NewEvent};
 use crate::machine::facts::{Copy, CoreRules};
 
@@ -96,19 +96,14 @@ impl Driver {
         if !is_running(&inspected) {
             return Ok(Err(format!("container {} does not run", found.name)));
         }
-        let url = match core::find_core(self.settings.core_base_url.as_ref(), &inspected).await {
-            Ok(url) => url,
+        let probe = Probe::of(&self.settings);
+        let place = match probe.find(self.engine.as_ref(), &inspected).await {
+            Ok(place) => place,
             Err(silent) => return Ok(Err(silent.to_string())),
         };
-        let rules = rules_of(job);
-        match core::health(&url, &rules).await {
-            Health::Healthy => {}
-            Health::Unhealthy { found } => return Ok(Err(found)),
-            Health::Silent { reason } => return Ok(Err(reason)),
-        }
-        Ok(match core::version(&url, &rules, &inspected).await {
+        Ok(match probe.judge(&place, &rules_of(job), &inspected).await {
             Ok(version) => Ok(Found { id: found.id, name: found.name, version }),
-            Err(silent) => Err(silent.to_string()),
+            Err(unfit) => Err(unfit.to_string()),
         })
     }
 }

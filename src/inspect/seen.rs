@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::app::container;
-use crate::app::core::{self, Health};
+use crate::app::core::{self, Health, Probe};
 use crate::config::Settings;
 use crate::database;
 use crate::engine::Engine;
@@ -121,10 +121,11 @@ async fn look_at_container(
         return;
     }
     let rules = rules(seen, &inspected);
-    match core::find_core(settings.core_base_url.as_ref(), &inspected).await {
-        Ok(url) => {
-            seen.health = Some(core::health(&url, &rules).await);
-            let version = core::version(&url, &rules, &inspected).await;
+    let probe = Probe::of(settings);
+    match probe.find(engine, &inspected).await {
+        Ok(place) => {
+            seen.health = Some(probe.health(&place, &rules).await);
+            let version = probe.version(&place, &rules, &inspected).await;
             seen.version = Some(version.map_err(|error| error.to_string()));
         }
         Err(silent) => {

@@ -54,6 +54,8 @@ failure_codes! {
     ContainerNotFound => "CONTAINER_NOT_FOUND",
     PayramContainerNotFound => "PAYRAM_CONTAINER_NOT_FOUND",
     RuntimeInspectionFailed => "RUNTIME_INSPECTION_FAILED",
+    CoreNotVisible => "CORE_NOT_VISIBLE",
+    CoreUnhealthy => "CORE_UNHEALTHY",
     DatabaseNotPersistent => "DATABASE_NOT_PERSISTENT",
     DatabaseMismatch => "DATABASE_MISMATCH",
     DatabaseDamaged => "DATABASE_DAMAGED",

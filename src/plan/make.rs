@@ -13,8 +13,9 @@ use super::policy::Policy;
 use super::preflight::Preflight;
 use super::route::{Question, Refusal, Route, resolve, route};
 use super::versions::{Scheme, tag_of};
-use super::{Plan, PlanState, Request, RouteHop, fetch};
-use crate::app::{container, core};
+use super::{Plan, PlanState, Request, RouteHop, fetch, visibility};
+use crate::app::container;
+use crate::app::core::{self, Place, Probe, Silent};
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::journal::{HopTarget, JobBody, Mode};
@@ -26,15 +27,22 @@ const VERSION_LABEL: &str = "org.opencontainers.image.version";
 
 /// Plans what is asked; `job` is there exactly when the plan is ready.
 pub async fn make(settings: &Settings, engine: &dyn Engine, request: &Request) -> Plan {
-    let mut making =
-        Making { settings, engine, request, plan: blank(request), preflight: Preflight::default() };
+    let mut making = Making {
+        settings,
+        engine,
+        request,
+        plan: blank(request),
+        preflight: Preflight::default(),
+        risk: None,
+    };
     let result = making.all().await;
-    let Making { mut plan, preflight, .. } = making;
+    let Making { mut plan, preflight, risk, .. } = making;
     plan.checks = preflight.checks;
     match result {
         Ok(job) => {
             plan.state = PlanState::Ready;
-            plan.message = summary(&plan, job.dry_run);
+            plan.message = summary(&plan, job.dry_run, risk.as_deref());
+            plan.notes.extend(risk);
             plan.job = Some(job);
         }
         Err(refusal) => {
@@ -73,6 +81,8 @@ struct Making<'a> {
     request: &'a Request,
     plan: Plan,
     preflight: Preflight,
+    /// What goes on by `--force` alone.
+    risk: Option<String>,
 }
 
 /// The container that serves.
@@ -108,11 +118,15 @@ impl Making<'_> {
         self.preflight.container(&serving.name, &serving.inspection);
         self.unless_refused()?;
 
-        let (version, from_rules) =
-            self.current(&serving, &manifest, policy.as_ref(), question.scheme()).await;
+        let probe = Probe::of(self.settings);
+        let core = probe.find(self.engine, &serving.inspection).await;
+        let (version, from_rules) = self
+            .current(&probe, &core, &serving, &manifest, policy.as_ref(), question.scheme())
+            .await;
         self.plan.from_version.clone_from(&version);
+        self.visible(&probe, core, &serving, &from_rules).await;
         question.current = version.as_deref();
-        let mut found = route(&question)?;
+        let mut found = self.route(&question)?;
         self.plan.notes.append(&mut found.notes);
         self.plan.stopped_at = found.stopped_at.take();
         let hops = self.hops(&found, &serving, &manifest, policy.as_ref(), question.scheme())?;
@@ -175,28 +189,59 @@ impl Making<'_> {
         Ok(Serving { id: found.id, name: found.name, image: found.image, inspection })
     }
 
+    /// Looks at the running version as the gate will. What is refused here waits for the route:
+    /// that there is nothing to do, or that it may not be done, says more.
+    async fn visible(
+        &mut self,
+        probe: &Probe,
+        core: Result<Place, Silent>,
+        serving: &Serving,
+        rules: &CoreRules,
+    ) {
+        let container = &serving.inspection;
+        let sight = visibility::look(probe, self.engine, &serving.id, container, rules, core).await;
+        let asking = visibility::Asking {
+            settings: self.settings,
+            mode: self.request.mode,
+            force: self.request.force,
+            version: self.plan.from_version.as_deref(),
+            rules,
+        };
+        self.risk = visibility::weigh(sight, &asking, &mut self.preflight);
+    }
+
+    /// The route; a version that is unknown because it can't be seen is refused for that.
+    fn route(&mut self, question: &Question<'_>) -> Result<Route, Refusal> {
+        match route(question) {
+            Err(refusal) if refusal.failure.code == FailureCode::CurrentVersionUnknown => {
+                self.unless_refused()?;
+                Err(refusal)
+            }
+            routed => routed,
+        }
+    }
+
     /// The version that serves, and how it is asked for its health.
     async fn current(
         &mut self,
+        probe: &Probe,
+        core: &Result<Place, Silent>,
         serving: &Serving,
         manifest: &Manifest,
         policy: Option<&Policy>,
         scheme: Scheme<'_>,
     ) -> (Option<String>, CoreRules) {
         let api = CoreRules::Api { health_path: manifest.health_path.clone() };
-        let base = self.settings.core_base_url.as_ref();
-        let (answers, reported) = match core::find_core(base, &serving.inspection).await {
-            Ok(url) => match core::version(&url, &api, &serving.inspection).await {
-                Ok(version) => (true, Some(version)),
+        let reported = match core {
+            Ok(place) => match probe.version(place, &api, &serving.inspection).await {
+                Ok(version) => Some(version),
                 Err(reason) => {
                     self.plan.notes.push(format!("the core does not say its version: {reason}"));
-                    (true, None)
+                    None
                 }
             },
-            Err(silent) => {
-                self.plan.notes.push(format!("the core does not answer: {silent}"));
-                (false, None)
-            }
+            // Said by the check.
+            Err(_silent) => None,
         };
         let evidence = Evidence {
             reported: reported.as_deref(),
@@ -210,7 +255,7 @@ impl Making<'_> {
         let rules = match &version {
             Some(version) => core::rules_for(version, init, Some(&manifest.health_path)),
             // It greets and has no version endpoint: that is what comes before the API.
-            None if answers => CoreRules::Legacy,
+            None if core.is_ok() => CoreRules::Legacy,
             None => api,
         };
         (version, rules)
@@ -252,7 +297,7 @@ impl Making<'_> {
 }
 
 /// `1.9.6 to 3.3.0 in 3 hops: 1.9.7, 2.0.0, 3.3.0`
-fn summary(plan: &Plan, dry_run: bool) -> String {
+fn summary(plan: &Plan, dry_run: bool, risk: Option<&str>) -> String {
     let from = plan.from_version.as_deref().unwrap_or("an unknown version");
     let hops: Vec<&str> = plan.route.iter().map(|hop| hop.version.as_str()).collect();
     let mut text = format!("{from} to {}", plan.resolved_target);
@@ -261,6 +306,9 @@ fn summary(plan: &Plan, dry_run: bool) -> String {
     }
     if let Some(gate) = &plan.stopped_at {
         text.push_str(&format!("; it ends below {}, which must be passed by hand", gate.version));
+    }
+    if let Some(risk) = risk {
+        text.push_str(&format!("; {risk}"));
     }
     if dry_run {
         text.push_str("; EXECUTION_MODE is dry-run, so a run ends with the plan");

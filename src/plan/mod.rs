@@ -4,7 +4,8 @@
 //! at the engine.
 //!
 //! `make` does the looking; the deciding is pure and has a file for each subject: `versions`
-//! and `architecture`, `route`, `current`, `space`, `updates`, `quarantine`, `playbook`.
+//! and `architecture`, `route`, `current`, `space`, `visibility`, `updates`, `quarantine`,
+//! `playbook`.
 
 mod architecture;
 mod current;
@@ -22,6 +23,7 @@ pub mod space;
 mod testing;
 pub mod updates;
 pub mod versions;
+mod visibility;
 
 pub use make::make;
 
@@ -43,7 +45,8 @@ pub struct Request {
     pub source: Option<String>,
     /// The version that serves now, when the caller knows it; otherwise it is found.
     pub current_version: Option<String>,
-    /// Manual mode: allows a downgrade and the same version again.
+    /// Manual mode: allows a downgrade, the same version again, and to go on from a version that
+    /// is seen and is not well.
     pub force: bool,
 }
 

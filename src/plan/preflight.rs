@@ -20,6 +20,9 @@ use crate::restore_point;
 /// How long the database may take to say its size, and its server where it works.
 const DATABASE_WITHIN: Duration = Duration::from_secs(20);
 
+/// What a plan is refused for when the database does not answer.
+const UNASKED: &str = "the database can't be asked from here, so it could not be backed up";
+
 /// How long a file system may take to say what is free; a dead network mount never does.
 const SPACE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -107,19 +110,22 @@ impl Preflight {
             }
         };
         let runner = Runner::new(engine, id, &target);
-        let unknown = match tokio::time::timeout(DATABASE_WITHIN, database::size(&runner)).await {
+        match tokio::time::timeout(DATABASE_WITHIN, database::size(&runner)).await {
             Ok(Ok(size)) => {
                 self.passed("database", format!("the database has {} on disk", gb(size)));
                 found.bytes = Some(size);
-                None
             }
-            Ok(Err(trouble)) => Some(trouble.to_string()),
-            Err(_) => Some(format!("no answer within {} s", DATABASE_WITHIN.as_secs())),
-        };
-        if let Some(why) = unknown {
-            // Refuses nothing: the backup itself finds out, before anything is stopped.
-            let message = format!("the database's size is not known, the minimum is taken: {why}");
-            self.passed("database", message);
+            // A backup would ask it in the same way (I15).
+            Ok(Err(trouble)) => {
+                let Failure { code, message } = trouble.into_failure();
+                let message = format!("{UNASKED}: {message}");
+                self.refused("database", Failure::new(code, message));
+            }
+            Err(_) => {
+                let limit = DATABASE_WITHIN.as_secs();
+                let message = format!("{UNASKED}: no answer within {limit} s");
+                self.refused("database", Failure::new(FailureCode::BackupFailed, message));
+            }
         }
         found.is_inside = target.access == Access::InContainer;
         // A dump, unless there is a directory to copy.

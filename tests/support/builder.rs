@@ -23,6 +23,7 @@ pub struct WorldBuilder {
     settings: BTreeMap<String, String>,
     rows: u32,
     await_health: bool,
+    is_published: bool,
     engine: PathBuf,
     disk: Option<String>,
 }
@@ -38,6 +39,7 @@ impl WorldBuilder {
             settings: BTreeMap::new(),
             rows: 0,
             await_health: true,
+            is_published: true,
             engine: watch::engine(),
             disk: None,
         }
@@ -86,6 +88,12 @@ impl WorldBuilder {
         self
     }
 
+    /// The core on no port of the host.
+    pub fn unpublished(mut self) -> Self {
+        self.is_published = false;
+        self
+    }
+
     /// Doesn't wait until the container is healthy.
     pub fn unattended(mut self) -> Self {
         self.await_health = false;
@@ -100,6 +108,7 @@ impl WorldBuilder {
         let name = format!("{LABEL}-{id}");
         let world = World {
             port: free_port(),
+            is_published: self.is_published,
             updater_port: free_port(),
             root: tempfile::Builder::new().prefix(&name).tempdir().expect("a directory"),
             name,

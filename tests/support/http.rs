@@ -2,7 +2,7 @@
 //! say, header by header, so that access control can be tested with it.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -80,7 +80,12 @@ impl<'a> Request<'a> {
 
     /// Sends it to a port of 127.0.0.1.
     pub fn to_port(&self, port: u16) -> io::Result<Answer> {
-        let stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), self.patience)?;
+        self.to(([127, 0, 0, 1], port).into())
+    }
+
+    /// Sends it to an address.
+    pub fn to(&self, address: SocketAddr) -> io::Result<Answer> {
+        let stream = TcpStream::connect_timeout(&address, self.patience)?;
         stream.set_read_timeout(Some(self.patience))?;
         self.exchange(stream)
     }

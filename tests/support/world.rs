@@ -12,6 +12,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -40,8 +41,9 @@ pub(super) const LABEL: &str = "payram-test";
 pub struct World {
     /// Name of the container: `payram-test-` and the world's id.
     pub name: String,
-    /// The core's port on 127.0.0.1, published by the container.
+    /// The core's port on 127.0.0.1, published by the container unless it is built otherwise.
     pub port: u16,
+    pub(super) is_published: bool,
     /// Port of the updater's API.
     pub updater_port: u16,
     pub(super) id: String,
@@ -175,7 +177,9 @@ impl World {
         let mut command = self.docker_client();
         command.args(how).args(["--name", name, "--restart", "unless-stopped"]);
         command.args(["--label", &format!("{LABEL}={}", self.id)]);
-        command.args(["--publish", &format!("127.0.0.1:{}:80", self.port)]);
+        if self.is_published {
+            command.args(["--publish", &format!("127.0.0.1:{}:80", self.port)]);
+        }
         command.args(["--volume", &format!("{}:/var/lib/payram", self.data_dir().display())]);
         command.args(["--volume", &format!("{}:/ack", self.ack_dir().display())]);
         for (key, value) in &environment {
@@ -262,9 +266,27 @@ impl World {
         work(self.disk.borrow().as_ref().expect("a world that was built with a disk"))
     }
 
-    /// Asks the core, through the published port.
+    /// Asks the core, through the published port, or else at the container's own address.
     pub fn core(&self, path: &str) -> std::io::Result<Answer> {
-        Request::get(path).patience(Duration::from_secs(3)).to_port(self.port)
+        let request = Request::get(path).patience(Duration::from_secs(10));
+        match self.is_published {
+            true => request.to_port(self.port),
+            false => request.to((self.address()?, 80).into()),
+        }
+    }
+
+    /// The container's address on its first network, or that of the one whose network it shares.
+    pub fn address(&self) -> std::io::Result<IpAddr> {
+        let nowhere = || std::io::Error::other("the container has no address");
+        let container = self.container().ok_or_else(nowhere)?;
+        let mode = container["HostConfig"]["NetworkMode"].as_str().unwrap_or_default();
+        let networked = match mode.strip_prefix("container:") {
+            Some(other) => self.inspect(other).ok_or_else(nowhere)?,
+            None => container,
+        };
+        let networks = networked["NetworkSettings"]["Networks"].as_object();
+        let mut texts = networks.into_iter().flatten().filter_map(|(_, n)| n["IPAddress"].as_str());
+        texts.find_map(|text| text.parse().ok()).ok_or_else(nowhere)
     }
 
     /// Whether the core says that it is healthy.

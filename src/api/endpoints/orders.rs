@@ -14,6 +14,7 @@ use warp::reply::Response;
 
 use super::{Asked, read};
 use crate::api::access::Caller;
+use crate::api::serving;
 use crate::api::{Api, answers};
 use crate::driver::{Consent, Decision, JobView, Progress, RecoverError, refusal_after};
 use crate::journal::{JobRecord, JournalError, Mode, Reader};
@@ -161,8 +162,8 @@ pub(super) async fn cancel(api: &Api, asked: &Asked) -> Result<Response, Journal
         // A new version that answers takes payments: to stop it would strand them. It is
         // verified, or goes back by itself.
         Phase::Swapped => {
-            let (settings, engine) = (&api.settings, api.engine.as_ref());
-            !api.serving.of(settings, engine, &job.body.container_name).await
+            let name = &job.body.container_name;
+            !serving::surely(&api.settings, api.engine.as_ref(), name).await
         }
         Phase::Verified | Phase::RollingBack | Phase::RolledBack | Phase::NeedsOperator => false,
     };

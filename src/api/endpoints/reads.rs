@@ -27,7 +27,7 @@ pub(super) async fn status(api: &Api) -> Result<Response, JournalError> {
     let mut view = JobView::of(&job, api.driver.progress());
     view.blocked = api.driver.blocked().filter(|_| job.is_active());
     let name = &job.body.container_name;
-    view.serving = Some(api.serving.of(&api.settings, api.engine.as_ref(), name).await);
+    view.serving = Some(api.serving.of(&api.settings, &api.engine, name).await);
     let mut answer = serde_json::to_value(&view).unwrap_or_default();
     if let Some(playbook) = playbook_of(api, &job) {
         answer["recoveryPlaybook"] = playbook;

@@ -1,7 +1,8 @@
 //! One GET request to a core: bounded in time and size, no redirect, no connection kept.
 //!
-//! A certificate is not verified on loopback, where the core's is self-signed and nobody else
-//! listens; it is verified everywhere else. Called by [`super`].
+//! A certificate is not verified on loopback and at an address that the engine says is the
+//! container's own, where the core's is self-signed and nobody else listens; it is verified
+//! everywhere else. Called by [`super`].
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -12,11 +13,11 @@ use reqwest::redirect::Policy;
 use serde_json::Value;
 use url::{Host, Url};
 
-/// How long a connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+use super::Place;
 
-/// How long a request may take, its body included.
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection may take: two lost SYNs are sent again within it, 1 s and 3 s after the
+/// first (RFC 6298), as to a busy machine; an address behind which nobody is costs no more.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How much of a body is read.
 const BODY_LIMIT_BYTES: usize = 64 * 1024;
@@ -79,22 +80,26 @@ pub(super) fn excerpt(text: &str) -> String {
     shown
 }
 
-/// Asks once.
+/// Asks once for what lies there; the whole answer may take `within`.
 ///
 /// # Errors
 /// What the attempt met, when there was no whole answer in time.
-pub(super) async fn fetch(url: &Url) -> Result<Answer, String> {
-    let is_verified = url.scheme() == "https" && !is_loopback(url);
-    ask(client(is_verified)?, url).await.map_err(|error| {
+pub(super) async fn fetch(place: &Place, within: Duration) -> Result<Answer, String> {
+    let url = &place.url;
+    let is_verified = url.scheme() == "https" && !place.is_own && !is_loopback(url);
+    ask(client(is_verified)?, url, within).await.map_err(|error| {
+        if error.is_connect() && error.is_timeout() && within > CONNECT_TIMEOUT {
+            return format!("no connection within {} s", CONNECT_TIMEOUT.as_secs());
+        }
         if error.is_timeout() {
-            return format!("no whole answer within {} s", TIMEOUT.as_secs());
+            return format!("no whole answer within {} s", within.as_secs_f32());
         }
         excerpt(&crate::http::reason(&error))
     })
 }
 
-async fn ask(client: &Client, url: &Url) -> Result<Answer, reqwest::Error> {
-    let mut response = client.get(url.clone()).send().await?;
+async fn ask(client: &Client, url: &Url, within: Duration) -> Result<Answer, reqwest::Error> {
+    let mut response = client.get(url.clone()).timeout(within).send().await?;
     let location = response.status().is_redirection().then(|| {
         let location = response.headers().get(reqwest::header::LOCATION);
         location.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -136,7 +141,6 @@ fn client(is_verified: bool) -> Result<&'static Client, String> {
         crate::http::client_builder()
             .redirect(Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TIMEOUT)
             // Each question is a new connection: that a core answered before its container was
             // replaced says nothing about the next one.
             .pool_max_idle_per_host(0)
@@ -178,7 +182,21 @@ mod tests {
     async fn a_self_signed_certificate_is_refused_where_certificates_are_verified() {
         let Some(server) = super::super::tests::tls::server("x") else { return };
         let verifying = client(true).expect("a client");
-        let error = ask(verifying, &server).await.expect_err("not trusted");
+        let error =
+            ask(verifying, &server, Duration::from_secs(10)).await.expect_err("not trusted");
         assert!(crate::http::reason(&error).contains("certificate"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_goes_unverified_at_an_address_that_is_the_containers_own() {
+        let Some(url) = super::super::tests::tls::server_at("0.0.0.0:0", "x") else { return };
+        let Some(ip) = super::super::tests::own_address() else { return };
+        let url = url.as_str().replace("0.0.0.0", &ip.to_string());
+        let place = |is_own| Place { url: Url::parse(&url).expect("a URL"), is_own };
+        let within = Duration::from_secs(10);
+        let own = fetch(&place(true), within).await.expect("an answer");
+        assert_eq!(own.text(), "x");
+        let named = fetch(&place(false), within).await.expect_err("anywhere else it is verified");
+        assert!(named.contains("certificate"), "{named}");
     }
 }

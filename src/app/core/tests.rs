@@ -9,8 +9,50 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::app::fake::FakeEngine;
 
+mod searching;
 pub(super) mod tls;
+
+/// Patient enough for a machine that is busy with other tests, and quick to give up.
+fn probe() -> Probe {
+    Probe { base: None, within: Duration::from_secs(2), database_port: 5432 }
+}
+
+fn place(url: &Url) -> Place {
+    Place { url: url.clone(), is_own: false }
+}
+
+async fn find(container: &Value) -> Result<Url, Silent> {
+    probe().find(&FakeEngine::default(), container).await.map(|place| place.url)
+}
+
+async fn find_at(base: &Url, container: &Value) -> Result<Url, Silent> {
+    let probe = Probe { base: Some(base.clone()), ..probe() };
+    probe.find(&FakeEngine::default(), container).await.map(|place| place.url)
+}
+
+async fn health(url: &Url, rules: &CoreRules) -> Health {
+    probe().health(&place(url), rules).await
+}
+
+async fn version(url: &Url, rules: &CoreRules, container: &Value) -> Result<String, Silent> {
+    probe().version(&place(url), rules, container).await
+}
+
+/// An address of this host that is not loopback; none, said aloud, without a network.
+pub(super) fn own_address() -> Option<std::net::IpAddr> {
+    // Nothing is sent: the kernel only says from where it would be (TEST-NET-1, RFC 5737).
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    let found = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
+    match found {
+        Ok(address) => Some(address.ip()),
+        Err(error) => {
+            eprintln!("skipped: this machine has no address but loopback: {error}");
+            None
+        }
+    }
+}
 
 /// An HTTP server on a free port; ends when it is dropped.
 struct Server {
@@ -36,7 +78,18 @@ async fn serve<F>(talk: impl Fn(String, TcpStream) -> F + Send + 'static) -> Ser
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    serve_at("127.0.0.1:0", talk).await
+}
+
+/// The same, at this address.
+async fn serve_at<F>(
+    address: &str,
+    talk: impl Fn(String, TcpStream) -> F + Send + 'static,
+) -> Server
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind(address).await.expect("a port");
     let port = listener.local_addr().expect("its address").port();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
@@ -104,7 +157,7 @@ async fn the_core_is_the_published_port_that_welcomes() {
     let other = server(|_| response(200, "<h1>Grafana</h1>")).await;
     let core = core_that_says("1.9.7").await;
     let ports = publishing(&[other.port, free_port(), core.port]);
-    assert_eq!(find_core(None, &ports).await, Ok(core.url.clone()));
+    assert_eq!(find(&ports).await, Ok(core.url.clone()));
 }
 
 #[tokio::test]
@@ -135,7 +188,7 @@ async fn of_two_cores_the_lower_port_is_taken_though_it_answers_last() {
     let lower = cores.iter().min_by_key(|core| core.port).expect("two");
     LOWER.store(lower.port, std::sync::atomic::Ordering::SeqCst);
     let ports = publishing(&[cores[0].port, cores[1].port]);
-    assert_eq!(find_core(None, &ports).await, Ok(lower.url.clone()));
+    assert_eq!(find(&ports).await, Ok(lower.url.clone()));
 }
 
 #[tokio::test]
@@ -146,7 +199,7 @@ async fn a_redirect_is_shown_and_not_followed() {
         format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n").into()
     })
     .await;
-    let silent = find_core(None, &publishing(&[redirecting.port])).await.expect_err("no core");
+    let silent = find(&publishing(&[redirecting.port])).await.expect_err("no core");
     let expected = format!("{} answered 302, a redirect to {}", redirecting.url, core.url);
     assert!(silent.to_string().contains(&expected), "{silent}");
 }
@@ -155,7 +208,7 @@ async fn a_redirect_is_shown_and_not_followed() {
 async fn a_silent_search_says_what_each_port_answered() {
     let failing = server(|_| response(500, format!("{WELCOME} is broken"))).await;
     let refused = free_port();
-    let silent = find_core(None, &publishing(&[failing.port, refused])).await.expect_err("no core");
+    let silent = find(&publishing(&[failing.port, refused])).await.expect_err("no core");
     let silent = silent.to_string();
     assert!(silent.contains(&format!("{} answered 500: {WELCOME} is broken", failing.url)));
     assert!(
@@ -165,10 +218,16 @@ async fn a_silent_search_says_what_each_port_answered() {
 }
 
 #[tokio::test]
-async fn a_container_without_ports_asks_for_a_base_url() {
-    for container in [json!({}), json!({"HostConfig": {"NetworkMode": "container:db"}})] {
-        let silent = find_core(None, &container).await.expect_err("nothing to ask");
-        assert!(silent.to_string().contains("set CORE_BASE_URL"), "{silent}");
+async fn a_container_without_anywhere_to_ask_says_why() {
+    for (container, why) in [
+        (json!({}), "has no address of its own"),
+        (
+            json!({"HostConfig": {"NetworkMode": "container:vpn"}}),
+            "of container vpn, which is gone",
+        ),
+    ] {
+        let silent = find(&container).await.expect_err("nothing to ask").to_string();
+        assert!(silent.contains("nowhere to ask for the core") && silent.contains(why), "{silent}");
     }
 }
 
@@ -182,19 +241,19 @@ async fn a_base_url_wins_and_must_welcome() {
     })
     .await;
     let base = proxied.url.join("core").expect("a URL");
-    assert_eq!(find_core(Some(&base), &ports).await, Ok(base.clone()));
-    let front = find_core(Some(&proxied.url), &ports).await.expect_err("only a front end");
+    assert_eq!(find_at(&base, &ports).await, Ok(base.clone()));
+    let front = find_at(&proxied.url, &ports).await.expect_err("only a front end");
     assert!(front.to_string().contains("answered 200: <h1>Loading…</h1>"), "{front}");
     let nobody = Url::parse(&format!("http://127.0.0.1:{}/", free_port())).expect("a URL");
-    let silent = find_core(Some(&nobody), &ports).await.expect_err("nobody");
-    assert!(silent.to_string().starts_with("no PayRam core at CORE_BASE_URL: http://127.0.0.1"));
+    let silent = find_at(&nobody, &ports).await.expect_err("nobody");
+    assert!(silent.to_string().starts_with("no PayRam core answers at CORE_BASE_URL: http://"));
 }
 
 #[tokio::test]
 async fn a_core_with_a_self_signed_certificate_is_found_on_loopback() {
     let Some(url) = tls::server(WELCOME) else { return };
     let port = url.port().expect("a port");
-    assert_eq!(find_core(None, &publishing(&[port])).await, Ok(url));
+    assert_eq!(find(&publishing(&[port])).await, Ok(url));
 }
 
 #[tokio::test]

@@ -42,16 +42,21 @@ impl fmt::Display for Finished {
         if said.is_empty() {
             return f.write_str(" and said nothing");
         }
-        f.write_str(": ")?;
-        for c in said.chars().take(SHOWN_CHARS) {
-            match c {
-                '\n' => f.write_str(" / ")?,
-                c if c.is_control() => write!(f, "{}", c.escape_default())?,
-                c => write!(f, "{c}")?,
-            }
-        }
-        Ok(())
+        write!(f, ": {}", shown(said))
     }
+}
+
+/// What a container printed, cut, on one line, and without control characters.
+pub(super) fn shown(said: &str) -> String {
+    let mut text = String::new();
+    for c in said.chars().take(SHOWN_CHARS) {
+        match c {
+            '\n' => text.push_str(" / "),
+            c if c.is_control() => text.extend(c.escape_default()),
+            c => text.push(c),
+        }
+    }
+    text
 }
 
 /// Runs `supervisorctl` with these arguments, each an argument of its own.
@@ -66,6 +71,19 @@ pub(super) async fn supervisorctl(
 ) -> Result<Finished, Trouble> {
     let mut argv = vec!["supervisorctl".to_owned()];
     argv.extend_from_slice(arguments);
+    run_to_end(engine, id, argv, within).await
+}
+
+/// Runs a command, each word an argument of its own.
+///
+/// # Errors
+/// As [`supervisorctl`].
+pub(super) async fn run_to_end(
+    engine: &dyn Engine,
+    id: &str,
+    argv: Vec<String>,
+    within: Duration,
+) -> Result<Finished, Trouble> {
     let command = argv.join(" ");
     match tokio::time::timeout(within, run(engine, id, argv)).await {
         Ok(Ok(finished)) => Ok(finished),

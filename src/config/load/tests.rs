@@ -83,6 +83,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(settings.supervisor_include, None);
     assert_eq!(settings.rollback_database, RollbackDatabase::Lossless);
     assert_eq!(settings.resume, Resume::Resume);
+    assert_eq!(settings.answer_timeout, Duration::from_secs(10));
     assert_eq!(settings.start_timeout, Duration::from_secs(900));
     assert_eq!(settings.health_timeout, Duration::from_secs(60));
     assert_eq!(settings.log_format, LogFormat::Text);
@@ -143,6 +144,7 @@ fn each_of_these_values_is_refused() {
         ("UPDATER_PORT", "2567 # the port"),
         ("PG_PORT", "-1"),
         ("FETCH_TIMEOUT_SECONDS", "0"),
+        ("ANSWER_TIMEOUT_SECONDS", "2.5"),
         ("START_TIMEOUT_SECONDS", "1.5"),
         ("HEALTH_TIMEOUT_SECONDS", "18446744073709551615"),
         ("BACKUP_TIMEOUT_SECONDS", "10m"),

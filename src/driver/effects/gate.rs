@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
-use url::Url;
 
 use super::containers::Which;
 use super::outside::{Cause, Outside};
@@ -20,7 +19,7 @@ use super::own_database::OwnDatabase;
 use super::redact::Redactor;
 use super::second_server::Sentinel;
 use super::{Effects, fail};
-use crate::app::core::{self, Health};
+use crate::app::core::{self, Place, Probe, Search};
 use crate::app::watch::{Change, Watch, is_usual};
 use crate::clock::{self, Timestamp};
 use crate::driver::narrate::short;
@@ -55,7 +54,7 @@ struct Expected<'a> {
 
 /// A first answer: where, and when by both clocks.
 struct FirstAnswer {
-    url: Url,
+    place: Place,
     at_ms: i64,
     up: Option<Uptime>,
 }
@@ -135,7 +134,7 @@ impl Effects<'_> {
 
     /// Whether the application behind this container answers now.
     pub(super) async fn answers(&self, container: &Value) -> bool {
-        core::find_core(self.settings.core_base_url.as_ref(), container).await.is_ok()
+        Probe::of(self.settings).find(self.engine, container).await.is_ok()
     }
 
     async fn pass_gate(
@@ -158,7 +157,7 @@ impl Effects<'_> {
             restarts: 0,
         };
         let first = trial.first_answer().await?;
-        self.say(&format!("the {which} answers at {}", first.url)).await;
+        self.say(&format!("the {which} answers at {}", first.place)).await;
         trial.stays(first).await
     }
 
@@ -209,6 +208,7 @@ impl Trial<'_, '_> {
         let timeout = self.effects.settings.start_timeout;
         let mut deadline = Instant::now() + timeout;
         let mut look_at_supervisor = Instant::now() + SUPERVISOR_EVERY;
+        let mut search = Search::new(Probe::of(self.effects.settings));
         loop {
             let container = match self.present().await? {
                 Present::AsBefore(container) => container,
@@ -218,11 +218,10 @@ impl Trial<'_, '_> {
                 }
             };
             self.sentinel.look(&container).await?;
-            let base = self.effects.settings.core_base_url.as_ref();
-            let silent = match core::find_core(base, &container).await {
-                Ok(url) => {
+            let silent = match search.look(self.effects.engine, &container).await {
+                Ok(place) => {
                     let at_ms = Timestamp::now().millis();
-                    return Ok(FirstAnswer { url, at_ms, up: clock::uptime() });
+                    return Ok(FirstAnswer { place, at_ms, up: clock::uptime() });
                 }
                 Err(silent) => silent,
             };
@@ -282,7 +281,7 @@ impl Trial<'_, '_> {
                 }
             };
             self.sentinel.look(&container).await?;
-            match self.look(&first.url, &container).await? {
+            match self.look(&first.place, &container).await? {
                 Ok(version) => {
                     let (since, answers) = began.unwrap_or_else(|| (Instant::now(), 0));
                     began = Some((since, answers + 1));
@@ -314,7 +313,7 @@ impl Trial<'_, '_> {
                 && Instant::now() >= deadline
             {
                 let (found, code) = self.database.unused();
-                return fail(code, format!("the {} at {}: {found}", self.which, first.url));
+                return fail(code, format!("the {} at {}: {found}", self.which, first.place));
             }
             tokio::time::sleep(ANSWER_EVERY).await;
         }
@@ -324,7 +323,7 @@ impl Trial<'_, '_> {
         let Break { found, .. } = broken;
         let seconds = self.effects.settings.health_timeout.as_secs();
         if broken.is_final {
-            return format!("the {} at {}: {found}", self.which, first.url);
+            return format!("the {} at {}: {found}", self.which, first.place);
         }
         let how = match restarts {
             0 => String::new(),
@@ -334,7 +333,7 @@ impl Trial<'_, '_> {
         format!(
             "the {} answers at {} and did not stay good for {} s within {seconds} s: {found}{how}",
             self.which,
-            first.url,
+            first.place,
             self.effects.settings.verify_for.as_secs()
         )
     }
@@ -343,10 +342,10 @@ impl Trial<'_, '_> {
     /// breaks the watch.
     async fn look(
         &mut self,
-        url: &Url,
+        place: &Place,
         container: &Value,
     ) -> Result<Result<String, Break>, Trouble> {
-        let version = match self.judge(url, container).await {
+        let version = match self.judge(place, container).await {
             Ok(version) => version,
             Err(broken) => return Ok(Err(broken)),
         };
@@ -360,16 +359,10 @@ impl Trial<'_, '_> {
     }
 
     /// The version when it is healthy and the expected one.
-    async fn judge(&self, url: &Url, container: &Value) -> Result<String, Break> {
+    async fn judge(&self, place: &Place, container: &Value) -> Result<String, Break> {
         let Expected { version: wanted, rules, .. } = self.expected;
-        match core::health(url, rules).await {
-            Health::Healthy => {}
-            Health::Unhealthy { found } => return Err(Break::unhealthy(found)),
-            Health::Silent { reason } => return Err(Break::unhealthy(reason)),
-        }
-        let version = core::version(url, rules, container)
-            .await
-            .map_err(|reason| Break::unhealthy(reason.to_string()))?;
+        let judged = Probe::of(self.effects.settings).judge(place, rules, container).await;
+        let version = judged.map_err(|unfit| Break::unhealthy(unfit.to_string()))?;
         match wanted {
             Some(wanted) if !core::is_same_version(wanted, &version) => Err(Break {
                 found: format!("expected version {wanted}, it reports {version}"),

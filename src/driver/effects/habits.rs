@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use super::Effects;
 use super::containers::{Which, is_running};
+use crate::app::core::Probe;
+use crate::app::supervisor;
 use crate::app::watch::{Running, Watch};
-use crate::app::{core, supervisor};
 use crate::database::{self, Runner};
 use crate::engine::EngineError;
 use crate::error::Trouble;
@@ -78,7 +79,7 @@ impl Effects<'_> {
     /// Milliseconds until the application answers.
     async fn answer_ms(&self, container: &Value) -> u64 {
         let began = Instant::now();
-        let answer = core::find_core(self.settings.core_base_url.as_ref(), container).await;
+        let answer = Probe::of(self.settings).find(self.engine, container).await;
         answer.map_or(0, |_| began.elapsed().as_millis() as u64)
     }
 }

@@ -12,7 +12,7 @@ use super::containers::{Which, no_restart};
 use super::outside::{Cause, Outside};
 use super::own_database::OwnDatabase;
 use super::second_server::Sentinel;
-use crate::app::core::{self, Health};
+use crate::app::core::{Health, Probe};
 use crate::app::watch::{Watch, is_usual};
 use crate::clock::{self, Timestamp};
 use crate::error::Trouble;
@@ -167,9 +167,9 @@ impl Effects<'_> {
 
     /// Whether it is healthy and of its version now.
     async fn answers_well(&self, known: &Known<'_>, container: &Value) -> Result<(), String> {
-        let base = self.settings.core_base_url.as_ref();
-        let url = core::find_core(base, container).await.map_err(|silent| silent.to_string())?;
-        match core::health(&url, &known.hop.rules).await {
+        let probe = Probe::of(self.settings);
+        let place = probe.find(self.engine, container).await;
+        match probe.health(&place.map_err(|silent| silent.to_string())?, &known.hop.rules).await {
             Health::Healthy => Ok(()),
             Health::Unhealthy { found } => Err(found),
             Health::Silent { reason } => Err(reason),

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{CopySeen, Names, Seen, Serving, Sight, Stranger, World};
-use crate::app::{container, core};
+use crate::app::container;
+use crate::app::core::Probe;
 use crate::config::Settings;
 use crate::driver::effects::{is_running, name_of, was_started};
 use crate::driver::failed_path;
@@ -60,7 +61,7 @@ pub async fn look(
     ] {
         if serving == Serving::Nobody
             && let Some(container) = container.filter(|container| is_running(container))
-            && core::find_core(settings.core_base_url.as_ref(), container).await.is_ok()
+            && Probe::of(settings).find(engine, container).await.is_ok()
         {
             serving = who;
         }

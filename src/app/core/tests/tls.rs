@@ -12,6 +12,11 @@ use url::Url;
 
 /// Serves this body over HTTPS until the tests end; `None`, said aloud, without `openssl`.
 pub(in crate::app::core) fn server(body: &'static str) -> Option<Url> {
+    server_at("127.0.0.1:0", body)
+}
+
+/// The same, at this address.
+pub(in crate::app::core) fn server_at(address: &str, body: &'static str) -> Option<Url> {
     let directory = tempfile::tempdir().expect("a directory");
     let (key, certificate) = (directory.path().join("key"), directory.path().join("certificate"));
     let made = Command::new("openssl")
@@ -39,7 +44,7 @@ pub(in crate::app::core) fn server(body: &'static str) -> Option<Url> {
         .with_single_cert(vec![certificate], key)
         .expect("a pair");
     let config = Arc::new(config);
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let listener = TcpListener::bind(address).expect("a port");
     let address = listener.local_addr().expect("its address");
     std::thread::spawn(move || {
         for connection in listener.incoming().flatten() {
