@@ -17,6 +17,7 @@
 //! | `scratch` | the dump restored beside the application's database and counted |
 //! | `server` | where the server's directory is and how it was started |
 //! | `cluster` | which cluster is served, and how far its log is |
+//! | `directory` | the directory that the server works in, and who else may |
 //! | `host_servers` | the servers of this host, by the directory that they work in |
 //! | `sidecar` | names of dumps, the JSON beside them, their checksums |
 //! | `fingerprint` | the schema and the server's own counters at one moment |
@@ -26,6 +27,7 @@
 
 mod assess;
 mod cluster;
+mod directory;
 mod dump;
 mod export;
 mod fingerprint;
@@ -41,6 +43,7 @@ mod tool;
 
 pub use assess::assess;
 pub use cluster::{Control, Identity, difference, directory_difference, identity};
+pub use directory::{Sharer, is_same_product, server_works_in, sharers};
 pub use dump::{DumpFile, dump};
 pub use export::{Heading, export_rows, said_of_table};
 pub use fingerprint::{fingerprint, fingerprint_since};

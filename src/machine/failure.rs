@@ -59,6 +59,7 @@ failure_codes! {
     DatabaseNotPersistent => "DATABASE_NOT_PERSISTENT",
     DatabaseMismatch => "DATABASE_MISMATCH",
     DatabaseDamaged => "DATABASE_DAMAGED",
+    DatabaseShared => "DATABASE_SHARED",
     PostgresMajorChange => "POSTGRES_MAJOR_CHANGE",
     VersionQuarantined => "VERSION_QUARANTINED",
     PlanChanged => "PLAN_CHANGED",

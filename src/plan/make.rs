@@ -12,6 +12,7 @@ use super::manifest::Manifest;
 use super::policy::Policy;
 use super::preflight::Preflight;
 use super::route::{Question, Refusal, Route, resolve, route};
+use super::surroundings;
 use super::versions::{Scheme, tag_of};
 use super::{Plan, PlanState, Request, RouteHop, fetch, visibility};
 use crate::app::container;
@@ -135,6 +136,14 @@ impl Making<'_> {
             .preflight
             .database(self.settings, self.engine, &serving.id, &serving.inspection)
             .await;
+        let shop = surroundings::Shop {
+            settings: self.settings,
+            engine: self.engine,
+            id: &serving.id,
+            name: &serving.name,
+            inspection: &serving.inspection,
+        };
+        surroundings::look(&shop, &mut self.preflight).await;
         if let Some(facts) = facts {
             let targets: Vec<TargetImage> = hops.iter().map(|hop| hop.target.clone()).collect();
             self.preflight.space(self.settings, self.engine, &facts, &targets, &database).await;

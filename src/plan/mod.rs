@@ -19,6 +19,7 @@ pub mod quarantine;
 pub mod route;
 mod shape;
 pub mod space;
+mod surroundings;
 #[cfg(test)]
 mod testing;
 pub mod updates;

@@ -302,7 +302,7 @@ impl Effects<'_> {
         self.nobody_else_runs(known, &old).await?;
         self.next_is_there(known).await?;
         if let Some(Copy::Directory { source, .. }) = known.copy {
-            self.must_work_in(known, &old, self.old(known), Path::new(source)).await?;
+            self.must_work_in(known, &old, Path::new(source)).await?;
         }
         self.set_policy(self.old(known), &no_restart()).await?;
         done()

@@ -4,7 +4,7 @@
 //!
 //! Called by the gate at each look, and before anything is tidied away. Reads only.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,8 +12,7 @@ use tokio::time::Instant;
 
 use super::containers::Which;
 use super::{Effects, fail};
-use crate::database::{self, Access, Control, Database, Place, Runner};
-use crate::engine::mounts;
+use crate::database::{self, Access, Control, Database, Runner};
 use crate::error::Trouble;
 use crate::machine::Known;
 use crate::machine::facts::{Cluster, Copy, Habits};
@@ -111,7 +110,9 @@ impl<'t, 'k> OwnDatabase<'t, 'k> {
         habits: Option<&Habits>,
     ) -> Result<Result<(), Found>, Trouble> {
         if let Some(source) = self.source
-            && let Err(found) = self.works_in(container, source).await?
+            && let Err(found) =
+                database::server_works_in(self.effects.engine, container, self.target.port, source)
+                    .await?
         {
             return Ok(Err((found, FailureCode::DatabaseMismatch, true)));
         }
@@ -180,83 +181,20 @@ impl<'t, 'k> OwnDatabase<'t, 'k> {
         );
         (found, FailureCode::DatabaseMismatch)
     }
-
-    async fn works_in(
-        &self,
-        container: &Value,
-        source: &Path,
-    ) -> Result<Result<(), String>, Trouble> {
-        self.effects.server_works_in(container, self.which, self.target.port, source).await
-    }
 }
 
 impl Effects<'_> {
-    /// Whether the server in this container works in this directory of the host: by device and
-    /// inode, as the kernel says it of the server's own process at this moment; where this host
-    /// can't look, by the container's mounts.
-    pub(super) async fn server_works_in(
-        &self,
-        container: &Value,
-        which: Which<'_>,
-        port: u16,
-        source: &Path,
-    ) -> Result<Result<(), String>, Trouble> {
-        let place = match Place::of(source) {
-            Ok(place) => place,
-            Err(error) => {
-                return Ok(Err(format!("the database's directory {}: {error}", source.display())));
-            }
-        };
-        if database::servers_in(place).iter().any(|server| server.is_of(container)) {
-            return Ok(Ok(()));
-        }
-        // Not there, or this host can't see it: the container is asked where its server works.
-        let facts = match database::server_facts(self.engine, which.id, port).await {
-            Ok(facts) => facts,
-            Err(Trouble::Failed(failure)) => return Ok(Err(failure.message)),
-            Err(unknown @ Trouble::Unknown(_)) => return Err(unknown),
-        };
-        let inside = Path::new(&facts.data_directory);
-        if let Some(seen) = database::place_inside(container, inside) {
-            return Ok(match seen == place {
-                true => Ok(()),
-                false => Err(format!(
-                    "the database's server in the {which} works in its {}, which is another directory than {} on this host",
-                    inside.display(),
-                    source.display()
-                )),
-            });
-        }
-        let host = mounts::host_path(container, inside);
-        let is_same = host.as_deref().is_some_and(|host| is_one_path(host, source));
-        Ok(match is_same {
-            true => Ok(()),
-            false => Err(format!(
-                "the database's server in the {which} works in its {}, which is {} on this host, expected {}",
-                inside.display(),
-                host.map_or("on no mount".to_owned(), |host: PathBuf| host.display().to_string()),
-                source.display()
-            )),
-        })
-    }
-
-    /// The same, as a failure of the step.
+    /// Sees that the server in this container works in this directory of the host.
     pub(super) async fn must_work_in(
         &self,
         known: &Known<'_>,
         container: &Value,
-        which: Which<'_>,
         source: &Path,
     ) -> Result<(), Trouble> {
         let port = self.database(known)?.port;
-        match self.server_works_in(container, which, port, source).await? {
+        match database::server_works_in(self.engine, container, port, source).await? {
             Ok(()) => Ok(()),
             Err(found) => fail(FailureCode::DatabaseMismatch, found),
         }
     }
-}
-
-fn is_one_path(a: &Path, b: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    real(a) == real(b)
 }

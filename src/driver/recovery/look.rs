@@ -9,6 +9,7 @@ use super::{CopySeen, Names, Seen, Serving, Sight, Stranger, World};
 use crate::app::container;
 use crate::app::core::Probe;
 use crate::config::Settings;
+use crate::database::is_same_product;
 use crate::driver::effects::{is_running, name_of, was_started};
 use crate::driver::failed_path;
 use crate::engine::{Engine, EngineError};
@@ -166,20 +167,6 @@ fn may_write_to(container: &Value, directory: &Path) -> bool {
         .filter(|mount| mount["RW"] != false)
         .filter_map(|mount| mount["Source"].as_str().filter(|source| !source.is_empty()))
         .any(|source| directory.starts_with(source) || Path::new(source).starts_with(directory))
-}
-
-/// Whether both run the same image, or one of the same repository.
-fn is_same_product(a: &Value, b: &Value) -> bool {
-    let repo = |container: &Value| {
-        let image = container["Config"]["Image"].as_str().unwrap_or_default();
-        let image = image.split('@').next().unwrap_or_default().to_owned();
-        // A colon before the last slash is a registry's port.
-        match image.rsplit_once(':') {
-            Some((repo, tag)) if !tag.contains('/') => repo.to_owned(),
-            Some(_) | None => image,
-        }
-    };
-    a["Image"] == b["Image"] || repo(a) == repo(b)
 }
 
 fn copy_seen(job: &JobRecord, state: &State) -> (CopySeen, String, String) {

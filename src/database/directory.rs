@@ -1,0 +1,220 @@
+//! The directory that a running server works in, as this host names it, and who else may work
+//! there.
+//!
+//! Called by the plan, before anything is stopped, by the driver right before and after the stop,
+//! and by `inspect`. Reads only; what follows from it is the caller's.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::host_servers::{self, Place};
+use super::server::server_facts;
+use crate::engine::{ContainerSummary, Engine, EngineError, mounts};
+use crate::error::Trouble;
+
+/// Whether the server in a running container, a raw inspection, works in this directory of the
+/// host: by device and inode, as the kernel says it of the server's own process at this moment;
+/// where this host can't look, by the container's mounts. Otherwise a sentence with both paths.
+///
+/// # Errors
+/// When the engine does not answer.
+pub async fn server_works_in(
+    engine: &dyn Engine,
+    container: &Value,
+    port: u16,
+    directory: &Path,
+) -> Result<Result<(), String>, Trouble> {
+    let place = match Place::of(directory) {
+        Ok(place) => place,
+        Err(error) => {
+            return Ok(Err(format!(
+                "the database's directory {} can't be looked at on this host: {error}",
+                directory.display()
+            )));
+        }
+    };
+    if host_servers::in_place(place).iter().any(|server| server.is_of(container)) {
+        return Ok(Ok(()));
+    }
+    // Not there, or this host can't see it: the container is asked where its server works.
+    let id = container["Id"].as_str().unwrap_or_default();
+    let facts = match server_facts(engine, id, port).await {
+        Ok(facts) => facts,
+        Err(Trouble::Failed(failure)) => return Ok(Err(failure.message)),
+        Err(unknown @ Trouble::Unknown(_)) => return Err(unknown),
+    };
+    let inside = Path::new(&facts.data_directory);
+    if let Some(seen) = host_servers::place_inside(container, inside) {
+        return Ok(match seen == place {
+            true => Ok(()),
+            false => Err(format!(
+                "the database's server works in {} of its container, which is not {} of this host: that one was moved, or something else is mounted over it, since the container was started",
+                inside.display(),
+                directory.display()
+            )),
+        });
+    }
+    let host = mounts::host_path(container, inside);
+    let is_same = host.as_deref().is_some_and(|host| is_one_path(host, directory));
+    Ok(match is_same {
+        true => Ok(()),
+        false => Err(format!(
+            "the database's server works in {} of its container, which is {} on this host, expected {}",
+            inside.display(),
+            host.map_or("on no mount".to_owned(), |host: PathBuf| host.display().to_string()),
+            directory.display()
+        )),
+    })
+}
+
+fn is_one_path(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    real(a) == real(b)
+}
+
+/// A container, not the shop's own, that mounts the database's directory and may write to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sharer {
+    /// Its name.
+    pub name: String,
+    /// `running`, `exited`, `created`, …
+    pub state: String,
+    /// The name of its restart policy; `no` where it has none.
+    pub policy: String,
+    /// Whether it may run a server there: it is of the same product, or mounts the directory
+    /// itself and not one above it, as a log shipper or a backup job does.
+    pub is_server: bool,
+}
+
+impl Sharer {
+    /// Whether it runs, or the engine may start it without being asked: one whose policy is
+    /// `unless-stopped` stays down only if somebody stopped it by hand, which nobody can see.
+    pub fn may_run(&self) -> bool {
+        self.is_server && (self.is_running() || self.policy != "no")
+    }
+
+    /// Whether it runs now.
+    pub fn is_running(&self) -> bool {
+        matches!(self.state.as_str(), "running" | "restarting" | "paused")
+    }
+}
+
+/// Every container but `ours` that mounts this directory of the host and may write to it, running
+/// or not; `shop` is the raw inspection of the one that serves.
+///
+/// # Errors
+/// When the engine can't be asked.
+pub async fn sharers(
+    engine: &dyn Engine,
+    shop: &Value,
+    directory: &Path,
+    ours: &[&str],
+) -> Result<Vec<Sharer>, EngineError> {
+    let mut found = Vec::new();
+    for other in engine.containers(None).await? {
+        let is_ours = ours.contains(&other.id.as_str());
+        let Some(is_direct) = reach(&other, directory).filter(|_| !is_ours) else { continue };
+        let Some(inspected) = engine.inspect_container(&other.id).await? else { continue };
+        let policy = inspected["HostConfig"]["RestartPolicy"]["Name"].as_str().unwrap_or_default();
+        found.push(Sharer {
+            name: other.name,
+            state: inspected["State"]["Status"].as_str().unwrap_or_default().to_owned(),
+            policy: if policy.is_empty() { "no" } else { policy }.to_owned(),
+            is_server: is_direct || is_same_product(shop, &inspected),
+        });
+    }
+    Ok(found)
+}
+
+/// How a container reaches the directory with a mount that it may write to: by the directory
+/// itself or something in it (true), or by one above it (false); none when it does not.
+fn reach(container: &ContainerSummary, directory: &Path) -> Option<bool> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let directory = real(directory);
+    let writable = container.mounts.iter().filter(|mount| mount.writable);
+    let sources = writable.map(|mount| Path::new(&mount.source));
+    sources
+        .filter(|source| source.is_absolute())
+        .filter_map(|source| {
+            let source = real(source);
+            match (source.starts_with(&directory), directory.starts_with(&source)) {
+                (true, _) => Some(true),
+                (false, true) => Some(false),
+                (false, false) => None,
+            }
+        })
+        .max()
+}
+
+/// Whether two containers, raw inspections, run the same image, or ones of the same repository.
+pub fn is_same_product(a: &Value, b: &Value) -> bool {
+    let repo = |container: &Value| {
+        let image = container["Config"]["Image"].as_str().unwrap_or_default();
+        let image = image.split('@').next().unwrap_or_default().to_owned();
+        // A colon before the last slash is a registry's port.
+        match image.rsplit_once(':') {
+            Some((repo, tag)) if !tag.contains('/') => repo.to_owned(),
+            Some(_) | None => image,
+        }
+    };
+    a["Image"] == b["Image"] || repo(a) == repo(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::MountSummary;
+
+    fn mounting(source: &str, writable: bool) -> ContainerSummary {
+        let mount = MountSummary {
+            kind: "bind".into(),
+            name: None,
+            source: source.into(),
+            destination: "/x".into(),
+            writable,
+        };
+        ContainerSummary {
+            id: "1".into(),
+            name: "x".into(),
+            image: "x".into(),
+            state: "running".into(),
+            labels: Vec::new(),
+            mounts: vec![mount],
+        }
+    }
+
+    #[test]
+    fn only_who_may_write_to_the_directory_reaches_it() {
+        let reaches = |source: &str, writable: bool| {
+            reach(&mounting(source, writable), Path::new("/srv/payram/db/postgres"))
+        };
+        for (source, expected) in [
+            ("/srv", Some(false)),
+            ("/srv/payram/db", Some(false)),
+            ("/srv/payram/db/postgres", Some(true)),
+            ("/srv/payram/db/postgres/pg_wal", Some(true)),
+            ("/srv/payram/log", None),
+            ("/srv/payram/db/postgres.failed-1", None),
+            ("", None),
+        ] {
+            assert_eq!(reaches(source, true), expected, "{source}");
+            assert_eq!(reaches(source, false), None, "{source} is read only");
+        }
+    }
+
+    #[test]
+    fn who_could_start_by_itself_is_told_from_who_can_not() {
+        let sharer = |state: &str, policy: &str, is_server| Sharer {
+            name: "payram-old".into(),
+            state: state.into(),
+            policy: policy.into(),
+            is_server,
+        };
+        assert!(sharer("running", "no", true).may_run());
+        assert!(sharer("exited", "always", true).may_run());
+        assert!(sharer("created", "unless-stopped", true).may_run());
+        assert!(!sharer("exited", "no", true).may_run());
+        assert!(!sharer("running", "always", false).may_run(), "a log shipper");
+    }
+}

@@ -1,0 +1,236 @@
+//! What lies around the database and could make an upgrade end badly, looked at before anything is
+//! stopped (I13, I15): whether its directory is the one that the host names, whether a restore
+//! point can be made of it, which other containers may work in it, and which files of the
+//! container lie outside of every mount.
+//!
+//! Called by `make`. Reads only.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::preflight::Preflight;
+use crate::app::unmounted;
+use crate::config::Settings;
+use crate::database::{self, Access, Database, Sharer};
+use crate::engine::{Engine, mounts};
+use crate::error::Trouble;
+use crate::machine::failure::{Failure, FailureCode};
+
+/// How long the looks of each check may take together.
+const LOOKS_WITHIN: Duration = Duration::from_secs(30);
+
+/// Files that a sentence names.
+const NAMED: usize = 8;
+
+/// The container that serves.
+pub(super) struct Shop<'a> {
+    pub settings: &'a Settings,
+    pub engine: &'a dyn Engine,
+    pub id: &'a str,
+    pub name: &'a str,
+    pub inspection: &'a Value,
+}
+
+/// Looks, and adds the checks `directory`, `neighbours` and `unmounted`.
+pub(super) async fn look(shop: &Shop<'_>, preflight: &mut Preflight) {
+    let environment = environment(shop.inspection);
+    // A database that is not named is refused by the check of that name.
+    let Ok(target) = database::locate(&environment, &shop.settings.pg) else { return };
+    if target.access == Access::OnHost {
+        let at = format!("the database is outside of the container, at {}", target.host);
+        preflight.passed("directory", at);
+    } else if let Some(directory) = bounded(directory(shop, &target, preflight)).await.flatten() {
+        let looked = bounded(neighbours(shop, &directory, preflight)).await;
+        if looked.is_none() {
+            let message = format!("no answer within {} s", LOOKS_WITHIN.as_secs());
+            preflight.refused("neighbours", Failure::new(FailureCode::DockerError, message));
+        }
+    }
+    if bounded(files(shop, preflight)).await.is_none() {
+        preflight.passed("unmounted", "the engine did not say which files were changed");
+    }
+}
+
+async fn bounded<T>(looks: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(LOOKS_WITHIN, looks).await.ok()
+}
+
+/// Whether the database's directory is the one that the host names, and can be copied and put
+/// back. The directory, where this host reaches it.
+async fn directory(
+    shop: &Shop<'_>,
+    target: &Database,
+    preflight: &mut Preflight,
+) -> Option<PathBuf> {
+    let facts = match database::server_facts(shop.engine, shop.id, target.port).await {
+        Ok(facts) => facts,
+        Err(trouble) => {
+            preflight.refused("directory", trouble.into_failure());
+            return None;
+        }
+    };
+    let inside = Path::new(&facts.data_directory);
+    let Some(named) = mounts::host_path(shop.inspection, inside) else {
+        let message = format!(
+            "the database's directory {} lies on no mount of {}: it would go with the container",
+            inside.display(),
+            shop.name
+        );
+        preflight.refused("directory", Failure::new(FailureCode::DatabaseNotPersistent, message));
+        return None;
+    };
+    let real = named.canonicalize().unwrap_or_else(|_| named.clone());
+    let works = database::server_works_in(shop.engine, shop.inspection, target.port, &real).await;
+    match works {
+        Ok(Ok(())) => {}
+        Ok(Err(found)) => {
+            let message = format!(
+                "{found}. Put it back where it was, or restart {} so that it works where it is meant to, then try again",
+                shop.name
+            );
+            preflight.refused("directory", Failure::new(FailureCode::DatabaseMismatch, message));
+            return None;
+        }
+        Err(Trouble::Failed(failure) | Trouble::Unknown(failure)) => {
+            preflight.refused("directory", failure);
+            return None;
+        }
+    }
+    if !real.join("PG_VERSION").is_file() {
+        let message = format!(
+            "{} can't be read on this host: a dump after the last write is the restore point, which lengthens the downtime",
+            real.display()
+        );
+        preflight.passed("directory", message);
+        return None;
+    }
+    if let Some(point) = mount_point(&real) {
+        let message = format!(
+            "{} is a mount point ({point}), which no rename can put back, so there would be no exact way back. Mount that file system one directory higher and start {} with the directory below it",
+            real.display(),
+            shop.name
+        );
+        preflight.refused("directory", Failure::new(FailureCode::RestorePointFailed, message));
+        return None;
+    }
+    let link = match real == named {
+        true => String::new(),
+        false => format!(", which {} leads to", named.display()),
+    };
+    preflight.passed("directory", format!("the database works in {}{link}", real.display()));
+    Some(real)
+}
+
+/// What is mounted at this very path, `DEVICE TYPE`; none when nothing is (proc(5), `mountinfo`).
+fn mount_point(path: &Path) -> Option<String> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounted_at(&text, path)
+}
+
+fn mounted_at(mountinfo: &str, path: &Path) -> Option<String> {
+    let line = mountinfo.lines().rev().find(|line| {
+        let point = line.split(' ').nth(4).unwrap_or_default();
+        Path::new(&unescaped(point)) == path
+    })?;
+    let mut after = line.split(" - ").nth(1)?.split(' ');
+    let (kind, device) = (after.next()?, after.next()?);
+    Some(format!("{device} {kind}"))
+}
+
+/// Octal escapes of spaces, tabs, newlines and backslashes, undone.
+fn unescaped(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+/// Which other containers may work in the directory.
+async fn neighbours(shop: &Shop<'_>, directory: &Path, preflight: &mut Preflight) {
+    let found = match database::sharers(shop.engine, shop.inspection, directory, &[shop.id]).await {
+        Ok(found) => found,
+        Err(error) => return preflight.refused("neighbours", Failure::from(&error)),
+    };
+    let docker = &shop.settings.docker_bin;
+    if let Some(worst) = found.iter().find(|other| other.may_run()) {
+        let (what, how) = match worst.is_running() {
+            true => ("runs".to_owned(), format!("{docker} stop {}", worst.name)),
+            false => (
+                format!("may be started by the engine (restart policy {})", worst.policy),
+                format!("{docker} update --restart=no {}", worst.name),
+            ),
+        };
+        let message = format!(
+            "container {}, which is not {}, mounts the database's directory {} and {what}: two servers on one directory destroy it. First: {how}",
+            worst.name,
+            shop.name,
+            directory.display()
+        );
+        preflight.refused("neighbours", Failure::new(FailureCode::DatabaseShared, message));
+        return;
+    }
+    let said = |other: &Sharer| {
+        format!("{} ({}, restart policy {})", other.name, other.state, other.policy)
+    };
+    let names: Vec<String> = found.iter().map(said).collect();
+    preflight.passed(
+        "neighbours",
+        match names.is_empty() {
+            true => "no other container mounts the database's directory".to_owned(),
+            false => format!(
+                "they mount the database's directory, too, and must not be started meanwhile: {}",
+                names.join(", ")
+            ),
+        },
+    );
+}
+
+/// Which files the container changed outside of every mount.
+async fn files(shop: &Shop<'_>, preflight: &mut Preflight) {
+    let changes = match shop.engine.changes(shop.id).await {
+        Ok(changes) => changes,
+        Err(error) => {
+            let message = format!("the engine does not say which files were changed: {error}");
+            return preflight.passed("unmounted", message);
+        }
+    };
+    let files = unmounted::files(shop.inspection, &changes);
+    let mut named = files.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if files.len() > NAMED {
+        named.push_str(&format!(" and {} more", files.len() - NAMED));
+    }
+    preflight.passed(
+        "unmounted",
+        match files.len() {
+            0 => format!("{} has changed nothing outside of its mounts that matters", shop.name),
+            number => format!(
+                "{number} changed outside of every mount of {}; the new container does not have them, an archive of them is kept in {}: {named}",
+                shop.name,
+                shop.settings.state_dir.join("unmounted").display()
+            ),
+        },
+    );
+}
+
+/// `KEY=value` each; holds secrets.
+fn environment(container: &Value) -> Vec<String> {
+    let list = container["Config"]["Env"].as_array().into_iter().flatten();
+    list.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mounted_at_a_path_is_found_and_what_is_mounted_above_it_is_not() {
+        let mountinfo = "22 1 254:1 / / rw - ext4 /dev/vda rw\n\
+            40 22 8:1 / /srv/shop\\040db rw,relatime shared:1 - xfs /dev/sdb1 rw\n";
+        let at = |path: &str| mounted_at(mountinfo, Path::new(path));
+        assert_eq!(at("/srv/shop db").as_deref(), Some("/dev/sdb1 xfs"));
+        assert_eq!(at("/srv/shop db/postgres"), None);
+        assert_eq!(at("/").as_deref(), Some("/dev/vda ext4"));
+        assert_eq!(mounted_at("", Path::new("/srv")), None);
+    }
+}
