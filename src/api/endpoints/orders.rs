@@ -147,7 +147,7 @@ fn conflict(active: &JobRecord) -> Response {
 }
 
 /// Calls the active job off. Going back is the operator's word, so only over the socket.
-pub(super) async fn cancel(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
+pub(super) async fn cancel(api: &Arc<Api>, asked: &Asked) -> Result<Response, JournalError> {
     if asked.caller != Caller::Operator {
         let message = "an upgrade is called off by the payram-updater command on the host";
         return Ok(answers::error(StatusCode::FORBIDDEN, "FORBIDDEN", message));
@@ -160,10 +160,7 @@ pub(super) async fn cancel(api: &Api, asked: &Asked) -> Result<Response, Journal
         Phase::Planned | Phase::BackedUp | Phase::Pulled => true,
         // A new version that answers takes payments: to stop it would strand them. It is
         // verified, or goes back by itself.
-        Phase::Swapped => {
-            let (settings, engine) = (&api.settings, api.engine.as_ref());
-            !api.serving.of(settings, engine, &job.body.container_name).await
-        }
+        Phase::Swapped => !api.serving.of(api, &job.body.container_name).await,
         Phase::Verified | Phase::RollingBack | Phase::RolledBack | Phase::NeedsOperator => false,
     };
     if may_turn && api.driver.call_off(&job.id) {
@@ -261,6 +258,7 @@ mod tests {
             query: String::new(),
             headers: HeaderMap::new(),
             body: Bytes::from(body.to_owned()),
+            place: crate::api::places::Place::alone(),
         }
     }
 
