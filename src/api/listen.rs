@@ -61,7 +61,8 @@ pub(super) async fn serve(api: Arc<Api>, ready: impl FnOnce()) -> Result<(), Lis
     tracing::info!(address = %loopback, socket = %path.display(), "listening");
     ready();
     let gateways = tokio::spawn(follow_gateways(Arc::clone(&api)));
-    let on_loopback = tokio::spawn(accept_tcp(Arc::clone(&api), tcp));
+    let door = Arc::new(Door::new(Arc::clone(&api)));
+    let on_loopback = tokio::spawn(accept_tcp(door, tcp));
     accept_socket(Arc::clone(&api), socket).await;
     on_loopback.abort();
     gateways.abort();
@@ -85,8 +86,8 @@ fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-pub(super) async fn accept_tcp(api: Arc<Api>, listener: TcpListener) {
-    let door = Arc::new(Door::new(Arc::clone(&api)));
+pub(super) async fn accept_tcp(door: Arc<Door>, listener: TcpListener) {
+    let api = Arc::clone(&door.api);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -104,7 +105,7 @@ pub(super) async fn accept_tcp(api: Arc<Api>, listener: TcpListener) {
 
 /// Who calls is known before a place is taken: a stranger takes none of those that are for the
 /// container, nor any time of whoever accepts.
-fn admit(door: &Arc<Door>, stream: TcpStream, peer: IpAddr) {
+pub(super) fn admit(door: &Arc<Door>, stream: TcpStream, peer: IpAddr) {
     if peer.is_loopback() {
         return door.let_in(stream, Caller::Tcp(peer));
     }
@@ -157,7 +158,7 @@ pub(super) async fn is_known(api: &Api, peer: IpAddr) -> bool {
 }
 
 /// The door of one listener: whoever comes through it takes one of its places.
-struct Door {
+pub(super) struct Door {
     api: Arc<Api>,
     places: Arc<Places>,
     judging: Arc<Semaphore>,
@@ -167,7 +168,7 @@ struct Door {
 }
 
 impl Door {
-    fn new(api: Arc<Api>) -> Self {
+    pub fn new(api: Arc<Api>) -> Self {
         let limits = api.limits;
         Self {
             places: Places::new(limits),
@@ -217,6 +218,11 @@ impl Door {
             let _ = tokio::time::timeout(patience, farewell(stream, answer)).await;
             drop(place);
         });
+    }
+
+    #[cfg(test)]
+    pub fn places(&self) -> &Places {
+        &self.places
     }
 
     fn say_unanswered(&self) {
@@ -270,7 +276,8 @@ async fn follow_gateways(api: Arc<Api>) {
             match TcpListener::bind(address).await {
                 Ok(listener) => {
                     tracing::info!(%address, "listening for the container");
-                    bound.insert(gateway, tokio::spawn(accept_tcp(Arc::clone(&api), listener)));
+                    let door = Arc::new(Door::new(Arc::clone(&api)));
+                    bound.insert(gateway, tokio::spawn(accept_tcp(door, listener)));
                 }
                 Err(error) => tracing::debug!(%address, %error, "the gateway is not bound"),
             }

@@ -61,6 +61,12 @@ impl Places {
         Some(Place { places: Arc::clone(self), id, leave })
     }
 
+    /// Long answers that are being given.
+    #[cfg(test)]
+    pub fn long_answers(&self) -> usize {
+        self.lock().long_answers
+    }
+
     fn lock(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }

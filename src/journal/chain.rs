@@ -183,6 +183,8 @@ pub(super) enum Jobs<'a> {
     After(i64, u32),
     One(&'a str),
     Active,
+    /// The newest: the one whose wrong mark would do harm.
+    Last,
 }
 
 /// A job that differs from what its rows say.
@@ -200,6 +202,7 @@ pub(super) fn jobs_differ(
         ),
         Jobs::One(id) => ("jobs.id = ?1 AND ?2 = 0", id, &0),
         Jobs::Active => ("jobs.active = ?1 AND ?2 = 0", &1, &0),
+        Jobs::Last => ("jobs.rowid = (SELECT max(rowid) FROM jobs) AND ?1 = ?2", &0, &0),
     };
     if let Some(broken) = body_differs(connection, condition, [first, second])? {
         return Ok(Some(broken));

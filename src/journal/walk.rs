@@ -313,7 +313,7 @@ fn advance(
         Err(broken) => return Ok(Err(broken)),
     };
     if course.has_rows {
-        let touched = jobs.iter().map(|id| Jobs::One(id)).chain([Jobs::Active]);
+        let touched = jobs.iter().map(|id| Jobs::One(id)).chain([Jobs::Active, Jobs::Last]);
         for which in touched {
             if let Some(broken) = chain::jobs_differ(connection, which)? {
                 return Ok(Err(broken));
@@ -324,4 +324,147 @@ fn advance(
     course.is_done = is_end && course.has_rows;
     course.has_rows |= is_end;
     Ok(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::journal::{Journal, NewEvent};
+
+    struct Place {
+        path: PathBuf,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn with_rows(rows: usize) -> Self {
+            let directory = tempfile::tempdir().expect("a directory");
+            let place = Self { path: directory.path().join("journal.db"), _directory: directory };
+            place.add(rows);
+            place
+        }
+
+        fn add(&self, rows: usize) {
+            let event = NewEvent {
+                kind: "sync",
+                status: "succeeded",
+                message: "noted".into(),
+                data: std::collections::BTreeMap::new(),
+            };
+            Journal::open(&self.path).expect("opens").note(&vec![event; rows]).expect("writes");
+        }
+
+        fn tamper(&self, sql: &str) {
+            let connection = rusqlite::Connection::open(&self.path).expect("opens");
+            let triggers = "DROP TRIGGER IF EXISTS journal_is_append_only_update;
+                            DROP TRIGGER IF EXISTS journal_is_append_only_delete;";
+            connection.execute_batch(&format!("{triggers}{sql}")).expect("tampers");
+        }
+    }
+
+    /// Walks without the thread and its pauses.
+    fn walk(place: &Place) -> Walk<impl FnMut() + use<>> {
+        Walk {
+            path: place.path.clone(),
+            before_slice: || {},
+            front: Course::default(),
+            again: None,
+            whole_at: None,
+            found_again: None,
+            publish: watch::Sender::new(ChainState::default()),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_look_walks_the_whole_and_the_next_one_what_has_come_since() {
+        let place = Place::with_rows(5_000);
+        let slices = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&slices);
+        let watch = ChainWatch::start_with(&place.path, move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        let state = watch.look().await;
+        assert_eq!((state.walked, state.rows, state.fault), (5_000, 5_000, None));
+        assert_eq!(state.whole.map(|(upto, _)| upto), Some(5_000));
+        // Three of rows, and one that finds no jobs to compare.
+        let first = slices.load(Ordering::SeqCst);
+        assert!(first >= 4, "{first} slices");
+        place.add(10);
+        let state = watch.look().await;
+        assert_eq!((state.walked, state.whole.map(|(upto, _)| upto)), (5_010, Some(5_000)));
+        let further = slices.load(Ordering::SeqCst) - first;
+        assert_eq!(further, 1, "a look walks what is new in one go");
+    }
+
+    #[tokio::test]
+    async fn a_changed_new_row_and_a_lost_end_are_seen_by_the_next_look() {
+        for (sql, expected) in [
+            ("UPDATE journal SET body = '{}' WHERE seq = 13;", "row 13: its content does not"),
+            ("DELETE FROM journal WHERE seq = 20;", "row 20: rows up to 20 were written"),
+            ("DELETE FROM journal WHERE seq = 10;", "row 10: it was there when it was walked"),
+        ] {
+            let place = Place::with_rows(10);
+            let watch = ChainWatch::start(&place.path);
+            assert_eq!(watch.look().await.fault, None);
+            place.add(10);
+            place.tamper(sql);
+            let fault = watch.look().await.fault.expect(sql);
+            assert!(fault.starts_with(expected), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_changed_old_row_is_seen_by_the_next_walk_of_the_whole_and_until_it_is_put_right() {
+        let place = Place::with_rows(3_000);
+        let mut walk = walk(&place);
+        while !walk.front.is_done {
+            walk.go_forward(0);
+        }
+        place.tamper("UPDATE journal SET at_ms = at_ms + 1 WHERE seq = 7;");
+        walk.go_forward(1);
+        assert_eq!(walk.publish.borrow().fault, None, "a look sees new rows only");
+        let fault = |walk: &Walk<_>| walk.publish.borrow().fault.clone();
+        walk.go_again();
+        assert!(fault(&walk).is_some_and(|fault| fault.starts_with("row 7: its content")));
+        walk.go_forward(2);
+        assert!(fault(&walk).is_some(), "it is not forgotten by the next look");
+        place.tamper("UPDATE journal SET at_ms = at_ms - 1 WHERE seq = 7;");
+        walk.go_again();
+        while walk.again.is_some() {
+            walk.go_again();
+        }
+        assert_eq!(fault(&walk), None);
+    }
+
+    #[tokio::test]
+    async fn a_journal_that_was_taken_away_is_a_fault() {
+        let place = Place::with_rows(10);
+        let watch = ChainWatch::start(&place.path);
+        assert_eq!(watch.look().await.fault, None);
+        std::fs::remove_file(&place.path).expect("removes");
+        let fault = watch.look().await.fault.expect("a fault");
+        assert!(fault.contains("No such file"), "{fault}");
+    }
+
+    #[tokio::test]
+    async fn a_job_with_a_wrong_mark_is_seen_by_the_next_look() {
+        let place = Place::with_rows(10);
+        let journal = Journal::open(&place.path).expect("opens");
+        let watch = ChainWatch::start(&place.path);
+        assert_eq!(watch.look().await.fault, None);
+        let body = r#"{"mode":"MANUAL","requestedTarget":"2.0.0","resolvedTarget":"2.0.0",
+            "containerName":"payram","fromRules":RULES,"overlay":OVERLAY,"dryRun":false,"hops":[]}"#;
+        let rules = serde_json::to_string(&crate::app::core::rules_for("2.0.0", None, None));
+        let overlay = serde_json::to_string(&crate::machine::facts::Overlay::default());
+        let body = body
+            .replace("RULES", &rules.expect("JSON"))
+            .replace("OVERLAY", &overlay.expect("JSON"));
+        journal.begin(&serde_json::from_str(&body).expect("a job"), &[], None).expect("begins");
+        assert_eq!(watch.look().await.fault, None);
+        place.tamper("UPDATE jobs SET active = 0;");
+        let fault = watch.look().await.fault.expect("a fault");
+        assert!(fault.contains("is marked as at rest"), "{fault}");
+    }
 }
