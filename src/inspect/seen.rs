@@ -1,14 +1,17 @@
 //! Gathers what is to be seen. Every look is bounded in time and none fails the report: what
 //! can't be seen is said to be unseen.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
+use super::chain::{self, Chain, ChainSeen};
 use crate::app::container;
 use crate::app::core::{self, Health, Probe};
 use crate::config::Settings;
 use crate::database;
 use crate::engine::Engine;
-use crate::journal::{JobRecord, Quarantined, Reader};
+use crate::journal::{JobRecord, JournalError, Quarantined, Reader};
 use crate::machine::facts::CoreRules;
 use crate::machine::failure::Failure;
 use crate::plan::quarantine::{self, QuarantinedVersion};
@@ -24,7 +27,7 @@ pub(super) struct Seen {
     /// Why the daemon can't use its journal, and therefore does nothing.
     pub blocked: Option<String>,
     /// Whether the hash chain holds; none when there is no journal.
-    pub chain: Option<Result<u64, String>>,
+    pub chain: Option<ChainSeen>,
     /// The engine's version, or why it can't be reached.
     pub engine: Result<String, String>,
     /// The container.
@@ -56,18 +59,18 @@ pub(super) struct Container {
 pub(super) async fn look(
     settings: &Settings,
     engine: &dyn Engine,
-    reader: Option<&Reader>,
+    journal: Option<(&Arc<Reader>, Chain<'_>)>,
 ) -> Seen {
+    let reader = journal.map(|(reader, _)| reader);
     let (policy, manifest) = tokio::join!(fetch::policy(settings), fetch::manifest(settings));
     let job = match reader {
-        Some(reader) => reader.last_executed_job().map_err(|error| error.to_string()),
+        Some(reader) => read(reader, Reader::last_executed_job).await,
         None => Ok(None),
     };
-    let chain = reader.map(|reader| match reader.verify() {
-        Ok(Ok(verified)) => Ok(verified.rows),
-        Ok(Err(broken)) => Err(format!("row {}: {}", broken.seq, broken.reason)),
-        Err(error) => Err(error.to_string()),
-    });
+    let chain = match journal {
+        Some((reader, chain)) => Some(chain::look(reader, chain).await),
+        None => None,
+    };
     let facts = engine.facts().await;
     let manifest_name =
         manifest.as_ref().ok().and_then(|m| m.container_name(None)).map(str::to_owned);
@@ -97,6 +100,18 @@ pub(super) async fn look(
         Err(failure) => seen.container = Err(failure),
     }
     seen
+}
+
+/// Reads the journal where it may block.
+pub(super) async fn read<T: Send + 'static>(
+    reader: &Arc<Reader>,
+    read: impl FnOnce(&Reader) -> Result<T, JournalError> + Send + 'static,
+) -> Result<T, String> {
+    let reader = Arc::clone(reader);
+    match tokio::task::spawn_blocking(move || read(&reader)).await {
+        Ok(read) => read.map_err(|error| error.to_string()),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
 }
 
 async fn look_at_container(
@@ -146,10 +161,10 @@ fn rules(seen: &Seen, inspected: &Value) -> CoreRules {
 /// What failed here, but for the tags that have moved since.
 async fn quarantined(
     engine: &dyn Engine,
-    reader: Option<&Reader>,
+    reader: Option<&Arc<Reader>>,
 ) -> Result<Vec<QuarantinedVersion>, String> {
     let Some(reader) = reader else { return Ok(Vec::new()) };
-    let entries = reader.quarantine().map_err(|error| error.to_string())?;
+    let entries = read(reader, Reader::quarantine).await?;
     let standing: Vec<Quarantined> = entries.into_iter().filter(Quarantined::stands).collect();
     let mut images: Vec<String> = standing.iter().map(quarantine::image_of).collect();
     images.sort();

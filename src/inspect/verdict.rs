@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::chain::ChainSeen;
 use super::playbook_of_job;
 use super::report::{
     Action, CheckResult, CheckStatus, Issue, OverallState, Recommendation, Report, Severity,
@@ -109,10 +110,11 @@ fn judge_journal(verdict: &mut Verdict, seen: &Seen) {
     }
     match &seen.chain {
         None => verdict.check("journal", CheckStatus::Unknown, "there is no journal yet"),
-        Some(Ok(rows)) => {
-            verdict.check("journal", CheckStatus::Ok, format!("{rows} rows, the chain holds"));
+        Some(ChainSeen::Holds(found)) => verdict.check("journal", CheckStatus::Ok, found.clone()),
+        Some(ChainSeen::Unfinished(found)) => {
+            verdict.check("journal", CheckStatus::Unknown, found.clone());
         }
-        Some(Err(reason)) => {
+        Some(ChainSeen::Fault(reason)) => {
             verdict.found("journal", Severity::Warning, format!("the journal: {reason}"));
             verdict.recommend(
                 Action::ContactSupport,
