@@ -23,7 +23,6 @@ use serde_json::Value;
 use super::builder::WorldBuilder;
 use super::daemon::Daemon;
 use super::disk::SmallDisk;
-use super::fixture::Fixture;
 use super::http::{Answer, Request};
 use super::wait_until;
 use super::watch::Watcher;
@@ -55,8 +54,21 @@ pub struct World {
     pub(super) watcher: RefCell<Option<Watcher>>,
     /// Socket of the engine that the container runs on.
     pub(super) engine: PathBuf,
+    /// What its images are tags of.
+    pub(super) repo: String,
+    pub(super) mounts: Mounts,
     /// What the database lies on, when that is a file system of its own.
     pub(super) disk: RefCell<Option<SmallDisk>>,
+}
+
+/// How the container mounts the directory that holds its database.
+#[derive(Clone, Copy)]
+pub(super) enum Mounts {
+    /// At `/var/lib/payram`, and the database's directory is in it.
+    One,
+    /// As PayRam's own command: at `/root/payram`, and the database's directory in it once more at
+    /// its own path; the log's directory too.
+    Nested,
 }
 
 impl World {
@@ -70,7 +82,8 @@ impl World {
         WorldBuilder::new(tag)
     }
 
-    /// On the host: what the container mounts at `/var/lib/payram`.
+    /// On the host: what the container mounts at `/var/lib/payram`, or with nested mounts at
+    /// `/root/payram`. The database is in `db/postgres` below it.
     pub fn data_dir(&self) -> PathBuf {
         self.path("data")
     }
@@ -180,13 +193,33 @@ impl World {
         if self.is_published {
             command.args(["--publish", &format!("127.0.0.1:{}:80", self.port)]);
         }
-        command.args(["--volume", &format!("{}:/var/lib/payram", self.data_dir().display())]);
-        command.args(["--volume", &format!("{}:/ack", self.ack_dir().display())]);
+        for (directory, at) in self.mount_points() {
+            command.args(["--volume", &format!("{}:{at}", directory.display())]);
+        }
         for (key, value) in &environment {
             command.args(["--env", key]).env(key, value);
         }
-        command.args(&self.run_args).arg(Fixture::get().image(tag)).args(&self.command);
+        command.args(&self.run_args).arg(self.image(tag)).args(&self.command);
         succeed(&mut command);
+    }
+
+    /// What is mounted where.
+    fn mount_points(&self) -> Vec<(PathBuf, &'static str)> {
+        let mut points = match self.mounts {
+            Mounts::One => vec![(self.data_dir(), "/var/lib/payram")],
+            Mounts::Nested => vec![
+                (self.data_dir(), "/root/payram"),
+                (self.path("data/db/postgres"), "/var/lib/payram/db/postgres"),
+                (self.path("log"), "/var/log/payram"),
+            ],
+        };
+        points.push((self.ack_dir(), "/ack"));
+        points
+    }
+
+    /// The image of a tag, as this world's container has it.
+    pub fn image(&self, tag: &str) -> String {
+        format!("{}:{tag}", self.repo)
     }
 
     /// What an operator does by hand, without an updater: stops and removes the container and
@@ -199,7 +232,7 @@ impl World {
 
     /// Removes a tag's image from the engine, so that the next pull of it is a real one.
     pub fn forget_image(&self, tag: &str) {
-        let image = Fixture::get().image(tag);
+        let image = self.image(tag);
         let output = self.docker_client().args(["image", "rm", &image]).output();
         let output = output.expect("docker starts");
         let error = String::from_utf8_lossy(&output.stderr);
