@@ -86,6 +86,10 @@ impl Driver {
             if self.stop.is_cancelled() {
                 return Ok(false);
             }
+            // What comes after it is no part of the job any more: `wind_up` takes it up.
+            if machine.phase() == Phase::Verified && at.verified_ms.is_none() {
+                break;
+            }
             let journal = Arc::clone(&self.journal);
             let (job, hop) = (at.job.id.clone(), at.hop);
             durable(move || journal.intent(&job, hop, step)).await?;
