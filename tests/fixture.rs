@@ -129,31 +129,6 @@ fn a_payment_that_is_gone_or_is_another_one_is_noticed() {
 }
 
 #[test]
-fn workers_insert_update_delete_draw_and_move_a_balance_in_one_transaction() {
-    if !require("docker") {
-        return;
-    }
-    let world = World::start("1.9.6");
-    let (before, _) = world.addresses();
-    wait_until("the oldest jobs are removed", SOON, || {
-        (world.sql("SELECT min(id) > 1 FROM jobs") == "t").then_some(())
-    });
-    let whole = world.sql(
-        "SELECT sum(amount), (SELECT count(*) > 1 FROM balances WHERE amount > 0),
-                (SELECT count(*) FILTER (WHERE state = 'done') = count(*) - 1 FROM jobs),
-                (SELECT count(DISTINCT xmin) FROM
-                 (SELECT xmin::text FROM balances UNION ALL
-                  (SELECT xmin::text FROM addresses ORDER BY number DESC LIMIT 1) UNION ALL
-                  (SELECT xmin::text FROM jobs ORDER BY id DESC LIMIT 1)) AS last)
-         FROM balances",
-    );
-    assert_eq!(whole, "1000000.00000000|t|t|1");
-    let (handed_out, twice) = world.addresses();
-    assert!(handed_out.len() > before.len());
-    assert_eq!(twice, Vec::<String>::new());
-}
-
-#[test]
 fn good_versions_migrate_upwards_and_the_oldest_runs_on_the_newest_schema() {
     if !require("docker") {
         return;
@@ -243,7 +218,13 @@ fn every_behaviour_in_the_list_of_tags_has_its_test() {
     if !require("docker") {
         return;
     }
-    let tests = [include_str!("fixture.rs"), include_str!("fixture_kinds.rs")].concat();
+    let tests = [
+        include_str!("fixture.rs"),
+        include_str!("fixture_kinds/versions.rs"),
+        include_str!("fixture_kinds/harm.rs"),
+        include_str!("fixture_kinds/machines.rs"),
+    ]
+    .concat();
     for tag in Fixture::get().tags() {
         let quoted = format!("\"{}\"", tag.behaviour);
         let is_good = tag.behaviour == "good" && tests.contains(&format!("\"{}\"", tag.tag));

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::container::Mounts;
 use super::disk::SmallDisk;
 use super::fixture::Fixture;
 use super::free_port;
 use super::private_engine::PrivateEngine;
 use super::watch::{self, Watcher};
-use super::world::{LABEL, Mounts, World};
+use super::world::{LABEL, World};
 
 /// What a world is to be like.
 pub struct WorldBuilder {
