@@ -186,8 +186,8 @@ impl Control {
 
 /// Why a directory whose server has ended is not the one in which the cluster worked that was
 /// noted at the cut-over, or not as far on; none when it is. After an orderly end its last
-/// checkpoint lies at or behind the noted position; after a kill the file of the log that holds
-/// this position is there.
+/// checkpoint lies at or behind the noted position; after a kill that is so too, or the file of the log
+/// that holds this position is there.
 pub fn directory_difference(then: &Cluster, directory: &Path) -> Option<String> {
     let control = match Control::read(directory) {
         Ok(control) => control,
@@ -212,16 +212,17 @@ pub fn directory_difference(then: &Cluster, directory: &Path) -> Option<String> 
     let Some(noted) = position(&then.wal_position) else {
         return Some(format!("the noted position {:?} is none", then.wal_position));
     };
+    if control.checkpoint >= noted {
+        return None;
+    }
     if control.is_shut_down {
-        return (control.checkpoint < noted).then(|| {
-            format!(
-                "{} is older than it was at the cut-over: its last checkpoint lies at {:X}/{:X}, the log had reached {}",
-                directory.display(),
-                control.checkpoint >> 32,
-                control.checkpoint & 0xffff_ffff,
-                then.wal_position
-            )
-        });
+        return Some(format!(
+            "{} is older than it was at the cut-over: its last checkpoint lies at {:X}/{:X}, the log had reached {}",
+            directory.display(),
+            control.checkpoint >> 32,
+            control.checkpoint & 0xffff_ffff,
+            then.wal_position
+        ));
     }
     let segment: PathBuf = directory.join("pg_wal").join(&then.wal_file);
     (then.wal_file.is_empty() || !segment.is_file()).then(|| {
@@ -296,6 +297,8 @@ mod tests {
         // Killed: the log must be there.
         let killed = control(own, 1300, 6, noted - 8);
         assert!(found(&killed).expect("no log").contains("not shut down in good order"));
+        assert_eq!(found(&control(own, 1300, 6, noted)), None, "it went on before it was killed");
+        found(&killed);
         std::fs::create_dir_all(home.path().join("pg_wal")).expect("a directory");
         std::fs::write(home.path().join("pg_wal").join(cluster().wal_file), "x").expect("a log");
         assert_eq!(found(&killed), None);
