@@ -20,6 +20,7 @@ pub mod fixture;
 pub mod http;
 pub mod lanes;
 pub mod ledger;
+pub mod operator;
 pub mod outage;
 pub mod private_engine;
 pub mod registry;
