@@ -11,6 +11,7 @@
 pub mod account;
 pub mod builder;
 pub mod clock;
+pub mod container;
 pub mod daemon;
 pub mod disk;
 pub mod draw;
