@@ -186,6 +186,23 @@ fn a_core_that_can_not_be_seen_is_not_touched_and_the_setting_is_named() {
 }
 
 #[test]
+fn a_container_in_no_network_is_not_touched() {
+    if !require("docker") {
+        return;
+    }
+    let world = World::build("1.9.6").rows(50).start();
+    let _daemon = world.daemon();
+    world.docker(&["network", "disconnect", "bridge", &world.name]);
+    let before = identity(&world);
+    let (code, plan) = plan(&world, "1.9.7");
+    assert_eq!((code, &plan["failureCode"]), (Some(1), &json!("CORE_NOT_VISIBLE")), "{plan:#}");
+    let (_, why) = check(&plan, "core");
+    assert!(why.contains("no address of its own; set CORE_BASE_URL"), "{why}");
+    assert!(check(&plan, "database").0, "it is asked inside: {plan:#}");
+    assert_eq!(identity(&world), before);
+}
+
+#[test]
 fn a_shop_whose_every_answer_takes_two_and_a_half_seconds_is_upgraded() {
     if !require("docker") {
         return;

@@ -42,6 +42,33 @@ impl Refusal {
             format!("{peer} is neither this machine nor the PayRam container"),
         )
     }
+
+    /// Every place is taken by a request that is being answered.
+    pub fn too_many_connections() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "TOO_MANY_CONNECTIONS",
+            "every connection that is served at once is in use; ask again in a second".to_owned(),
+        )
+    }
+
+    /// As many long answers are being read as may.
+    pub fn too_many_answers() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "TOO_MANY_ANSWERS",
+            "too many long answers are being read; ask again in a second, or for less".to_owned(),
+        )
+    }
+
+    /// As many listen to events as may.
+    pub fn too_many_streams(most: usize) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "TOO_MANY_STREAMS",
+            format!("{most} streams of events are open already; close one that nobody looks at"),
+        )
+    }
 }
 
 /// Checks the headers of a request that came over TCP. `hosts`: names allowed beside the

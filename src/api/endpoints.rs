@@ -5,21 +5,26 @@
 //! something in `orders`.
 
 mod orders;
+mod paged;
 mod reads;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use warp::reply::Response;
 
 use super::access::{self, Caller};
 use super::answers;
+use super::fresh::Lost;
+use super::places::Place;
 use super::routes::{self, Endpoint, NoRoute};
 use super::{Api, events};
-use crate::inspect;
+use crate::inspect::{self, Chain};
 use crate::journal::{JournalError, Reader};
 
 /// A request, after access control.
@@ -28,6 +33,8 @@ pub(super) struct Asked {
     pub query: String,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// The place of the connection that it came by.
+    pub place: Arc<Place>,
 }
 
 /// Answers a request.
@@ -49,17 +56,11 @@ pub(super) async fn answer(api: Arc<Api>, method: &Method, path: &str, asked: As
         Endpoint::Health => Ok(answers::json(&health(&api))),
         Endpoint::Status => reads::status(&api).await,
         Endpoint::Last => reads::last(&api).await,
-        Endpoint::Logs => reads::logs(&api, &asked.query).await,
+        Endpoint::Logs => reads::logs(&api, &asked).await,
         Endpoint::Playbook => reads::playbook(&api).await,
-        Endpoint::Inspect => {
-            let blocked = api.driver.blocked();
-            let engine = api.engine.as_ref();
-            let report =
-                inspect::inspect(&api.settings, engine, &api.reader, blocked.as_deref()).await;
-            Ok(answers::json(&report))
-        }
-        Endpoint::Events => Ok(events::stream(Arc::clone(&api), &asked.headers)),
-        Endpoint::History => reads::history(&api, &asked.query).await,
+        Endpoint::Inspect => Ok(inspection(&api, asked.caller).await),
+        Endpoint::Events => Ok(events::stream(&api, &asked)),
+        Endpoint::History => reads::history(&api, &asked).await,
         Endpoint::Plan => orders::make_plan(&api, &asked).await,
         Endpoint::Run => orders::run(&api, &asked).await,
         Endpoint::Cancel => orders::cancel(&api, &asked).await,
@@ -76,11 +77,60 @@ pub(super) async fn answer(api: Arc<Api>, method: &Method, path: &str, asked: As
     }
 }
 
+/// The report, made once for all who ask at once. Over TCP it may be a second old, so that
+/// polling it costs nothing; an operator is told what is so now.
+async fn inspection(api: &Arc<Api>, caller: Caller) -> Response {
+    let within = match caller {
+        Caller::Operator => Duration::ZERO,
+        Caller::Tcp(_) => api.limits.inspect_age,
+    };
+    let looked = api.inspection.get(within, || {
+        let api = Arc::clone(api);
+        async move {
+            let (engine, chain) = (api.engine.as_ref(), Chain::Watched(&api.chain));
+            let blocked = api.driver.blocked();
+            let report =
+                inspect::inspect(&api.settings, engine, &api.reader, chain, blocked.as_deref());
+            let report = report.await;
+            serde_json::to_vec(&report).map(Bytes::from).map_err(|error| error.to_string())
+        }
+    });
+    let failed = |message: &str| {
+        tracing::error!(message, "inspect could not be answered");
+        answers::error(StatusCode::INTERNAL_SERVER_ERROR, "INSPECT_FAILED", message)
+    };
+    match looked.await {
+        Ok(Ok(report)) => answers::ready_json(report),
+        Ok(Err(error)) => failed(&format!("the report could not be written: {error}")),
+        Err(Lost) => {
+            failed("the look at this host ended in a fault of this program; its log has it")
+        }
+    }
+}
+
 /// Reads the journal where it may block.
 pub(super) async fn read<T: Send + 'static>(
     api: &Api,
     read: impl FnOnce(&Reader) -> Result<T, JournalError> + Send + 'static,
 ) -> Result<T, JournalError> {
+    read_within(api, &api.reads, read).await
+}
+
+/// The same for a read that may look through many rows: some connections stay free of those.
+pub(super) async fn read_much<T: Send + 'static>(
+    api: &Api,
+    read: impl FnOnce(&Reader) -> Result<T, JournalError> + Send + 'static,
+) -> Result<T, JournalError> {
+    read_within(api, &api.long_reads, read).await
+}
+
+async fn read_within<T: Send + 'static>(
+    api: &Api,
+    places: &Semaphore,
+    read: impl FnOnce(&Reader) -> Result<T, JournalError> + Send + 'static,
+) -> Result<T, JournalError> {
+    // Nobody closes it; and who waits here holds no thread.
+    let _place = places.acquire().await;
     let reader = Arc::clone(&api.reader);
     match tokio::task::spawn_blocking(move || read(&reader)).await {
         Ok(result) => result,

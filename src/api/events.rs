@@ -10,47 +10,73 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
-use hyper::header::HeaderMap;
+use hyper::header::{CONNECTION, HeaderValue};
 use serde_json::{Value, json};
 use warp::Reply;
 use warp::reply::Response;
 use warp::sse::Event;
 
-use super::{Api, endpoints};
+use super::access::Refusal;
+use super::endpoints::{self, Asked};
+use super::places::Seat;
+use super::{Api, answers};
 use crate::driver::{JobView, Progress};
-use crate::journal::{Line, Reader, Seq};
+use crate::journal::{JobRecord, Line, Reader, Seq};
 
 /// Between two looks at the journal.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Bytes of log lines that one look takes up at most; what is left comes with the next.
+const LOOK_BYTES: usize = 32 * 1024;
 
 /// How far one listener is.
 struct Listener {
     api: Arc<Api>,
     job: String,
     after: Seq,
+    /// The newest row at the last look: nothing is read again before there is a newer one.
+    newest: Option<Seq>,
     view: Value,
     progress: Progress,
     ready: VecDeque<Event>,
     has_looked: bool,
+    _seat: Seat,
 }
 
-/// The stream, from now on or from after `Last-Event-ID`.
-pub(super) fn stream(api: Arc<Api>, headers: &HeaderMap) -> Response {
-    let after = headers
+/// The stream, from now on or from after `Last-Event-ID`; 503 when there are too many.
+pub(super) fn stream(api: &Arc<Api>, asked: &Asked) -> Response {
+    let Some(seat) = asked.place.stream() else {
+        let most = api.limits.streams;
+        if let Some(times) = api.streams_refused.count() {
+            tracing::warn!(
+                times,
+                "all {most} streams of events are taken; further ones were refused"
+            );
+        }
+        return answers::refusal(&Refusal::too_many_streams(most));
+    };
+    let after = asked
+        .headers
         .get("last-event-id")
         .and_then(|id| id.to_str().ok())
         .and_then(|id| id.parse().ok())
         .unwrap_or(0);
     let listener = Listener {
-        api,
+        api: Arc::clone(api),
         job: String::new(),
         after,
+        newest: None,
         view: Value::Null,
         progress: Progress::default(),
         ready: VecDeque::new(),
         has_looked: false,
+        _seat: seat,
     };
-    warp::sse::reply(warp::sse::keep_alive().stream(events(listener))).into_response()
+    let events = warp::sse::keep_alive().stream(events(listener));
+    let mut response = warp::sse::reply(events).into_response();
+    // Its place among the connections is gone.
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 fn events(listener: Listener) -> impl Stream<Item = Result<Event, Infallible>> + Send + 'static {
@@ -72,20 +98,45 @@ fn events(listener: Listener) -> impl Stream<Item = Result<Event, Infallible>> +
     })
 }
 
+/// What a look found.
+enum Looked {
+    /// Nothing was written since the last.
+    Nothing,
+    NoJob {
+        newest: Seq,
+    },
+    Job {
+        job: Box<JobRecord>,
+        lines: Vec<Line>,
+        /// None when there are further lines.
+        newest: Option<Seq>,
+    },
+}
+
 impl Listener {
     async fn look(&mut self) {
-        let after = self.after;
-        let found = endpoints::read(&self.api, move |reader: &Reader| match reader.last_job()? {
-            Some(job) => {
-                let lines = reader.log_lines(&job.id, after)?;
-                Ok(Some((job, lines)))
+        let (after, newest) = (self.after, self.newest);
+        let found = endpoints::read(&self.api, move |reader: &Reader| {
+            let now = reader.newest_row()?;
+            if newest == Some(now) {
+                return Ok(Looked::Nothing);
             }
-            None => Ok(None),
+            let Some(job) = reader.last_job()? else { return Ok(Looked::NoJob { newest: now }) };
+            let (lines, is_all) = reader.log_page(&job.id, after, now, LOOK_BYTES)?;
+            let newest = is_all.then_some(now);
+            Ok(Looked::Job { job: Box::new(job), lines, newest })
         })
         .await;
         let (job, lines) = match found {
-            Ok(Some(found)) => found,
-            Ok(None) => {
+            Ok(Looked::Job { job, lines, newest }) => {
+                self.newest = newest;
+                // The lines that are left are not waited for.
+                self.has_looked = newest.is_some();
+                (job, lines)
+            }
+            Ok(Looked::Nothing) => return self.progress(),
+            Ok(Looked::NoJob { newest }) => {
+                self.newest = Some(newest);
                 return self.state(serde_json::to_value(JobView::idle()).unwrap_or_default());
             }
             Err(error) => {
@@ -103,6 +154,10 @@ impl Listener {
         }
         let view = JobView::of(&job, Progress::default());
         self.state(serde_json::to_value(view).unwrap_or_default());
+        self.progress();
+    }
+
+    fn progress(&mut self) {
         let progress = self.api.driver.progress();
         if progress != self.progress {
             self.progress = progress;

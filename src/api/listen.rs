@@ -4,7 +4,6 @@
 //! and followed; loopback and the socket must be there from the start, or the daemon is not.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -12,39 +11,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
-use hyper::service::{Service, service_fn};
-use hyper::{Request, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use warp::Filter;
-use warp::reply::Response;
 
-use super::access::{self, Caller, Refusal};
-use super::{Api, answers, endpoints};
-
-/// The largest body that a request may have.
-const BODY_LIMIT: usize = 64 * 1024;
-
-/// How long a client may take over its request's head, and over its body.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+use super::access::{Caller, Refusal};
+use super::neighbours::Recall;
+use super::places::Places;
+use super::seldom::Seldom;
+use super::{Api, answers, connection, endpoints};
 
 /// Between two looks at which gateways there are.
 const FOLLOW_EVERY: Duration = Duration::from_secs(5);
-
-/// Connections that one TCP listener serves at once; more are closed unanswered. The bridge is
-/// shared with other containers, and a file for each of their connections would be missing to
-/// an upgrade.
-const MOST_CONNECTIONS: usize = 64;
-
-/// How long a stranger's connection is kept to tell it that it is one.
-const STRANGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// After a failed accept (out of file descriptors), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -82,7 +61,8 @@ pub(super) async fn serve(api: Arc<Api>, ready: impl FnOnce()) -> Result<(), Lis
     tracing::info!(address = %loopback, socket = %path.display(), "listening");
     ready();
     let gateways = tokio::spawn(follow_gateways(Arc::clone(&api)));
-    let on_loopback = tokio::spawn(accept_tcp(Arc::clone(&api), tcp));
+    let door = Arc::new(Door::new(Arc::clone(&api)));
+    let on_loopback = tokio::spawn(accept_tcp(door, tcp));
     accept_socket(Arc::clone(&api), socket).await;
     on_loopback.abort();
     gateways.abort();
@@ -106,26 +86,15 @@ fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept_tcp(api: Arc<Api>, listener: TcpListener) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+pub(super) async fn accept_tcp(door: Arc<Door>, listener: TcpListener) {
+    let api = Arc::clone(&door.api);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = api.stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-                let (api, peer) = (Arc::clone(&api), peer.ip().to_canonical());
-                tokio::spawn(async move {
-                    if is_known(&api, peer).await {
-                        connection(api, stream, Caller::Tcp(peer)).await;
-                    } else {
-                        turn_away(stream, peer).await;
-                    }
-                    drop(place);
-                });
-            }
+            Ok((stream, peer)) => admit(&door, stream, peer.ip().to_canonical()),
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -134,16 +103,42 @@ async fn accept_tcp(api: Arc<Api>, listener: TcpListener) {
     }
 }
 
+/// Who calls is known before a place is taken: a stranger takes none of those that are for the
+/// container, nor any time of whoever accepts.
+pub(super) fn admit(door: &Arc<Door>, stream: TcpStream, peer: IpAddr) {
+    if peer.is_loopback() {
+        return door.let_in(stream, Caller::Tcp(peer));
+    }
+    match door.api.neighbours.recall(peer) {
+        Recall::Known => door.let_in(stream, Caller::Tcp(peer)),
+        Recall::Stranger => door.refuse_stranger(stream, peer),
+        Recall::Unsure => {
+            let Ok(judging) = Arc::clone(&door.judging).try_acquire_owned() else {
+                door.say_unanswered();
+                return;
+            };
+            let door = Arc::clone(door);
+            tokio::spawn(async move {
+                let is_known = is_known(&door.api, peer).await;
+                drop(judging);
+                match is_known {
+                    true => door.let_in(stream, Caller::Tcp(peer)),
+                    false => door.refuse_stranger(stream, peer),
+                }
+            });
+        }
+    }
+}
+
 async fn accept_socket(api: Arc<Api>, listener: UnixListener) {
+    let door = Door::new(Arc::clone(&api));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = api.stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, _)) if is_operator(&stream) => {
-                tokio::spawn(connection(Arc::clone(&api), stream, Caller::Operator));
-            }
+            Ok((stream, _)) if is_operator(&stream) => door.let_in(stream, Caller::Operator),
             Ok(_) => tracing::warn!("a caller on the socket was neither root nor this user"),
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -154,33 +149,109 @@ async fn accept_socket(api: Arc<Api>, listener: UnixListener) {
 }
 
 /// This machine, or the PayRam container.
-async fn is_known(api: &Api, peer: IpAddr) -> bool {
+pub(super) async fn is_known(api: &Api, peer: IpAddr) -> bool {
     if peer.is_loopback() {
         return true;
     }
-    let container = endpoints::container_name(api).await;
-    let engine = api.engine.as_ref();
-    api.neighbours.knows(peer, &api.settings, engine, container.as_deref()).await
+    let container = endpoints::container_name(api);
+    api.neighbours.knows(peer, &api.settings, api.engine.as_ref(), container).await
 }
 
-/// 403 without reading a byte of what a stranger sends.
-async fn turn_away(mut stream: TcpStream, peer: IpAddr) {
-    let refusal = Refusal::stranger(peer);
-    let body = answers::error_body(refusal.code, &refusal.message).to_string();
-    let answer = format!(
-        "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    // Whether it hears it is its own affair.
-    let _ = tokio::time::timeout(STRANGER_TIMEOUT, async {
-        stream.write_all(answer.as_bytes()).await?;
-        stream.shutdown().await?;
-        // Until it has closed too: a close with unread bytes would take the answer back.
-        let mut unread = [0; 1024];
-        while stream.read(&mut unread).await? > 0 {}
-        Ok::<(), io::Error>(())
-    })
-    .await;
+/// The door of one listener: whoever comes through it takes one of its places.
+pub(super) struct Door {
+    api: Arc<Api>,
+    places: Arc<Places>,
+    judging: Arc<Semaphore>,
+    /// For strangers, and for those for whom there is no place: neither takes the other's.
+    farewells: [Arc<Semaphore>; 2],
+    full: Seldom,
+    unanswered: Seldom,
+}
+
+impl Door {
+    pub fn new(api: Arc<Api>) -> Self {
+        let limits = api.limits;
+        Self {
+            places: Places::new(limits),
+            judging: Arc::new(Semaphore::new(limits.judged)),
+            farewells: std::array::from_fn(|_| Arc::new(Semaphore::new(limits.farewells))),
+            full: Seldom::default(),
+            unanswered: Seldom::default(),
+            api,
+        }
+    }
+
+    /// Serves it when there is a place.
+    fn let_in<S>(&self, stream: S, caller: Caller)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        match self.places.enter() {
+            Some(place) => {
+                tokio::spawn(connection::serve(Arc::clone(&self.api), stream, caller, place));
+            }
+            None => {
+                if let Some(times) = self.full.count() {
+                    let most = self.api.limits.connections;
+                    tracing::warn!(
+                        ?caller,
+                        times,
+                        "all {most} connections are being answered; further ones were told so"
+                    );
+                }
+                let [_, farewells] = &self.farewells;
+                self.turn_away(stream, &Refusal::too_many_connections(), farewells);
+            }
+        }
+    }
+
+    fn refuse_stranger(&self, stream: TcpStream, peer: IpAddr) {
+        let [farewells, _] = &self.farewells;
+        self.turn_away(stream, &Refusal::stranger(peer), farewells);
+    }
+
+    /// Says so without reading a byte of what the peer sends.
+    fn turn_away<S>(&self, stream: S, refusal: &Refusal, farewells: &Arc<Semaphore>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Ok(place) = Arc::clone(farewells).try_acquire_owned() else {
+            self.say_unanswered();
+            return;
+        };
+        let (answer, patience) = (answers::raw(refusal), self.api.limits.farewell);
+        tokio::spawn(async move {
+            // Whether it hears it is its own affair.
+            let _ = tokio::time::timeout(patience, farewell(stream, answer)).await;
+            drop(place);
+        });
+    }
+
+    #[cfg(test)]
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    fn say_unanswered(&self) {
+        if let Some(times) = self.unanswered.count() {
+            tracing::warn!(
+                times,
+                "connections were closed unanswered: too many come at once that are refused"
+            );
+        }
+    }
+}
+
+async fn farewell<S>(mut stream: S, answer: String) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    // Until it has closed too: a close with unread bytes would take the answer back.
+    let mut unread = [0; 1024];
+    while stream.read(&mut unread).await? > 0 {}
+    Ok(())
 }
 
 /// Root, or the user that the daemon itself runs as.
@@ -212,7 +283,8 @@ async fn follow_gateways(api: Arc<Api>) {
             match TcpListener::bind(address).await {
                 Ok(listener) => {
                     tracing::info!(%address, "listening for the container");
-                    bound.insert(gateway, tokio::spawn(accept_tcp(Arc::clone(&api), listener)));
+                    let door = Arc::new(Door::new(Arc::clone(&api)));
+                    bound.insert(gateway, tokio::spawn(accept_tcp(door, listener)));
                 }
                 Err(error) => tracing::debug!(%address, %error, "the gateway is not bound"),
             }
@@ -223,83 +295,4 @@ async fn follow_gateways(api: Arc<Api>) {
         }
     }
     bound.values().for_each(JoinHandle::abort);
-}
-
-/// One connection, request after request.
-async fn connection<S>(api: Arc<Api>, stream: S, caller: Caller)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let stop = api.stop.clone();
-    let service = service_fn(move |request| {
-        let api = Arc::clone(&api);
-        async move { Ok::<_, Infallible>(answer(api, caller, request).await) }
-    });
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut served = std::pin::pin!(served);
-    tokio::select! {
-        _ = served.as_mut() => {}
-        () = stop.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            // What the client does with a goodbye is its own affair.
-            let _ = tokio::time::timeout(Duration::from_secs(1), served).await;
-        }
-    }
-}
-
-/// One request: access, body, endpoint.
-async fn answer(api: Arc<Api>, caller: Caller, request: Request<Incoming>) -> Response {
-    if let Err(refusal) = may_call(&api, caller, &request).await {
-        return answers::refusal(&refusal);
-    }
-    let (head, body) = request.into_parts();
-    let collected = tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(body, BODY_LIMIT).collect());
-    let body = match collected.await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            let message = format!("a body may have at most {BODY_LIMIT} bytes");
-            return answers::error(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", &message);
-        }
-        Ok(Err(error)) => {
-            let message = format!("the body could not be read: {error}");
-            return answers::error(StatusCode::BAD_REQUEST, "INVALID_BODY", &message);
-        }
-        Err(_) => {
-            let message = format!("the body did not arrive within {} s", REQUEST_TIMEOUT.as_secs());
-            return answers::error(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", &message);
-        }
-    };
-    let request = Request::from_parts(head, Full::<Bytes>::new(body));
-    let filter = warp::method()
-        .and(warp::path::full())
-        .and(warp::query::raw().or(warp::any().map(String::new)).unify())
-        .and(warp::header::headers_cloned())
-        .and(warp::body::bytes())
-        .then(move |method, path: warp::path::FullPath, query: String, headers, body| {
-            let api = Arc::clone(&api);
-            async move {
-                let asked = endpoints::Asked { caller, query, headers, body };
-                endpoints::answer(api, &method, path.as_str(), asked).await
-            }
-        });
-    match TowerToHyperService::new(warp::service(filter)).call(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    }
-}
-
-async fn may_call(api: &Api, caller: Caller, request: &Request<Incoming>) -> Result<(), Refusal> {
-    match caller {
-        Caller::Operator => return Ok(()),
-        // A connection may outlive the container that opened it.
-        Caller::Tcp(peer) if !is_known(api, peer).await => return Err(Refusal::stranger(peer)),
-        Caller::Tcp(_) => {}
-    }
-    let mut hosts = api.settings.allowed_hosts.clone();
-    hosts.push("host.docker.internal".to_owned());
-    hosts.extend(api.neighbours.gateways());
-    access::check(request.method(), request.headers(), request.uri().host(), &hosts)
 }

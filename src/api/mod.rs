@@ -1,27 +1,45 @@
 //! The HTTP API (contract section 1): one warp service behind three kinds of listeners.
 //!
-//! A request's way: [`listen`] accepts a connection and knows who called, [`access`] decides
-//! whether that caller may, `serve` here bounds the body, [`routes`] names the endpoint, and
-//! [`endpoints`] answers from the journal (by the read-only [`Reader`]) or hands a plan to the
-//! driver. Nothing here changes the world; only the driver does.
+//! A request's way: [`listen`] accepts a connection, knows who called and has a place for it or
+//! not ([`places`]), [`connection`] reads the request and bounds its body, [`access`] decides
+//! whether that caller may, [`routes`] names the endpoint, and [`endpoints`] answers from the
+//! journal (by the read-only [`Reader`]) or hands a plan to the driver. Nothing here changes
+//! the world; only the driver does.
+//!
+//! Whoever calls and however often, what it costs is bounded ([`limits`]): looks are shared
+//! ([`fresh`]), long answers are made in [`pages`], and who does not read is cut off
+//! ([`deadline`]).
 
 mod access;
 mod answers;
+mod connection;
+mod deadline;
 mod endpoints;
 mod events;
+mod fresh;
+mod limits;
 mod listen;
 mod neighbours;
+mod pages;
+mod places;
 mod routes;
+mod seldom;
 mod serving;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::driver::Driver;
 use crate::engine::Engine;
-use crate::journal::Reader;
+use crate::journal::{ChainWatch, Reader};
+use fresh::Fresh;
+use limits::Limits;
 
 pub use listen::ListenError;
 
@@ -31,8 +49,18 @@ pub struct Api {
     engine: Arc<dyn Engine>,
     driver: Arc<Driver>,
     reader: Arc<Reader>,
+    /// So many reads of the journal may run at once, and so many long ones.
+    reads: Semaphore,
+    long_reads: Semaphore,
+    chain: ChainWatch,
+    /// The last `inspect`, as JSON, or why there is none.
+    inspection: Arc<Fresh<Result<Bytes, String>>>,
     serving: serving::Serving,
     neighbours: neighbours::Neighbours,
+    in_hand: Arc<pages::InHand>,
+    answers_refused: seldom::Seldom,
+    streams_refused: seldom::Seldom,
+    limits: Limits,
     stop: CancellationToken,
 }
 
@@ -45,13 +73,34 @@ impl Api {
         reader: Arc<Reader>,
         stop: CancellationToken,
     ) -> Self {
+        let chain = ChainWatch::start(&settings.journal_path());
+        Self::with(settings, engine, driver, reader, chain, Limits::default(), stop)
+    }
+
+    fn with(
+        settings: Arc<Settings>,
+        engine: Arc<dyn Engine>,
+        driver: Arc<Driver>,
+        reader: Arc<Reader>,
+        chain: ChainWatch,
+        limits: Limits,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             settings,
             engine,
             driver,
             reader,
+            reads: Semaphore::new(limits.reads),
+            long_reads: Semaphore::new(limits.long_reads),
+            chain,
+            inspection: Arc::default(),
             serving: serving::Serving::default(),
             neighbours: neighbours::Neighbours::default(),
+            in_hand: Arc::default(),
+            answers_refused: seldom::Seldom::default(),
+            streams_refused: seldom::Seldom::default(),
+            limits,
             stop,
         }
     }

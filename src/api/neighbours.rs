@@ -32,30 +32,54 @@ pub(super) struct Addresses {
     pub gateways: Vec<IpAddr>,
 }
 
-/// The last look.
+/// What is known of an address without a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recall {
+    /// The PayRam container's.
+    Known,
+    /// Somebody else's.
+    Stranger,
+    /// The last look is too old to tell.
+    Unsure,
+}
+
+/// The last look, and the one under way.
 #[derive(Default)]
-pub(super) struct Neighbours(Mutex<Option<(Instant, Addresses)>>);
+pub(super) struct Neighbours {
+    last: Mutex<Option<(Instant, Addresses)>>,
+    looking: tokio::sync::Mutex<()>,
+}
 
 impl Neighbours {
-    /// Whether this address is the PayRam container's.
+    /// Whether this address is the PayRam container's, as far as the last look tells.
+    pub fn recall(&self, address: IpAddr) -> Recall {
+        let Some((at, addresses)) = self.last() else { return Recall::Unsure };
+        let is_known = addresses.container.contains(&address);
+        match (is_known, at.elapsed()) {
+            (true, age) if age < BELIEVED_FOR => Recall::Known,
+            (false, age) if age < LOOK_AGAIN_AFTER => Recall::Stranger,
+            (true | false, _) => Recall::Unsure,
+        }
+    }
+
+    /// Whether this address is the PayRam container's. Looks when that is not known; however
+    /// many ask, one look is made for all of them.
     pub async fn knows(
         &self,
         address: IpAddr,
         settings: &Settings,
         engine: &dyn Engine,
-        container: Option<&str>,
+        container: impl Future<Output = Option<String>>,
     ) -> bool {
-        if let Some((at, addresses)) = self.last() {
-            let age = at.elapsed();
-            let is_known = addresses.container.contains(&address);
-            if is_known && age < BELIEVED_FOR {
-                return true;
-            }
-            if !is_known && age < LOOK_AGAIN_AFTER {
-                return false;
+        if self.recall(address) == Recall::Unsure {
+            let _alone = self.looking.lock().await;
+            if self.recall(address) == Recall::Unsure {
+                let container = container.await;
+                let found = self.look(settings, engine, container.as_deref()).await;
+                return found.container.contains(&address);
             }
         }
-        self.look(settings, engine, container).await.container.contains(&address)
+        self.recall(address) == Recall::Known
     }
 
     /// Looks and remembers.
@@ -66,7 +90,7 @@ impl Neighbours {
         container: Option<&str>,
     ) -> Addresses {
         let found = look(settings, engine, container).await;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
             Some((Instant::now(), found.clone()));
         found
     }
@@ -79,7 +103,7 @@ impl Neighbours {
     }
 
     fn last(&self) -> Option<(Instant, Addresses)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

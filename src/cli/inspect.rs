@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -41,7 +42,8 @@ async fn inspect_here(unreachable: ClientError) -> Result<Value, Problem> {
     let report = if settings.journal_path().exists() {
         let reader = Reader::open(&settings.journal_path())
             .map_err(|error| Problem::stopped(Exit::Failed, "JOURNAL_ERROR", error.to_string()))?;
-        crate::inspect::inspect(&settings, &engine, &reader, None).await
+        let chain = crate::inspect::Chain::Whole;
+        crate::inspect::inspect(&settings, &engine, &Arc::new(reader), chain, None).await
     } else {
         crate::inspect::inspect_without_journal(&settings, &engine).await
     };

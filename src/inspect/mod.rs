@@ -4,13 +4,18 @@
 //! judges it without I/O. Called by the API, and by the command itself when no daemon answers.
 //! Reads only.
 
+mod chain;
+mod database;
 mod report;
 mod seen;
 mod verdict;
 
+pub use chain::Chain;
 pub use report::{
     Action, CheckResult, CheckStatus, Issue, OverallState, Recommendation, Report, Severity,
 };
+
+use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::engine::Engine;
@@ -23,10 +28,11 @@ use crate::plan::playbook::{self, Playbook};
 pub async fn inspect(
     settings: &Settings,
     engine: &dyn Engine,
-    reader: &Reader,
+    reader: &Arc<Reader>,
+    chain: Chain<'_>,
     blocked: Option<&str>,
 ) -> Report {
-    let mut seen = seen::look(settings, engine, Some(reader)).await;
+    let mut seen = seen::look(settings, engine, Some((reader, chain))).await;
     seen.blocked = blocked.map(str::to_owned);
     verdict::judge(settings, &seen)
 }

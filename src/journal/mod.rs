@@ -4,31 +4,36 @@
 //! [`Journal`] is the one writer, owned by the driver under its lock; [`Reader`] opens the
 //! same file read-only and answers everything that is ever asked: status, logs, history,
 //! `inspect`, verification. There is no second store. The tables are append-only by trigger
-//! and chained by hash (`chain`); a schema newer than this program is refused (I12).
+//! and chained by hash (`chain`); a schema newer than this program is refused (I12). A daemon's
+//! [`ChainWatch`] walks the chain aside from everything else.
 //!
 //! Durability: WAL with `synchronous=FULL` syncs the log at each commit, so a commit that
 //! returned survives a power cut (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
 
 mod chain;
 mod fold;
+mod pool;
 mod quarantine;
 mod query;
 mod record;
 mod schema;
+mod walk;
 mod write;
 
 pub use chain::{Broken, Verified};
 pub use fold::{HopRecord, JobRecord};
+pub(crate) use pool::MOST_CONNECTIONS;
 pub use quarantine::{CLEARED, QUARANTINE, Quarantined, Release, Released};
 pub use query::{HistoryFilter, Line, Reader};
 pub use record::{
     Ending, HistoryEvent, HopTarget, JobBody, JobId, Mode, NewEvent, Row, RowKind, Seq,
 };
+pub use walk::{ChainState, ChainWatch};
 pub use write::{Journal, Settlement};
 
 use std::path::PathBuf;
 
-use crate::machine::Forbidden;
+use crate::machine::{Forbidden, Step};
 
 /// Why the journal could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +84,16 @@ pub enum JournalError {
         seq: i64,
         /// What was expected and found.
         reason: String,
+    },
+    /// What came of a step fits nowhere in its machine, so that it can't be journaled.
+    #[error(
+        "what came of {step} can't be journaled: {source}; nothing is done until the updater is another one"
+    )]
+    Unsettled {
+        /// The step.
+        step: Step,
+        /// What the machine said.
+        source: Forbidden,
     },
     /// The rows claim something that the machine forbids.
     #[error("journal {} row {seq}: {source}", path.display())]

@@ -2,20 +2,20 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::JournalError;
 use super::chain::{self, Broken, Verified};
 use super::fold::{self, JobRecord};
+use super::pool::Pool;
 use super::record::{EventBody, HistoryEvent, JobId, Row, RowKind, Seq};
-use super::{JournalError, schema};
 use crate::clock::Timestamp;
 
-/// A read-only connection.
+/// Reads on a few connections of its own: several may read at once, and none waits for another.
 pub struct Reader {
     pub(super) path: PathBuf,
-    connection: Mutex<Connection>,
+    pool: Pool,
 }
 
 /// Which events of the history are wanted.
@@ -46,8 +46,7 @@ impl Reader {
     /// # Errors
     /// When there is none, or its schema is newer than this program.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
-        let connection = schema::open_reader(path)?;
-        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+        Ok(Self { path: path.to_owned(), pool: Pool::open(path)? })
     }
 
     /// The job that is under way.
@@ -102,30 +101,57 @@ impl Reader {
         }
     }
 
+    /// The number of the newest row; 0 when there is none.
+    pub fn newest_row(&self) -> Result<Seq, JournalError> {
+        self.read("read the newest row", |connection| {
+            connection.query_row("SELECT coalesce(max(seq), 0) FROM journal", [], |row| row.get(0))
+        })
+    }
+
     /// The log lines of a job after row `after` (0: all), oldest first.
     pub fn log_lines(&self, job: &JobId, after: Seq) -> Result<Vec<Line>, JournalError> {
+        self.log_page(job, after, Seq::MAX, usize::MAX).map(|(lines, _)| lines)
+    }
+
+    /// The first of these lines, up to row `upto`, and no further when their texts have
+    /// `bytes` bytes; oldest first. Also whether these are all.
+    pub fn log_page(
+        &self,
+        job: &JobId,
+        after: Seq,
+        upto: Seq,
+        bytes: usize,
+    ) -> Result<(Vec<Line>, bool), JournalError> {
         self.read("read log lines", |connection| {
-            connection
-                .prepare_cached(
-                    "SELECT seq, at_ms, body FROM journal
-                     WHERE job = ?1 AND kind = 'log' AND seq > ?2 ORDER BY seq",
-                )?
-                .query_map(params![job.as_str(), after], |row| {
-                    Ok(Line {
-                        seq: row.get(0)?,
-                        at: Timestamp::from_millis(row.get(1)?),
-                        text: row.get(2)?,
-                    })
-                })?
-                .collect()
+            let mut statement = connection.prepare_cached(
+                "SELECT seq, at_ms, body FROM journal
+                 WHERE job = ?1 AND kind = 'log' AND seq > ?2 AND seq <= ?3 ORDER BY seq",
+            )?;
+            let mut rows = statement.query(params![job.as_str(), after, upto])?;
+            let (mut lines, mut size) = (Vec::new(), 0);
+            while size < bytes {
+                let Some(row) = rows.next()? else { return Ok((lines, true)) };
+                let line = Line {
+                    seq: row.get(0)?,
+                    at: Timestamp::from_millis(row.get(1)?),
+                    text: row.get(2)?,
+                };
+                size += std::mem::size_of::<Line>() + line.text.len();
+                lines.push(line);
+            }
+            Ok((lines, false))
         })
     }
 
     /// Events of the history, newest first.
     pub fn history(&self, filter: &HistoryFilter) -> Result<Vec<HistoryEvent>, JournalError> {
-        let mut sql = "SELECT seq, at_ms, kind, job, hop, name, status, body, hash
-                       FROM journal WHERE kind = 'event'"
-            .to_owned();
+        self.events(&self.history_rows(filter)?, usize::MAX)
+    }
+
+    /// The rows of these events, newest first: what [`Reader::events`] is asked for, page by
+    /// page. Their numbers stay true, because rows are only ever added.
+    pub fn history_rows(&self, filter: &HistoryFilter) -> Result<Vec<Seq>, JournalError> {
+        let mut sql = "SELECT seq FROM journal WHERE kind = 'event'".to_owned();
         let mut values: Vec<&dyn rusqlite::ToSql> = Vec::new();
         if let Some(kind) = &filter.kind {
             values.push(kind);
@@ -137,8 +163,29 @@ impl Reader {
         }
         values.push(&filter.limit);
         sql.push_str(&format!(" ORDER BY seq DESC LIMIT ?{}", values.len()));
+        self.read("read the history", |connection| {
+            connection.prepare_cached(&sql)?.query_map(&values[..], |row| row.get(0))?.collect()
+        })
+    }
+
+    /// The events of these rows, in this order, and no further when their bodies have `bytes`
+    /// bytes; at least one when there is one.
+    pub fn events(&self, rows: &[Seq], bytes: usize) -> Result<Vec<HistoryEvent>, JournalError> {
         let rows: Vec<Row> = self.read("read the history", |connection| {
-            connection.prepare_cached(&sql)?.query_map(&values[..], row)?.collect()
+            let mut statement = connection.prepare_cached(
+                "SELECT seq, at_ms, kind, job, hop, name, status, body, hash FROM journal
+                 WHERE seq = ?1",
+            )?;
+            let (mut found, mut size) = (Vec::new(), 0);
+            for seq in rows {
+                if size >= bytes {
+                    break;
+                }
+                let row = statement.query_row(params![seq], row)?;
+                size += row.body.len();
+                found.push(row);
+            }
+            Ok(found)
         })?;
         rows.into_iter().map(|row| self.event(row)).collect()
     }
@@ -173,23 +220,24 @@ impl Reader {
     /// When the journal can't be read or `out` not written.
     pub fn export(&self, out: &mut dyn Write) -> Result<u64, JournalError> {
         let io = |source| JournalError::Io { path: self.path.clone(), source };
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let sqlite =
             |source| JournalError::Sqlite { doing: "export", path: self.path.clone(), source };
-        let mut statement = connection
-            .prepare(
-                "SELECT seq, at_ms, kind, job, hop, name, status, body, hash
-                 FROM journal ORDER BY seq",
-            )
-            .map_err(sqlite)?;
-        let mut rows = statement.query([]).map_err(sqlite)?;
-        let mut count = 0;
-        while let Some(raw) = rows.next().map_err(sqlite)? {
-            let line = exported(&row(raw).map_err(sqlite)?);
-            writeln!(out, "{line}").map_err(io)?;
-            count += 1;
-        }
-        Ok(count)
+        self.pool.with(|connection| {
+            let mut statement = connection
+                .prepare(
+                    "SELECT seq, at_ms, kind, job, hop, name, status, body, hash
+                     FROM journal ORDER BY seq",
+                )
+                .map_err(sqlite)?;
+            let mut rows = statement.query([]).map_err(sqlite)?;
+            let mut count = 0;
+            while let Some(raw) = rows.next().map_err(sqlite)? {
+                let line = exported(&row(raw).map_err(sqlite)?);
+                writeln!(out, "{line}").map_err(io)?;
+                count += 1;
+            }
+            Ok(count)
+        })?
     }
 
     pub(super) fn read<T>(
@@ -197,8 +245,7 @@ impl Reader {
         doing: &'static str,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, JournalError> {
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        work(&connection).map_err(|source| JournalError::Sqlite {
+        self.pool.with(work)?.map_err(|source| JournalError::Sqlite {
             doing,
             path: self.path.clone(),
             source,

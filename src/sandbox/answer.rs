@@ -15,7 +15,7 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 
 use super::world::{Answer, Refusal, World};
 
@@ -67,6 +67,11 @@ pub(super) fn switching() -> Reply {
     response
 }
 
+/// A tar archive.
+pub(super) fn archive(tar: Vec<u8>) -> Reply {
+    reply(200, "application/x-tar", Bytes::from(tar))
+}
+
 /// Both outputs of a command or a container, interleaved.
 pub(super) fn frames(out: &[u8], err: &[u8]) -> Reply {
     let kind = "application/vnd.docker.raw-stream";
@@ -105,7 +110,8 @@ pub(super) async fn write_frames(
     connection.shutdown().await
 }
 
-fn lines(receiver: mpsc::Receiver<Value>) -> Reply {
+/// One value on each line, as they come.
+pub(super) fn lines(receiver: mpsc::Receiver<Value>) -> Reply {
     let values = stream::unfold(receiver, |mut receiver| async {
         let value = receiver.recv().await?;
         let line = Bytes::from(format!("{value}\r\n"));
@@ -146,29 +152,6 @@ pub(super) fn pull(world: Arc<World>, repo: &str, tag: &str) -> Answer<Reply> {
         let _ = sender.send(last).await;
     });
     Ok(lines(receiver))
-}
-
-/// Events as they come, until the client goes away.
-pub(super) fn events(mut events: broadcast::Receiver<Value>) -> Reply {
-    let (sender, receiver) = mpsc::channel(4);
-    tokio::spawn(async move {
-        loop {
-            let event = tokio::select! {
-                event = events.recv() => event,
-                () = sender.closed() => return,
-            };
-            match event {
-                Ok(event) => {
-                    if sender.send(event).await.is_err() {
-                        return;
-                    }
-                }
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return,
-            }
-        }
-    });
-    lines(receiver)
 }
 
 #[cfg(test)]

@@ -1,21 +1,25 @@
 //! A make-believe PostgreSQL data directory: files that change as a server's would.
 //!
 //! It looks like one from outside (`PG_VERSION`, `postmaster.pid` while a server runs,
-//! `global/pg_control`, `base/…`), so that the product copies, compares and puts it back as it
-//! would the real thing. Its rows are lines of `payments.jsonl`. Like the real server it keeps
-//! its counters of changed rows in memory, writes them at a clean stop and has lost them after
-//! a kill. Used by `shop`; knows nothing of containers.
+//! `global/pg_control`, `pg_wal`, `base/…`), so that the product copies, compares and puts it
+//! back as it would the real thing. Its rows are lines of `payments.jsonl`, each with the
+//! transaction that wrote it. Like the real server it keeps its counters of changed rows in
+//! memory, writes them at a clean stop and has lost them after a kill. Used by `shop`; knows
+//! nothing of containers. What it is is in `control`, what it answers in `asked`.
+
+mod asked;
+mod control;
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
+use self::control::{Log, State};
 use super::scenario::Migration;
 use crate::clock::Timestamp;
 
@@ -25,13 +29,46 @@ pub(super) const MAJOR: u32 = 15;
 const PAYMENTS: &str = "payments.jsonl";
 const CATALOG: &str = "base/16384/1259";
 const COUNTERS: &str = "pg_stat/pgstat.json";
-const CONTROL: &str = "global/pg_control";
 const PID: &str = "postmaster.pid";
+
+/// The database's number, which names its directory.
+const DATABASE: u32 = 16384;
+
+/// What one row takes in the log.
+const ROW_BYTES: u64 = 0xC8;
 
 /// A data directory whose make-believe server runs.
 pub(super) struct Cluster {
     directory: PathBuf,
     counters: Mutex<Counters>,
+    log: Mutex<Log>,
+}
+
+/// Who starts a server, and where.
+pub(super) struct Place<'a> {
+    /// The directory as the container names it.
+    pub inside: &'a str,
+    pub port: u16,
+    /// The server's number in its container.
+    pub pid: u32,
+    /// The numbers of the container's other processes.
+    pub others: &'a [u32],
+}
+
+/// Why a server did not start.
+#[derive(Debug)]
+pub(super) enum NotStarted {
+    /// The lock file names a process that is alive, for all that the server can tell.
+    Locked {
+        pid: u32,
+    },
+    Disk(io::Error),
+}
+
+impl From<io::Error> for NotStarted {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error)
+    }
 }
 
 /// What the server counts.
@@ -47,7 +84,8 @@ struct Counters {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Catalog {
     objects: BTreeMap<String, String>,
-    migrations: Vec<String>,
+    /// Version and transaction.
+    migrations: Vec<(String, u64)>,
 }
 
 /// A row of `payments`.
@@ -58,45 +96,55 @@ struct Payment {
     written_by: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     ledger: Option<String>,
-}
-
-impl Payment {
-    /// Another one whenever a value is another.
-    fn digest(&self) -> String {
-        format!("{}|{}|{}", self.id, self.amount, self.written_by)
-    }
+    /// The one that wrote it last.
+    transaction: u64,
 }
 
 impl Cluster {
     /// Starts the server on a directory, which is made when it is not there.
-    pub fn start(directory: &Path, inside: &str, port: u16) -> io::Result<Self> {
+    pub fn start(directory: &Path, place: &Place<'_>) -> Result<Self, NotStarted> {
         if !directory.join("PG_VERSION").exists() {
             make(directory)?;
         }
+        if let Some(pid) = locked_by(directory)?.filter(|pid| place.others.contains(pid)) {
+            return Err(NotStarted::Locked { pid });
+        }
         let counters = match fs::read(directory.join(COUNTERS)) {
-            Ok(text) => serde_json::from_slice(&text)?,
+            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::from)?,
             // It was killed: what was counted is gone, and the reset time moves.
             Err(_) => Counters { since: now(), ..Counters::default() },
         };
         match fs::remove_file(directory.join(COUNTERS)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             Ok(()) | Err(_) => {}
         }
-        let cluster = Self { directory: directory.to_owned(), counters: Mutex::new(counters) };
+        let mut log = Log::read(directory)?;
+        if directory.join(PID).exists() {
+            // It was killed, and recovers.
+            log.checkpoint(directory)?;
+        }
+        log.control(directory, State::InProduction, seconds())?;
+        let cluster = Self {
+            directory: directory.to_owned(),
+            counters: Mutex::new(counters),
+            log: Mutex::new(log),
+        };
         cluster.recover()?;
-        cluster.control("in production")?;
-        let pid = std::process::id();
-        let text = format!("{pid}\n{inside}\n0\n{port}\n/tmp\nlocalhost\n\nready\n");
+        let Place { inside, port, pid, .. } = place;
+        let began = seconds();
+        let text = format!("{pid}\n{inside}\n{began}\n{port}\n/tmp\nlocalhost\n\nready\n");
         fs::write(directory.join(PID), text)?;
         Ok(cluster)
     }
 
     /// Ends the server cleanly: its counters are kept.
-    pub fn stop(&self) -> io::Result<()> {
+    pub fn stop(&self, leaves_pid: bool) -> io::Result<()> {
         let counters = serde_json::to_vec(&*self.counted())?;
         fs::write(self.directory.join(COUNTERS), counters)?;
-        self.control("shut down")?;
-        fs::remove_file(self.directory.join(PID))
+        let mut log = self.log();
+        log.checkpoint(&self.directory)?;
+        log.control(&self.directory, State::ShutDown, seconds())?;
+        if leaves_pid { Ok(()) } else { fs::remove_file(self.directory.join(PID)) }
     }
 
     /// Owner of the directory, `UID:GID`.
@@ -108,16 +156,20 @@ impl Cluster {
     /// Takes a payment; answers its id once it is in the file.
     pub fn pay(&self, version: &str) -> io::Result<String> {
         let id = uuid::Uuid::now_v7().to_string();
+        let mut log = self.log();
         let payment = Payment {
             id: id.clone(),
             amount: "12.50".into(),
             written_by: version.into(),
             ledger: None,
+            transaction: log.next_transaction,
         };
         let mut line = serde_json::to_vec(&payment)?;
         line.push(b'\n');
         let path = self.directory.join(PAYMENTS);
         OpenOptions::new().append(true).create(true).open(path)?.write_all(&line)?;
+        self.commit(&mut log, 1)?;
+        drop(log);
         self.count("payments", 1);
         Ok(id)
     }
@@ -125,7 +177,7 @@ impl Cluster {
     /// Runs a release's migration; whether it succeeded, and what there is to say of it.
     pub fn migrate(&self, version: &str, migration: Migration) -> io::Result<Result<(), String>> {
         let mut catalog = self.catalog()?;
-        if catalog.migrations.iter().any(|applied| applied == version) {
+        if catalog.migrations.iter().any(|(applied, _)| applied == version) {
             return Ok(Ok(()));
         }
         if migration.schema {
@@ -136,6 +188,7 @@ impl Cluster {
             }
             catalog.objects.insert(format!("table public.{added}"), "id uuid".into());
             self.write_catalog(&catalog)?;
+            self.commit(&mut self.log(), 2)?;
         }
         let changed = self.rewrite(migration.rows)?;
         if migration.fails {
@@ -143,8 +196,11 @@ impl Cluster {
             return Ok(Err(said));
         }
         if migration.schema || migration.rows > 0 {
-            catalog.migrations.push(version.into());
+            let mut log = self.log();
+            catalog.migrations.push((version.into(), log.next_transaction));
             self.write_catalog(&catalog)?;
+            self.commit(&mut log, 1)?;
+            drop(log);
             self.count("schema_migrations", 1);
         }
         Ok(Ok(()))
@@ -155,10 +211,13 @@ impl Cluster {
         if wanted == 0 {
             return Ok(0);
         }
+        let mut log = self.log();
         let mut payments = self.payments()?;
         let mut changed = 0;
         for payment in payments.iter_mut().take(wanted) {
             payment.ledger = Some("half".into());
+            payment.amount = "0.00".into();
+            payment.transaction = log.next_transaction;
             changed += 1;
         }
         let mut text = Vec::new();
@@ -167,88 +226,10 @@ impl Cluster {
             text.push(b'\n');
         }
         replace(&self.directory.join(PAYMENTS), &text)?;
+        self.commit(&mut log, changed)?;
+        drop(log);
         self.count("payments", changed);
         Ok(changed)
-    }
-
-    /// Bytes in its files.
-    pub fn size(&self) -> io::Result<u64> {
-        size_below(&self.directory)
-    }
-
-    /// What the product's `fingerprint.sql` would answer.
-    pub fn fingerprint(&self) -> io::Result<Value> {
-        let catalog = self.catalog()?;
-        let counters = self.counted().clone();
-        let changes = |table: &str| counters.changes.get(table).copied().unwrap_or_default();
-        let payments = self.payments()?.len();
-        let migrations = catalog.migrations.len();
-        let objects: Vec<Value> =
-            catalog.objects.iter().map(|(name, text)| json!([name, text])).collect();
-        Ok(json!({
-            "counting": "on",
-            "since": format!("database never, server {}", counters.since),
-            "sessions": 0,
-            // Each payment is a transaction of its own, in the order of the file.
-            "nextTransaction": payments + 1,
-            "tables": [
-                {"name": "public.payments", "id": 16390, "file": 16390,
-                 "changes": changes("payments")},
-                {"name": "public.schema_migrations", "id": 16391, "file": 16391,
-                 "changes": changes("schema_migrations")},
-            ],
-            "rows": {"16390": payments, "16391": migrations},
-            "objects": objects,
-        }))
-    }
-
-    /// What the product's `shape.sql` would answer, of the table that holds money.
-    pub fn shape(&self) -> Value {
-        let column = |number: i16, name: &str, kind: &str| {
-            json!({"number": number, "name": name, "type": kind, "bareType": kind,
-                   "labels": null, "isRequired": true, "hasDefault": false,
-                   "isGenerated": false, "isAlwaysIdentity": false})
-        };
-        let columns = [
-            column(1, "id", "uuid"),
-            column(2, "amount", "numeric"),
-            column(3, "written_by", "text"),
-        ];
-        json!({"sequences": {}, "tables": [
-            {"id": 16390, "name": "public.payments", "isReadable": true, "columns": columns,
-             "key": [1], "checks": [], "references": []},
-        ]})
-    }
-
-    /// The payments of this transaction and of later ones, as the product's export reads them.
-    pub fn rows_since(&self, transaction: usize) -> io::Result<Vec<Value>> {
-        let payments = self.payments()?;
-        let later = payments.iter().skip(transaction.saturating_sub(1));
-        Ok(later
-            .map(|row| {
-                let id = format!("'{}'", row.id);
-                let values = format!("{id}, '{}', '{}'", row.amount, row.written_by);
-                json!([null, id, row.digest(), values, null])
-            })
-            .collect())
-    }
-
-    /// Number and digest of each of these payments that is there, `(0, 'ID')` each.
-    pub fn rows_of(&self, keys: &[(usize, String)]) -> io::Result<Vec<Value>> {
-        let payments = self.payments()?;
-        let there: BTreeMap<&str, &Payment> =
-            payments.iter().map(|row| (row.id.as_str(), row)).collect();
-        let found = keys.iter().filter_map(|(number, id)| Some((number, there.get(id.as_str())?)));
-        Ok(found.map(|(number, row)| json!([number, row.digest(), false])).collect())
-    }
-
-    /// A dump: the head of an archive, then the rows.
-    pub fn dump(&self) -> io::Result<Vec<u8>> {
-        let mut dump = b"PGDMP\x01\x0e\x00sandbox\n".to_vec();
-        dump.extend(serde_json::to_vec(&self.catalog()?)?);
-        dump.push(b'\n');
-        dump.extend(fs::read(self.directory.join(PAYMENTS))?);
-        Ok(dump)
     }
 
     /// A row that was half written when the server was killed was never acknowledged.
@@ -275,16 +256,22 @@ impl Cluster {
         replace(&self.directory.join(CATALOG), &serde_json::to_vec_pretty(catalog)?)
     }
 
-    fn control(&self, state: &str) -> io::Result<()> {
-        let text = json!({"state": state, "at": now()}).to_string();
-        fs::write(self.directory.join(CONTROL), text)
+    /// The transaction that wrote these rows is over.
+    fn commit(&self, log: &mut Log, rows: u64) -> io::Result<()> {
+        log.next_transaction += 1;
+        log.write(&self.directory, rows * ROW_BYTES)
+    }
+
+    /// Held while something is written: one transaction after the other.
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn count(&self, table: &str, rows: u64) {
         *self.counted().changes.entry(table.to_owned()).or_default() += rows;
     }
 
-    fn counted(&self) -> std::sync::MutexGuard<'_, Counters> {
+    fn counted(&self) -> MutexGuard<'_, Counters> {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -306,7 +293,7 @@ fn make(directory: &Path) -> io::Result<()> {
     fs::write(directory.join(CATALOG), serde_json::to_vec_pretty(&catalog)?)?;
     fs::write(directory.join(PAYMENTS), "")?;
     fs::write(directory.join("postgresql.conf"), "listen_addresses = 'localhost'\n")?;
-    fs::write(directory.join("pg_wal/000000010000000000000001"), vec![0; 64 * 1024])?;
+    Log::make(directory, seconds())?;
     fs::write(directory.join("base/16384/PG_VERSION"), format!("{MAJOR}\n"))?;
     // Last: with it the directory is whole.
     fs::write(directory.join("PG_VERSION"), format!("{MAJOR}\n"))
@@ -329,41 +316,22 @@ fn size_below(directory: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
+/// Whom the lock file names.
+fn locked_by(directory: &Path) -> io::Result<Option<u32>> {
+    match fs::read_to_string(directory.join(PID)) {
+        Ok(text) => Ok(text.lines().next().and_then(|line| line.trim().parse().ok())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn seconds() -> i64 {
+    Timestamp::now().millis().div_euclid(1000)
+}
+
 fn now() -> String {
     Timestamp::now().rfc3339()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::restore_point;
-
-    #[test]
-    fn counters_survive_a_clean_stop_and_not_a_kill() {
-        let root = tempfile::tempdir().expect("a directory");
-        let at = root.path().join("postgres");
-        let started = || Cluster::start(&at, "/inside", 5432).expect("it starts");
-        let cluster = started();
-        cluster.pay("1").expect("a payment");
-        let before = cluster.fingerprint().expect("a fingerprint");
-        cluster.stop().expect("it stops");
-        let again = started();
-        assert_eq!(again.fingerprint().expect("a fingerprint"), before);
-        drop(again);
-        let killed = started().fingerprint().expect("a fingerprint");
-        assert_eq!(killed["tables"][0]["changes"], 0);
-        assert_eq!(killed["rows"]["16390"], 1);
-    }
-
-    #[test]
-    fn the_restore_point_takes_the_directory_for_a_real_one() {
-        let root = tempfile::tempdir().expect("a directory");
-        let at = root.path().join("postgres");
-        let cluster = Cluster::start(&at, "/inside", 5432).expect("it starts");
-        let survey = restore_point::survey(&at).expect("it can be copied");
-        assert_eq!(survey.postgres_major, MAJOR);
-        assert!(survey.has_postmaster_pid);
-        cluster.stop().expect("it stops");
-        assert!(!restore_point::survey(&at).expect("still").has_postmaster_pid);
-    }
-}
+mod tests;

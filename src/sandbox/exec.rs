@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::cluster::{Cluster, MAJOR};
 use super::inspection::{DATA_DIRECTORY, SERVER};
-use super::shop::Shop;
+use super::shop::{CORE, Shop, WEBHOOKS, WORKER};
 
 /// What a command came to.
 #[derive(Debug, Default)]
@@ -31,6 +31,9 @@ impl Ended {
 pub(super) async fn run(shop: &Arc<Shop>, argv: &[String], input: &[u8]) -> Ended {
     let words: Vec<&str> = argv.iter().map(String::as_str).collect();
     match words.as_slice() {
+        ["supervisorctl", ..] if shop.is_alone => {
+            Ended { code: 4, ..Ended::said("unix:///var/run/supervisor.sock no such file\n") }
+        }
         ["supervisorctl", verb, names @ ..] => supervisorctl(shop, verb, names).await,
         ["sh", "-c", _, _, tool @ ("psql" | "pg_dump" | "pg_restore"), _, arguments @ ..] => {
             let Some(cluster) = &shop.cluster else {
@@ -41,7 +44,7 @@ pub(super) async fn run(shop: &Arc<Shop>, argv: &[String], input: &[u8]) -> Ende
             };
             match *tool {
                 "psql" if arguments.last() == Some(&"-") => questions(cluster, input),
-                "psql" => psql(cluster, arguments),
+                "psql" => psql(cluster, arguments, shop.sessions()),
                 "pg_dump" => cluster.dump().map_or_else(
                     |error| Ended::failed(1, format!("pg_dump: error: {error}")),
                     Ended::said,
@@ -56,38 +59,69 @@ pub(super) async fn run(shop: &Arc<Shop>, argv: &[String], input: &[u8]) -> Ende
 }
 
 async fn supervisorctl(shop: &Arc<Shop>, verb: &str, names: &[&str]) -> Ended {
-    let means_core = names.iter().any(|name| matches!(*name, "payram-core" | "all"));
-    match verb {
-        "status" => {}
-        "stop" if means_core => shop.stop_core().await,
-        "start" if means_core => shop.start_core(),
-        // The others do nothing, whether they run or not.
-        "stop" | "start" => {}
-        other => return Ended::failed(2, format!("*** Unknown syntax: {other}")),
+    if verb == "status" {
+        let is_down = shop.programs.states().iter().any(|(_, state)| *state != "RUNNING");
+        // 3: some program does not run.
+        return Ended { code: if is_down { 3 } else { 0 }, ..Ended::said(shop.programs.status()) };
     }
-    if matches!(verb, "stop" | "start") {
-        names.iter().for_each(|name| shop.set_idle(name, verb == "stop"));
+    if !matches!(verb, "stop" | "start") {
+        return Ended::failed(2, format!("*** Unknown syntax: {verb}"));
     }
-    let programs = shop.programs();
-    let lines: String =
-        programs.iter().map(|(name, state)| format!("{name:<33}{state:<10}\n")).collect();
-    let is_down = verb == "status" && programs.iter().any(|(_, state)| *state != "RUNNING");
-    Ended { code: if is_down { 3 } else { 0 }, ..Ended::said(lines) }
+    // The server stays, whoever is meant by all.
+    let all = [CORE, WEBHOOKS, WORKER];
+    let names = if names.contains(&"all") { all.as_slice() } else { names };
+    let mut ended = Ended::default();
+    for name in names {
+        let (code, said) = match all.into_iter().find(|one| one == name) {
+            Some(name) => change(shop, verb, name).await,
+            None => (1, "ERROR (no such process that the sandbox stops or starts)"),
+        };
+        ended.code = ended.code.max(code);
+        ended.out.extend(format!("{name}: {said}\n").into_bytes());
+    }
+    ended
+}
+
+/// Exit code and word of `supervisorctl stop` and `start`.
+async fn change(shop: &Arc<Shop>, verb: &str, name: &'static str) -> (i64, &'static str) {
+    let runs = shop.programs.while_running(name, || ()).is_some();
+    let is_stopped = match (verb, name) {
+        ("stop", CORE) => shop.stop_core().await,
+        ("stop", _) => shop.programs.stop(name),
+        _ if runs => return (0, "ERROR (already started)"),
+        (_, CORE) => {
+            return if shop.start_core() { (0, "started") } else { (0, "ERROR (already started)") };
+        }
+        (_, _) => {
+            return if shop.start_worker(name) {
+                (0, "started")
+            } else {
+                (7, "ERROR (spawn error)")
+            };
+        }
+    };
+    (0, if is_stopped { "stopped" } else { "ERROR (not running)" })
 }
 
 /// Answers the last statement; what comes before it sets the session up.
-fn psql(cluster: &Cluster, arguments: &[&str]) -> Ended {
+fn psql(cluster: &Cluster, arguments: &[&str], sessions: usize) -> Ended {
     let statement = arguments.last().copied().unwrap_or_default();
     let answer = if statement.starts_with("select pg_database_size") {
         cluster.size().map(|bytes| bytes.to_string())
     } else if statement == "show server_version" {
         Ok(format!("{MAJOR}.0 (sandbox)"))
+    } else if statement.contains("pg_control_system()") {
+        Ok(cluster.identity(sessions).to_string())
     } else if statement.contains("payram_updater.rows") {
         cluster.fingerprint().map(|found| found.to_string())
     } else if statement.contains("'isReadable'") {
         Ok(cluster.shape().to_string())
     } else if statement.contains("cross join lateral") {
-        cluster.rows_since(transaction(statement)).map(lines)
+        match cluster.rows_since(table(statement), transaction(statement)) {
+            Ok(Some(rows)) => Ok(lines(rows)),
+            Ok(None) => return unknown(statement),
+            Err(error) => Err(error),
+        }
     } else if statement.starts_with("select case when pg_is_in_recovery()") {
         Ok("role payram may not create databases".to_owned())
     } else if statement == "checkpoint"
@@ -96,8 +130,7 @@ fn psql(cluster: &Cluster, arguments: &[&str]) -> Ended {
     {
         Ok(String::new())
     } else {
-        let start: String = statement.chars().take(80).collect();
-        return Ended::failed(1, format!("ERROR:  the sandbox does not play: {start}"));
+        return unknown(statement);
     };
     match answer {
         Ok(text) if text.is_empty() => Ended::default(),
@@ -112,22 +145,31 @@ fn questions(cluster: &Cluster, input: &[u8]) -> Ended {
     let values = text.split_once("(values (").and_then(|(_, rest)| rest.split_once(")) v ("));
     let keys: Option<Vec<(usize, String)>> = values.and_then(|(values, _)| {
         let pairs = values.split("), (").map(|pair| pair.split_once(", "));
-        pairs.map(|pair| Some((pair?.0.parse().ok()?, pair?.1.trim_matches('\'').into()))).collect()
+        pairs.map(|pair| Some((pair?.0.parse().ok()?, pair?.1.into()))).collect()
     });
-    let Some(keys) = keys else {
-        let start: String = text.chars().take(80).collect();
-        return Ended::failed(1, format!("ERROR:  the sandbox does not play: {start}"));
-    };
-    match cluster.rows_of(&keys) {
-        Ok(rows) => Ended::said(lines(rows) + "\n"),
+    let Some(keys) = keys else { return unknown(&text) };
+    match cluster.rows_of(table(&text), &keys, transaction(&text)) {
+        Ok(Some(rows)) => Ended::said(lines(rows) + "\n"),
+        Ok(None) => unknown(&text),
         Err(error) => Ended::failed(1, format!("ERROR:  could not read file: {error}")),
     }
 }
 
 /// The number in `age('N'::xid)`.
-fn transaction(statement: &str) -> usize {
+fn transaction(statement: &str) -> u64 {
     let number = statement.split_once("age('").and_then(|(_, rest)| rest.split_once('\''));
-    number.and_then(|(number, _)| number.parse().ok()).unwrap_or(usize::MAX)
+    number.and_then(|(number, _)| number.parse().ok()).unwrap_or(u64::MAX)
+}
+
+/// The table in `from only TABLE t` and in `join only TABLE r`.
+fn table(statement: &str) -> &str {
+    let named = statement.split_once(" only ").and_then(|(_, rest)| rest.split_once(' '));
+    named.map(|(name, _)| name).unwrap_or_default()
+}
+
+fn unknown(statement: &str) -> Ended {
+    let start: String = statement.chars().take(80).collect();
+    Ended::failed(1, format!("ERROR:  the sandbox does not play: {start}"))
 }
 
 fn lines(rows: Vec<serde_json::Value>) -> String {

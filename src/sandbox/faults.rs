@@ -88,6 +88,8 @@ pub(super) fn kind(method: &str, path: &[&str]) -> Option<&'static str> {
         ("POST", ["containers", "create"]) => Some("create"),
         ("POST", ["containers", _, "start"]) => Some("start"),
         ("POST", ["containers", _, "stop"]) => Some("stop"),
+        ("POST", ["containers", _, "kill"]) => Some("kill"),
+        ("POST", ["containers", _, "restart"]) => Some("restart"),
         ("POST", ["containers", _, "rename"]) => Some("rename"),
         ("POST", ["containers", _, "update"]) => Some("update"),
         ("POST", ["containers", _, "exec"]) => Some("exec"),

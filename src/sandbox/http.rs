@@ -1,6 +1,6 @@
 //! The make-believe engine's voice: the part of the Docker Engine API that the product speaks.
 //!
-//! Written from the reference of API v1.41. Every request is one connection's; each is counted
+//! What each request means is in `route`. Every request is one connection's; each is counted
 //! first and may meet a fault. What was asked is done in a task of its own: a client that goes
 //! away does not undo it, as with the real engine.
 
@@ -24,15 +24,8 @@ use tokio_util::sync::CancellationToken;
 use super::answer::{self, Reply};
 use super::exec;
 use super::faults;
-use super::inspection::architecture;
 use super::scenario::{Act, Fault};
 use super::world::{Answer, Refusal, World};
-
-/// The Engine API's version that is spoken: that of Docker 20.10.
-const API_VERSION: &str = "1.41";
-
-/// What the engine calls itself.
-const VERSION: &str = "20.10.0-sandbox";
 
 /// The engine's face: the world, and the commands that were created and not run yet.
 pub(super) struct Face {
@@ -51,12 +44,12 @@ struct Exec {
 }
 
 /// A request, taken apart.
-struct Asked {
-    method: Method,
-    path: Vec<String>,
-    query: HashMap<String, String>,
-    body: Value,
-    upgrade: Option<OnUpgrade>,
+pub(super) struct Asked {
+    pub method: Method,
+    pub path: Vec<String>,
+    pub query: HashMap<String, String>,
+    pub body: Value,
+    pub upgrade: Option<OnUpgrade>,
 }
 
 /// The connection is closed without an answer.
@@ -174,122 +167,32 @@ impl Face {
         }
     }
 
-    async fn route(self: Arc<Self>, asked: Asked) -> Answer<Reply> {
-        let path: Vec<&str> = asked.path.iter().map(String::as_str).collect();
-        let query = |key: &str| asked.query.get(key).map(String::as_str);
-        let world = &self.world;
-        match (asked.method.as_str(), path.as_slice()) {
-            ("GET" | "HEAD", ["_ping"]) => Ok(answer::ping(API_VERSION)),
-            ("GET", ["version"]) => Ok(answer::json(
-                200,
-                &json!({
-                    "Version": VERSION, "ApiVersion": API_VERSION, "MinAPIVersion": "1.25",
-                    "Arch": architecture(), "Os": "linux",
-                }),
-            )),
-            ("GET", ["info"]) => Ok(answer::json(
-                200,
-                &json!({
-                    "Name": "sandbox", "ServerVersion": VERSION,
-                    "DockerRootDir": world.root(), "OperatingSystem": "payram-updater sandbox",
-                }),
-            )),
-            ("GET", ["containers", "json"]) => {
-                let label = query("filters").and_then(label_filter);
-                let is_all = matches!(query("all"), Some("1" | "true" | "True"));
-                Ok(answer::json(200, &world.list(label.as_deref(), is_all)))
-            }
-            ("GET", ["containers", id, "json"]) => Ok(answer::json(200, &world.inspect(id)?)),
-            ("GET", ["containers", id, "logs"]) => {
-                let tail = query("tail").and_then(|tail| tail.parse().ok());
-                Ok(answer::frames(last_lines(&world.printed(id)?, tail).as_bytes(), b""))
-            }
-            ("GET", ["images", reference @ .., "json"]) => {
-                Ok(answer::json(200, &world.image(&reference.join("/"))?))
-            }
-            ("GET", ["networks", "bridge"]) => Ok(answer::json(
-                200,
-                &json!({
-                    "Name": "bridge", "Driver": "bridge", "IPAM": {"Config": []},
-                }),
-            )),
-            ("POST", ["containers", "create"]) => {
-                let name = query("name").unwrap_or("unnamed");
-                let id = world.create(name, &asked.body)?;
-                Ok(answer::json(201, &json!({"Id": id, "Warnings": []})))
-            }
-            ("POST", ["containers", id, "start"]) => Ok(answer::done(world.start(id)?)),
-            ("POST", ["containers", id, "stop"]) => {
-                let grace = query("t").and_then(|t| t.parse().ok()).map(Duration::from_secs);
-                Ok(answer::done(world.stop(id, grace).await?))
-            }
-            ("POST", ["containers", id, "rename"]) => {
-                world.rename(id, query("name").unwrap_or_default())?;
-                Ok(answer::done(true))
-            }
-            ("POST", ["containers", id, "update"]) => {
-                world.set_policy(id, &asked.body["RestartPolicy"])?;
-                Ok(answer::json(200, &json!({"Warnings": []})))
-            }
-            ("DELETE", ["containers", id]) => {
-                world.remove(id)?;
-                Ok(answer::done(true))
-            }
-            ("POST", ["containers", id, "exec"]) => self.create_exec(id, &asked.body),
-            ("POST", ["exec", id, "start"]) => {
-                let (id, upgrade) = ((*id).to_owned(), asked.upgrade);
-                self.start_exec(&id, upgrade).await
-            }
-            ("GET", ["exec", id, "json"]) => {
-                let exec = self.exec(id)?;
-                Ok(answer::json(
-                    200,
-                    &json!({
-                        "ID": id, "Running": exec.was_started && exec.code.is_none(),
-                        "ExitCode": exec.code,
-                    }),
-                ))
-            }
-            ("POST", ["images", "create"]) => {
-                let repo = query("fromImage").unwrap_or_default();
-                let tag = query("tag").unwrap_or("latest");
-                answer::pull(Arc::clone(world), repo, tag)
-            }
-            ("GET", ["events"]) => Ok(answer::events(world.events.subscribe())),
-            ("GET", ["sandbox", "requests"]) => {
-                Ok(answer::json(200, &json!(world.faults.requests())))
-            }
-            ("GET", ["sandbox", "programs", id]) => {
-                Ok(answer::json(200, &json!(world.shop(id)?.programs())))
-            }
-            ("GET", ["sandbox", "observations"]) => {
-                Ok(answer::json(200, &json!(world.faults.observations())))
-            }
-            ("POST", ["networks", name, "connect"]) | ("GET", ["networks", name]) => {
-                Err(Refusal::new(404, format!("network {name} not found")))
-            }
-            (method, _) => {
-                let path = path.join("/");
-                Err(Refusal::new(404, format!("the sandbox does not play {method} /{path}")))
-            }
-        }
-    }
-
-    fn create_exec(&self, container: &str, body: &Value) -> Answer<Reply> {
+    pub(super) fn create_exec(&self, container: &str, body: &Value) -> Answer<Reply> {
         self.world.shop(container)?;
+        // By its id: in mid-swap the name is soon another's.
+        let container =
+            self.world.inspect(container)?["Id"].as_str().unwrap_or_default().to_owned();
         let argv = body["Cmd"].as_array().into_iter().flatten();
-        let argv = argv.filter_map(Value::as_str).map(str::to_owned).collect();
+        let argv: Vec<String> = argv.filter_map(Value::as_str).map(str::to_owned).collect();
         let number = self.numbered.fetch_add(1, Ordering::SeqCst);
         let id = super::inspection::digest(&format!("exec {number}"));
-        let exec = Exec { container: container.to_owned(), argv, was_started: false, code: None };
+        let action = format!("exec_create: {}", argv.join(" "));
+        self.world.tell(&container, &action, &[("execID", id.clone())]);
+        let exec = Exec { container, argv, was_started: false, code: None };
         self.execs.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), exec);
         Ok(answer::json(201, &json!({"Id": id})))
     }
 
-    async fn start_exec(self: &Arc<Self>, id: &str, upgrade: Option<OnUpgrade>) -> Answer<Reply> {
+    pub(super) async fn start_exec(
+        self: &Arc<Self>,
+        id: &str,
+        upgrade: Option<OnUpgrade>,
+    ) -> Answer<Reply> {
         let exec = self.exec(id)?;
         let shop = self.world.shop(&exec.container)?;
         self.begin_exec(id)?;
+        let action = format!("exec_start: {}", exec.argv.join(" "));
+        self.world.tell(&exec.container, &action, &[("execID", id.to_owned())]);
         let Some(upgrade) = upgrade else {
             let ended = exec::run(&shop, &exec.argv, b"").await;
             self.note_end(id, ended.code);
@@ -310,6 +213,14 @@ impl Face {
             }
         });
         Ok(answer::switching())
+    }
+
+    pub(super) fn exec_state(&self, id: &str) -> Answer<Value> {
+        let exec = self.exec(id)?;
+        Ok(json!({
+            "ID": id, "Running": exec.was_started && exec.code.is_none(),
+            "ExitCode": exec.code,
+        }))
     }
 
     fn exec(&self, id: &str) -> Answer<Exec> {
@@ -336,6 +247,8 @@ impl Face {
         let mut execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(exec) = execs.get_mut(id) {
             exec.code = Some(code);
+            let more = [("execID", id.to_owned()), ("exitCode", code.to_string())];
+            self.world.tell(&exec.container, "exec_die", &more);
         }
     }
 }
@@ -380,18 +293,6 @@ async fn take_apart(mut request: Request<Incoming>) -> Answer<Asked> {
     };
     let query = url.query_pairs().into_owned().collect();
     Ok(Asked { method: head.method, path, query, body, upgrade })
-}
-
-/// Of `{"label":["key=value"]}`, the label.
-fn label_filter(filters: &str) -> Option<String> {
-    let filters: Value = serde_json::from_str(filters).ok()?;
-    filters["label"][0].as_str().map(str::to_owned)
-}
-
-fn last_lines(text: &str, tail: Option<usize>) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    let from = lines.len().saturating_sub(tail.unwrap_or(usize::MAX));
-    lines.iter().skip(from).map(|line| format!("{line}\n")).collect()
 }
 
 /// A power cut for whoever asks.

@@ -9,7 +9,8 @@
 //! | file | subject |
 //! |---|---|
 //! | `scenario` | which releases there are and how each behaves |
-//! | `http`, `answer` | requests of the Engine API and the forms of their answers |
+//! | `http`, `route`, `answer` | requests of the Engine API, what they mean, and the forms of their answers |
+//! | `events`, `archive` | what the engine noted; files of a container as a tar |
 //! | `faults` | which request goes wrong |
 //! | `world` | containers and images, on disk, and what runs |
 //! | `inspection` | what a container looks like; pure |
@@ -19,12 +20,15 @@
 //! | `registry` | the images' sizes |
 
 mod answer;
+mod archive;
 mod cluster;
+mod events;
 mod exec;
 mod faults;
 mod http;
 mod inspection;
 mod registry;
+mod route;
 mod scenario;
 mod shop;
 mod world;

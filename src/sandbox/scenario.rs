@@ -62,10 +62,32 @@ pub(super) struct Release {
     pub migration: Migration,
     /// Whether it takes a payment every 50 ms while it serves.
     pub takes_payments: bool,
+    /// Whether its worker writes a payment every 50 ms from its boot on, however the core is:
+    /// unhealthy, hanging, of another version, given up on.
+    pub writes_rows: bool,
     /// Exits with 1 before anything is started.
     pub exits_at_start: bool,
     /// Exits with 1 so many milliseconds after it began to serve.
     pub exits_after_ms: Option<u64>,
+    /// The core's process dies so many milliseconds after each of its starts, and is started
+    /// again by its supervisor.
+    pub core_dies_every_ms: Option<u64>,
+    /// With what it dies then.
+    pub core_exit_code: i64,
+    /// The program `payram-webhooks` is FATAL and can't be started.
+    pub bystander_fatal: bool,
+    /// The program `payram-worker` ends and comes back every so many milliseconds.
+    pub restless_program: Option<u64>,
+    /// Milliseconds before each of its answers.
+    pub answer_ms: u64,
+    /// Its server works in a fresh cluster of its own instead of the mounted directory, which it
+    /// calls by the same name.
+    pub serves_elsewhere: bool,
+    /// Its server is the first process of its container and leaves `postmaster.pid` behind at a
+    /// clean stop. The server of another release takes that number for an alive one's.
+    pub leaves_stale_pid: bool,
+    /// What it changes in the container's own file system, by path.
+    pub changes: BTreeMap<String, Changed>,
     /// Accepts connections and never answers.
     pub hangs: bool,
     /// Ends only when it is killed after the grace period.
@@ -86,8 +108,17 @@ impl Default for Release {
             reports: None,
             migration: Migration::default(),
             takes_payments: true,
+            writes_rows: false,
             exits_at_start: false,
             exits_after_ms: None,
+            core_dies_every_ms: None,
+            core_exit_code: 1,
+            bystander_fatal: false,
+            restless_program: None,
+            answer_ms: 0,
+            serves_elsewhere: false,
+            leaves_stale_pid: false,
+            changes: BTreeMap::new(),
             hangs: false,
             ignores_term: false,
             image_mb: 20,
@@ -95,6 +126,15 @@ impl Default for Release {
             pull_fails: None,
         }
     }
+}
+
+/// What happens to a path of the container's own file system.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Changed {
+    Modified,
+    Added,
+    Deleted,
 }
 
 /// What a release does to the database, in this order.
@@ -114,7 +154,7 @@ pub(super) struct Migration {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Fault {
     /// The kind of request that is counted: `create start stop rename update remove connect
-    /// exec exec-start pull`; without one all of these are. `observe` counts those that only
+    /// exec exec-start pull kill restart`; without one all of these are. `observe` counts those that only
     /// ask.
     #[serde(default)]
     pub on: Option<String>,

@@ -1,28 +1,25 @@
 //! What runs inside a make-believe container: a database server, a core that listens on the
-//! published ports and takes payments, and a supervisor over them.
+//! published ports and takes payments, workers, and a supervisor over them.
 //!
 //! Started by `world` with the container and ended by it. A payment is in the database first
 //! and acknowledged afterwards by a line outside of it (`/ack/acked.log`), so that a lost one
 //! can be told.
 
-use std::collections::BTreeSet;
+mod port;
+mod programs;
+
 use std::fs::OpenOptions;
+use std::future::Future;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::programs::{CORE, POSTGRES, Programs, State, TOO_QUICKLY, WEBHOOKS, WORKER};
 use super::cluster::Cluster;
 use super::scenario::Release;
 use crate::clock::Timestamp;
@@ -30,15 +27,27 @@ use crate::clock::Timestamp;
 /// Between two payments.
 const PAYMENT_EVERY: Duration = Duration::from_millis(50);
 
-/// The programs besides the database and the core, which do nothing.
-const OTHERS: [&str; 2] = ["payram-webhooks", "payram-worker"];
+/// Whoever ends earlier did not start (supervisord's `startsecs`).
+const START_TAKES: Duration = Duration::from_secs(1);
+
+/// How often a start is tried again (supervisord's `startretries`).
+const START_RETRIES: u32 = 3;
+
+/// From the end of a program to its next start.
+const RESPAWN: Duration = Duration::from_millis(100);
+
+/// What the core keeps open to the database.
+const CORE_SESSIONS: usize = 2;
 
 /// The inside of one running container.
 pub(super) struct Shop {
     pub version: String,
     pub release: Release,
-    /// The database's server; none in a container whose data directory is nowhere.
+    /// The database's server; none in a container in which it did not start.
     pub cluster: Option<Cluster>,
+    pub programs: Programs,
+    /// Whether there is the database's server and nothing else.
+    pub is_alone: bool,
     /// Where payments are acknowledged, on this host.
     pub ack: Option<PathBuf>,
     /// What the container prints, on this host.
@@ -46,25 +55,53 @@ pub(super) struct Shop {
     /// Cancelled when the container ends by itself.
     pub ends: CancellationToken,
     serves: AtomicBool,
-    is_fatal: AtomicBool,
     asked_health: AtomicUsize,
-    /// Of [`OTHERS`], those that were stopped.
-    idle: Mutex<BTreeSet<String>>,
-    core: Mutex<Option<Core>>,
+    core: Mutex<Option<Task>>,
+    workers: Mutex<Option<Task>>,
 }
 
-/// The core's process.
-struct Core {
+/// A program's process.
+struct Task {
     stop: CancellationToken,
     task: JoinHandle<()>,
+}
+
+impl Task {
+    fn begin(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        let stop = CancellationToken::new();
+        let until = stop.clone();
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = until.cancelled() => {}
+            }
+        });
+        Self { stop, task }
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        // One that panicked is as stopped as any other.
+        let _ = self.task.await;
+    }
+}
+
+/// How a core's process ends.
+enum End {
+    /// Its migration fails however often it is tried.
+    GivenUp,
+    /// It takes the container with it.
+    WithContainer,
+    /// By itself; the supervisor starts it again.
+    Died,
 }
 
 impl Shop {
     /// A shop in which only the database's server runs.
     pub fn new(
-        version: String,
-        release: Release,
-        cluster: Option<Cluster>,
+        (version, release): (String, Release),
+        (cluster, programs): (Option<Cluster>, Programs),
+        is_alone: bool,
         ack: Option<PathBuf>,
         log: PathBuf,
     ) -> Arc<Self> {
@@ -72,78 +109,91 @@ impl Shop {
             version,
             release,
             cluster,
+            programs,
+            is_alone,
             ack,
             log,
             ends: CancellationToken::new(),
             serves: AtomicBool::new(false),
-            is_fatal: AtomicBool::new(false),
             asked_health: AtomicUsize::new(0),
-            idle: Mutex::default(),
             core: Mutex::new(None),
+            workers: Mutex::new(None),
         })
     }
 
-    /// Starts the core; fine when it runs.
-    pub fn start_core(self: &Arc<Self>) {
+    /// Starts the core; false when it runs already.
+    pub fn start_core(self: &Arc<Self>) -> bool {
         let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         if core.as_ref().is_some_and(|core| !core.task.is_finished()) {
-            return;
+            return false;
         }
-        self.is_fatal.store(false, Ordering::SeqCst);
-        let stop = CancellationToken::new();
+        self.programs.begin(CORE, false);
         let shop = Arc::clone(self);
-        let until = stop.clone();
-        let task = tokio::spawn(async move {
-            tokio::select! {
-                () = shop.run_core() => {}
-                () = until.cancelled() => {}
-            }
-            shop.serves.store(false, Ordering::SeqCst);
-        });
-        *core = Some(Core { stop, task });
+        *core = Some(Task::begin(async move { shop.supervise_core().await }));
+        true
     }
 
-    /// Stops the core; after it nothing is written any more.
-    pub async fn stop_core(&self) {
+    /// Stops the core; after it the core writes nothing any more. False when it did not run.
+    pub async fn stop_core(&self) -> bool {
         let core = self.core.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(core) = core {
-            core.stop.cancel();
-            // A core that panicked is as stopped as any other.
-            let _ = core.task.await;
+            core.end().await;
         }
-        self.is_fatal.store(false, Ordering::SeqCst);
+        self.serves.store(false, Ordering::SeqCst);
+        self.programs.stop(CORE)
     }
 
-    /// `NAME STATE` of every program, as its supervisor says it.
-    pub fn programs(&self) -> Vec<(String, &'static str)> {
-        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = match core.is_some() {
-            _ if self.is_fatal.load(Ordering::SeqCst) => "FATAL",
-            true => "RUNNING",
-            false => "STOPPED",
-        };
-        let mut programs = vec![("payram-core".to_owned(), state)];
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = |name| if idle.contains(name) { "STOPPED" } else { "RUNNING" };
-        programs.extend(OTHERS.map(|name| (name.to_owned(), state(name))));
-        let database = if self.cluster.is_some() { "RUNNING" } else { "STOPPED" };
-        programs.push(("postgres".to_owned(), database));
-        programs
+    /// Starts the programs besides the core.
+    pub fn start_workers(self: &Arc<Self>) {
+        [WEBHOOKS, WORKER].into_iter().for_each(|name| {
+            self.start_worker(name);
+        });
+        let shop = Arc::clone(self);
+        let task = Task::begin(async move { shop.work().await });
+        *self.workers.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+    }
+
+    /// Starts one of the programs besides the core; false when it can't be started.
+    pub fn start_worker(&self, name: &'static str) -> bool {
+        if name == WEBHOOKS && self.release.bystander_fatal {
+            self.programs.end(name, State::Fatal(TOO_QUICKLY));
+            return false;
+        }
+        self.programs.begin(name, false);
+        true
+    }
+
+    /// Ends everything but the database's server; after it nothing is written any more.
+    pub async fn stop_programs(&self) {
+        self.stop_core().await;
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(workers) = workers {
+            workers.end().await;
+        }
+    }
+
+    /// How many connections of the application the database has.
+    pub fn sessions(&self) -> usize {
+        let runs = |name| self.programs.state(name) == Some(State::Running);
+        match runs(CORE) {
+            true => CORE_SESSIONS + usize::from(self.release.writes_rows && runs(WORKER)),
+            false => 0,
+        }
     }
 
     /// Takes so many payments at once.
     pub fn take(&self, count: usize) -> io::Result<()> {
-        let Some(cluster) = &self.cluster else { return Ok(()) };
-        (0..count).try_for_each(|_| self.acknowledge(&cluster.pay(&self.version)?))
+        (0..count).try_for_each(|_| self.pay())
     }
 
-    /// Stops or starts one of the programs that do nothing.
-    pub fn set_idle(&self, name: &str, is_idle: bool) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_idle {
-            idle.insert(name.to_owned());
-        } else {
-            idle.remove(name);
+    fn pay(&self) -> io::Result<()> {
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        self.acknowledge(&cluster.pay(&self.version)?)
+    }
+
+    fn pay_or_say(&self) {
+        if let Err(error) = self.pay() {
+            self.say(&format!("payment not taken: {error}"));
         }
     }
 
@@ -155,17 +205,56 @@ impl Shop {
         }
     }
 
-    async fn run_core(&self) {
-        self.say("starts");
-        tokio::time::sleep(Duration::from_millis(self.release.boot_ms)).await;
-        match self.migrate() {
-            Ok(()) => {}
-            Err(why) => {
-                self.say(&why);
-                self.is_fatal.store(true, Ordering::SeqCst);
-                // Its supervisor gave it up; it stays in the list.
+    /// The core's lives, one after the other.
+    async fn supervise_core(&self) {
+        let mut failed_starts = 0;
+        loop {
+            let began = Instant::now();
+            let end = tokio::select! {
+                end = self.run_core() => end,
+                end = self.die_young() => end,
+            };
+            self.serves.store(false, Ordering::SeqCst);
+            match end {
+                End::GivenUp => {
+                    self.programs.end(CORE, State::Fatal(TOO_QUICKLY));
+                    return;
+                }
+                End::WithContainer => {
+                    self.say("exits");
+                    self.ends.cancel();
+                    return;
+                }
+                End::Died => {}
+            }
+            self.say(&format!("exits with {}", self.release.core_exit_code));
+            let is_start = began.elapsed() < START_TAKES;
+            failed_starts = if is_start { failed_starts + 1 } else { 0 };
+            if failed_starts > START_RETRIES {
+                self.programs.end(CORE, State::Fatal(TOO_QUICKLY));
                 return;
             }
+            self.programs.end(CORE, if is_start { State::Backoff } else { State::Exited });
+            tokio::time::sleep(RESPAWN).await;
+            self.programs.again(CORE);
+        }
+    }
+
+    async fn die_young(&self) -> End {
+        match self.release.core_dies_every_ms {
+            Some(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+            None => std::future::pending().await,
+        }
+        End::Died
+    }
+
+    /// One life of the core.
+    async fn run_core(&self) -> End {
+        self.say("starts");
+        tokio::time::sleep(Duration::from_millis(self.release.boot_ms)).await;
+        if let Err(why) = self.migrate() {
+            self.say(&why);
+            return End::GivenUp;
         }
         self.say("listens on port 80");
         self.serves.store(true, Ordering::SeqCst);
@@ -179,8 +268,39 @@ impl Shop {
             () = self.take_payments() => {}
             () = life => {}
         }
-        self.say("exits");
-        self.ends.cancel();
+        End::WithContainer
+    }
+
+    /// What the worker does: rows, whatever the core's health is, and lives by design.
+    async fn work(&self) {
+        let rows = async {
+            if !self.release.writes_rows {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(Duration::from_millis(self.release.boot_ms)).await;
+            let mut every = tokio::time::interval(PAYMENT_EVERY);
+            loop {
+                every.tick().await;
+                self.programs.while_running(WORKER, || self.pay_or_say());
+            }
+        };
+        let lives = async {
+            let Some(ms) = self.release.restless_program else {
+                return std::future::pending().await;
+            };
+            loop {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                if self.programs.while_running(WORKER, || ()).is_some() {
+                    self.programs.end(WORKER, State::Exited);
+                    tokio::time::sleep(RESPAWN).await;
+                    self.programs.again(WORKER);
+                }
+            }
+        };
+        tokio::select! {
+            () = rows => {}
+            () = lives => {}
+        }
     }
 
     fn migrate(&self) -> Result<(), String> {
@@ -194,16 +314,13 @@ impl Shop {
     }
 
     async fn take_payments(&self) {
-        let Some(cluster) = self.cluster.as_ref().filter(|_| self.release.takes_payments) else {
+        if self.cluster.is_none() || !self.release.takes_payments {
             return std::future::pending().await;
-        };
+        }
         let mut every = tokio::time::interval(PAYMENT_EVERY);
         loop {
             every.tick().await;
-            let taken = cluster.pay(&self.version).and_then(|id| self.acknowledge(&id));
-            if let Err(error) = taken {
-                self.say(&format!("payment not taken: {error}"));
-            }
+            self.pay_or_say();
         }
     }
 
@@ -212,68 +329,6 @@ impl Shop {
             Some(ack) => append(ack, &format!("{id} {}\n", self.version)),
             None => Ok(()),
         }
-    }
-
-    /// Accepts on a published port until the container ends. Before the core listens, a
-    /// connection is closed again, as the engine's own proxy does.
-    pub async fn accept(self: Arc<Self>, listener: TcpListener, until: CancellationToken) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = until.cancelled() => return,
-            };
-            if let Ok((stream, _)) = accepted
-                && self.serves.load(Ordering::SeqCst)
-            {
-                let (shop, until) = (Arc::clone(&self), until.clone());
-                tokio::spawn(async move {
-                    tokio::select! {
-                        () = shop.serve(stream) => {}
-                        () = until.cancelled() => {}
-                    }
-                });
-            }
-        }
-    }
-
-    async fn serve(&self, stream: TcpStream) {
-        if self.release.hangs {
-            return std::future::pending().await;
-        }
-        let service = service_fn(|request: Request<Incoming>| {
-            let answer = self.answer(request.uri().path());
-            async move { Ok::<_, std::convert::Infallible>(answer) }
-        });
-        let served = hyper::server::conn::http1::Builder::new()
-            .keep_alive(false)
-            .serve_connection(TokioIo::new(stream), service);
-        // A client that goes away is no concern of the shop.
-        let _ = served.await;
-    }
-
-    fn answer(&self, path: &str) -> Response<Full<Bytes>> {
-        let (status, text) = match path {
-            _ if !self.serves.load(Ordering::SeqCst) => (503, "stopping\n".to_owned()),
-            "/" => (200, "Welcome to Payram Core (make-believe)\n".to_owned()),
-            "/api/v1/health" => self.health(),
-            "/api/v1/version" => {
-                let version = self.release.reports.as_ref().unwrap_or(&self.version);
-                (200, serde_json::json!({"version": version}).to_string())
-            }
-            _ => (404, r#"{"error":"not found"}"#.to_owned()),
-        };
-        let mut response = Response::new(Full::from(text));
-        *response.status_mut() =
-            StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        response
-    }
-
-    fn health(&self) -> (u16, String) {
-        let asked = self.asked_health.fetch_add(1, Ordering::SeqCst);
-        let statuses = &self.release.health;
-        let status = statuses.get(asked).or(statuses.last()).copied().unwrap_or(200);
-        let word = if status == 200 { "ok" } else { "error" };
-        (status, serde_json::json!({"status": word, "db": "ok"}).to_string())
     }
 }
 

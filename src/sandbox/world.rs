@@ -6,6 +6,7 @@
 //! policy says so, and every other one has exited, as after a restart of the real engine.
 
 mod life;
+mod look;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,19 +16,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
-use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::SandboxError;
 use super::cluster::replace;
+use super::events::Events;
 use super::faults::Faults;
 use super::inspection;
 use super::scenario::{Release, Scenario};
 use super::shop::Shop;
 use crate::clock::Timestamp;
-
-/// Events that a slow listener may lag behind.
-const EVENTS: usize = 256;
 
 /// The engine's no.
 #[derive(Debug)]
@@ -55,7 +53,7 @@ pub(super) struct World {
     /// The images' repository.
     pub repo: String,
     pub faults: Faults,
-    pub events: broadcast::Sender<Value>,
+    pub events: Events,
     inner: Mutex<Inner>,
     is_closing: AtomicBool,
 }
@@ -80,6 +78,8 @@ struct Running {
     /// The database's directory that it mounts, on this host.
     directory: PathBuf,
     stop: CancellationToken,
+    /// Without grace.
+    kill: CancellationToken,
     grace_ms: Arc<AtomicU64>,
     ended: CancellationToken,
 }
@@ -112,7 +112,7 @@ impl World {
             faults: Faults::new(scenario.faults.clone()),
             scenario,
             repo,
-            events: broadcast::Sender::new(EVENTS),
+            events: Events::new(),
             inner: Mutex::new(inner),
             is_closing: AtomicBool::new(false),
         });
@@ -146,46 +146,6 @@ impl World {
         for one in &running {
             one.ended.cancelled().await;
         }
-    }
-
-    /// The containers as the listing has them, with a label filter `key=value`: those that run,
-    /// or all.
-    pub fn list(&self, label: Option<&str>, is_all: bool) -> Value {
-        let inner = self.inner();
-        let wanted = label.map(|label| label.split_once('=').unwrap_or((label, "")));
-        let lines = inner.containers.values().map(|one| &one.inspection).filter(|one| {
-            let is_labelled =
-                wanted.is_none_or(|(key, value)| one["Config"]["Labels"][key] == value);
-            is_labelled && (is_all || one["State"]["Running"] == true)
-        });
-        lines
-            .map(|one| {
-                json!({
-                    "Id": one["Id"], "Names": [one["Name"]], "Image": one["Config"]["Image"],
-                    "ImageID": one["Image"], "State": one["State"]["Status"],
-                    "Status": one["State"]["Status"], "Labels": one["Config"]["Labels"],
-                })
-            })
-            .collect()
-    }
-
-    /// A container's inspection.
-    pub fn inspect(&self, id_or_name: &str) -> Answer<Value> {
-        let inner = self.inner();
-        let id = find(&inner, id_or_name)?;
-        inner.containers.get(&id).map(|one| one.inspection.clone()).ok_or_else(|| gone(id_or_name))
-    }
-
-    /// An image's inspection, by id or `repo:tag`.
-    pub fn image(&self, reference: &str) -> Answer<Value> {
-        let inner = self.inner();
-        let found = inner.images.iter().find(|image| {
-            image["Id"] == reference
-                || image["RepoTags"]
-                    .as_array()
-                    .is_some_and(|tags| tags.iter().any(|tag| tag == reference))
-        });
-        found.cloned().ok_or_else(|| Refusal::new(404, format!("No such image: {reference}")))
     }
 
     /// The release behind `repo:tag`, which a registry would have.
@@ -228,7 +188,7 @@ impl World {
         let created = Container { inspection, was_stopped: false, running: None };
         inner.containers.insert(id.clone(), created);
         drop(inner);
-        self.tell(&id, "create");
+        self.tell(&id, "create", &[]);
         Ok(id)
     }
 
@@ -245,9 +205,11 @@ impl World {
             return Err(Refusal::new(400, message));
         }
         name_is_free(&inner, name)?;
+        let old = inner.containers.get(&id).map(|one| one.inspection["Name"].clone());
+        let old = old.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned();
         self.change(&mut inner, &id, |one| one["Name"] = json!(format!("/{name}")))?;
         drop(inner);
-        self.tell(&id, "rename");
+        self.tell(&id, "rename", &[("oldName", old)]);
         Ok(())
     }
 
@@ -278,9 +240,17 @@ impl World {
                 Ok(()) | Err(_) => {}
             }
         }
-        inner.containers.remove(&id);
+        match fs::remove_dir_all(self.layer(&id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Refusal::disk("remove the container", &error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let removed = inner.containers.remove(&id);
         drop(inner);
-        self.tell(&id, "destroy");
+        if let Some(removed) = removed {
+            self.events.tell(&removed.inspection, "destroy", &[]);
+        }
         Ok(())
     }
 
@@ -292,12 +262,6 @@ impl World {
         running
             .map(|running| Arc::clone(&running.shop))
             .ok_or_else(|| Refusal::new(409, format!("Container {id} is not running")))
-    }
-
-    /// What a container printed.
-    pub fn printed(&self, id_or_name: &str) -> Answer<String> {
-        let id = find(&self.inner(), id_or_name)?;
-        Ok(fs::read_to_string(self.log(&id)).unwrap_or_default())
     }
 
     /// Changes a container, on disk first.
@@ -323,12 +287,16 @@ impl World {
         self.root.join("containers").join(format!("{id}.log"))
     }
 
-    fn tell(&self, id: &str, action: &str) {
-        // Nobody listens most of the time.
-        let _ = self.events.send(json!({
-            "Type": "container", "Action": action, "Actor": {"ID": id, "Attributes": {}},
-            "time": Timestamp::now().millis() / 1000,
-        }));
+    /// What a container has of its own, in no mount.
+    fn layer(&self, id: &str) -> PathBuf {
+        self.root.join("layers").join(id)
+    }
+
+    /// Tells whoever listens what happened to a container; `more` belongs to it.
+    pub fn tell(&self, id: &str, action: &str, more: &[(&str, String)]) {
+        if let Some(container) = self.inner().containers.get(id) {
+            self.events.tell(&container.inspection, action, more);
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -383,6 +351,7 @@ fn ended(inspection: &mut Value, code: i64) {
     let state = &mut inspection["State"];
     state["Status"] = json!("exited");
     state["Running"] = json!(false);
+    state["Pid"] = json!(0);
     state["ExitCode"] = json!(code);
     state["FinishedAt"] = json!(Timestamp::now().rfc3339());
     inspection["NetworkSettings"]["Ports"] = json!({});

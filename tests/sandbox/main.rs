@@ -8,6 +8,7 @@ mod crash;
 mod engine;
 mod invariants;
 mod matrix;
+mod plays;
 mod points;
 mod quarantine;
 mod scenarios;

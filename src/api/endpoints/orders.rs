@@ -148,7 +148,7 @@ fn conflict(active: &JobRecord) -> Response {
 }
 
 /// Calls the active job off. Going back is the operator's word, so only over the socket.
-pub(super) async fn cancel(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
+pub(super) async fn cancel(api: &Arc<Api>, asked: &Asked) -> Result<Response, JournalError> {
     if asked.caller != Caller::Operator {
         let message = "an upgrade is called off by the payram-updater command on the host";
         return Ok(answers::error(StatusCode::FORBIDDEN, "FORBIDDEN", message));
@@ -262,6 +262,7 @@ mod tests {
             query: String::new(),
             headers: HeaderMap::new(),
             body: Bytes::from(body.to_owned()),
+            place: crate::api::places::Place::alone(),
         }
     }
 

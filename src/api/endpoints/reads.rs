@@ -4,12 +4,15 @@
 //! Called by [`super::answer`]. They may change nothing, so whoever access control lets through
 //! may ask.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
 use serde_json::{Value, json};
 use warp::reply::Response;
 
-use super::read;
-use crate::api::{Api, answers};
+use super::paged::{HistoryPages, LogPages};
+use super::{Asked, read, read_much};
+use crate::api::{Api, answers, pages};
 use crate::driver::JobView;
 use crate::inspect;
 use crate::journal::{HistoryFilter, JobRecord, JournalError, Reader};
@@ -20,7 +23,7 @@ const HISTORY_LIMIT: u32 = 100;
 /// Events that one answer holds at most, whatever is asked.
 const HISTORY_MOST: u32 = 10_000;
 
-pub(super) async fn status(api: &Api) -> Result<Response, JournalError> {
+pub(super) async fn status(api: &Arc<Api>) -> Result<Response, JournalError> {
     let Some(job) = read(api, Reader::last_job).await? else {
         return Ok(answers::json(&JobView::idle()));
     };
@@ -42,8 +45,8 @@ pub(super) async fn last(api: &Api) -> Result<Response, JournalError> {
     })
 }
 
-pub(super) async fn logs(api: &Api, query: &str) -> Result<Response, JournalError> {
-    let parameters = parameters(query);
+pub(super) async fn logs(api: &Arc<Api>, asked: &Asked) -> Result<Response, JournalError> {
+    let parameters = parameters(&asked.query);
     let of = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, v)| v.as_str());
     let after = match of("after").map(str::parse::<i64>) {
         None => 0,
@@ -61,24 +64,15 @@ pub(super) async fn logs(api: &Api, query: &str) -> Result<Response, JournalErro
             return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_PARAMETER", &message));
         }
     };
-    let found = read(api, move |reader| match reader.last_job()? {
-        Some(job) => Ok(Some((job.id.clone(), reader.log_lines(&job.id, after)?))),
-        None => Ok(None),
-    })
-    .await?;
-    let (job, lines) = match found {
-        Some((job, lines)) => (job.to_string(), lines),
-        None => (String::new(), Vec::new()),
-    };
-    if !wants_json {
-        let lines = lines.iter().map(|line| answers::log_line(line.at, &line.text) + "\n");
-        return Ok(answers::text(lines.collect()));
-    }
-    let lines: Vec<Value> = lines
-        .iter()
-        .map(|line| json!({"seq": line.seq, "at": line.at.rfc3339(), "text": line.text}))
-        .collect();
-    Ok(answers::json(&json!({"jobId": job, "lines": lines})))
+    let found = read(api, |reader| {
+        let job = reader.last_job()?.map(|job| job.id);
+        // What comes while it is read is for the next request.
+        Ok((job, reader.newest_row()?))
+    });
+    let (job, upto) = found.await?;
+    let content_type = if wants_json { "application/json" } else { "text/plain; charset=utf-8" };
+    let pages = LogPages { job, after, upto, wants_json, has_begun: false };
+    pages::answer(api, &asked.place, content_type, pages).await
 }
 
 fn playbook_of(api: &Api, job: &JobRecord) -> Option<Value> {
@@ -99,15 +93,16 @@ pub(super) async fn playbook(api: &Api) -> Result<Response, JournalError> {
     })))
 }
 
-pub(super) async fn history(api: &Api, query: &str) -> Result<Response, JournalError> {
-    let filter = match history_filter(query) {
+pub(super) async fn history(api: &Arc<Api>, asked: &Asked) -> Result<Response, JournalError> {
+    let filter = match history_filter(&asked.query) {
         Ok(filter) => filter,
         Err(message) => {
             return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_PARAMETER", &message));
         }
     };
-    let events = read(api, move |reader| reader.history(&filter)).await?;
-    Ok(answers::json(&answers::history(&events)))
+    let rows = read_much(api, move |reader| reader.history_rows(&filter)).await?;
+    let pages = HistoryPages { rows, done: 0 };
+    pages::answer(api, &asked.place, "application/json", pages).await
 }
 
 fn history_filter(query: &str) -> Result<HistoryFilter, String> {

@@ -108,11 +108,20 @@ impl Stage {
         self.backstage.introduction()
     }
 
-    /// Opens the shop and starts the daemon.
+    /// Opens the shop, waits until it serves, and starts the daemon: a plan refuses a shop that
+    /// does not answer yet.
     pub async fn open(&mut self, paper: &Paper) -> Result<(), Fault> {
         let shop = self.backstage.open(&self.place, paper).await?;
         self.settings = settings(&self.place, &shop)?;
+        let core = shop.core.clone();
         self.shop = Some(shop);
+        let deadline = Instant::now() + READY_WITHIN;
+        while self.serving().await.is_none() {
+            if Instant::now() >= deadline {
+                return Err(Fault::new(format!("the shop does not answer at {core}")));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
         self.start_daemon().await
     }
 

@@ -56,7 +56,6 @@ impl Effects<'_> {
         }
         // In another directory it would serve, and take payments, on another database.
         self.must_be_as_noted(known).await?;
-        self.free_of_stale_lock(known, None).await?;
         self.start(known, self.old(known), self.next(known)?).await?;
         done()
     }

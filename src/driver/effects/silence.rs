@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::containers::is_running;
+use super::containers::occupies_database;
 use super::{Effects, fail};
 use crate::app::supervisor;
 use crate::clock::{self, Timestamp};
@@ -44,7 +44,7 @@ impl Effects<'_> {
             return fail(FailureCode::SupervisorctlFailed, "the programs were never noted");
         };
         let container = self.inspect_present(self.old_id(known), "old").await?;
-        if !is_running(&container) {
+        if !occupies_database(&container) {
             // It ended by itself between two steps; what it held can't be asked any more.
             let last_answer_ms = programs.last_answer_ms;
             return Ok(Fact::Quiesced(Box::new(Quiesced {

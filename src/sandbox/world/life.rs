@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -18,16 +19,27 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::engine::mounts;
-use crate::sandbox::cluster::Cluster;
+use crate::sandbox::cluster::{Cluster, NotStarted, Place};
 use crate::sandbox::inspection::{DATA_DIRECTORY, SERVER, VERSION_LABEL};
 use crate::sandbox::scenario::Release;
-use crate::sandbox::shop::Shop;
+use crate::sandbox::shop::{POSTGRES, Programs, Shop, State, TOO_QUICKLY};
 
 /// The grace of a container that states none (Engine API v1.41, `StopTimeout`).
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
 /// Before a container that ended by itself is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
+
+/// The exit code of what SIGKILL ended.
+const KILLED: i64 = 137;
+
+/// Why a container ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    Stopped,
+    Killed,
+    ByItself,
+}
 
 impl World {
     /// Starts a container; false when it runs already. Restarts are counted from here anew.
@@ -57,11 +69,12 @@ impl World {
             // The real server refuses by its lock; the note is for whoever watches I2.
             self.note_two_at_once(&id);
         }
-        let (shop, is_alone) = self.furnish(&inspection, &directory, taken)?;
+        let (shop, lives) = self.furnish(&inspection, &directory, taken)?;
         let running = Running {
             shop: Arc::clone(&shop),
             directory,
             stop: CancellationToken::new(),
+            kill: CancellationToken::new(),
             grace_ms: Arc::new(AtomicU64::new(grace_ms(&inspection))),
             ended: CancellationToken::new(),
         };
@@ -70,6 +83,7 @@ impl World {
         state["Status"] = json!("running");
         state["Running"] = json!(true);
         state["Restarting"] = json!(false);
+        state["Pid"] = json!(shop.programs.first);
         state["ExitCode"] = json!(0);
         state["StartedAt"] = json!(Timestamp::now().rfc3339());
         self.mark_stopped(&id, false)?;
@@ -80,16 +94,19 @@ impl World {
             container.running = Some(running.clone());
         }
         drop(inner);
-        for listener in listeners {
-            tokio::spawn(Arc::clone(&shop).accept(listener, running.ended.clone()));
+        let closed = CancellationToken::new();
+        let ports = listeners
+            .into_iter()
+            .map(|listener| tokio::spawn(Arc::clone(&shop).accept(listener, closed.clone())))
+            .collect();
+        self.tell(&id, "start", &[]);
+        if !lives {
+            shop.ends.cancel();
+        } else if !shop.is_alone {
+            shop.start_core();
+            shop.start_workers();
         }
-        match shop.cluster {
-            None => shop.ends.cancel(),
-            Some(_) if is_alone => {}
-            Some(_) => shop.start_core(),
-        }
-        tokio::spawn(Arc::clone(self).live(id.clone(), running));
-        self.tell(&id, "start");
+        tokio::spawn(Arc::clone(self).live(id.clone(), running, (closed, ports)));
         Ok(true)
     }
 
@@ -114,33 +131,68 @@ impl World {
         Ok(true)
     }
 
-    /// Lives a container's life to its end, and starts it again where its policy says so.
-    async fn live(self: Arc<Self>, id: String, running: Running) {
-        let was_stopped = tokio::select! {
-            () = running.stop.cancelled() => true,
-            () = running.shop.ends.cancelled() => false,
+    /// Kills a container without grace and waits for its end; refused when it does not run.
+    pub async fn kill(&self, id_or_name: &str) -> Answer<()> {
+        let running = {
+            let mut inner = self.inner();
+            let id = find(&inner, id_or_name)?;
+            let container = inner.containers.get_mut(&id);
+            let Some(container) = container.filter(|one| one.running.is_some()) else {
+                let message =
+                    format!("Cannot kill container: {id_or_name}: Container {id} is not running");
+                return Err(Refusal::new(409, message));
+            };
+            self.mark_stopped(&id, true)?;
+            container.was_stopped = true;
+            container.running.clone()
         };
-        let shop = &running.shop;
-        let mut code = if was_stopped { 0 } else { 1 };
-        if was_stopped && shop.release.ignores_term {
-            let grace = running.grace_ms.load(Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(grace)).await;
-            code = 137;
+        if let Some(running) = running {
+            running.kill.cancel();
+            running.ended.cancelled().await;
         }
-        shop.stop_core().await;
-        if let Some(cluster) = shop.cluster.as_ref().filter(|_| code != 137) {
-            tokio::time::sleep(Duration::from_millis(self.scenario.stop_ms)).await;
-            if let Err(error) = cluster.stop() {
-                shop.say(&format!("the database did not stop cleanly: {error}"));
-            }
+        Ok(())
+    }
+
+    /// Stops a container, if it runs, and starts it.
+    pub async fn restart(
+        self: &Arc<Self>,
+        id_or_name: &str,
+        grace: Option<Duration>,
+    ) -> Answer<()> {
+        // Its name may be another's by the time of the start.
+        let id = find(&self.inner(), id_or_name)?;
+        self.stop(&id, grace).await?;
+        self.start(&id)?;
+        self.tell(&id, "restart", &[]);
+        Ok(())
+    }
+
+    /// Lives a container's life to its end, and starts it again where its policy says so.
+    async fn live(
+        self: Arc<Self>,
+        id: String,
+        running: Running,
+        (closed, ports): (CancellationToken, Vec<JoinHandle<()>>),
+    ) {
+        let reason = tokio::select! {
+            () = running.kill.cancelled() => Reason::Killed,
+            () = running.stop.cancelled() => Reason::Stopped,
+            () = running.shop.ends.cancelled() => Reason::ByItself,
+        };
+        let code = self.wind_up(&id, &running, reason).await;
+        // Free for the next one before anybody is told that this one has ended.
+        closed.cancel();
+        for port in ports {
+            // One whose task panicked is free, too.
+            let _ = port.await;
         }
         let is_again = self.end(&id, code);
-        running.ended.cancel();
-        self.tell(&id, "die");
-        if was_stopped {
-            self.tell(&id, "stop");
+        self.tell(&id, "die", &[("exitCode", code.to_string())]);
+        if reason == Reason::Stopped {
+            self.tell(&id, "stop", &[]);
         }
-        if is_again && !was_stopped && !self.is_closing.load(Ordering::SeqCst) {
+        running.ended.cancel();
+        if is_again && reason == Reason::ByItself && !self.is_closing.load(Ordering::SeqCst) {
             tokio::time::sleep(RESTART_PAUSE).await;
             let count = |one: &mut Value| {
                 one["RestartCount"] = json!(one["RestartCount"].as_i64().unwrap_or(0) + 1);
@@ -149,6 +201,48 @@ impl World {
             if let Err(refusal) = counted.and_then(|()| self.start_again(&id)) {
                 tracing::warn!(container = id, "not started again: {}", refusal.message);
             }
+        }
+    }
+
+    /// Ends what runs in a container; answers its exit code.
+    async fn wind_up(&self, id: &str, running: &Running, reason: Reason) -> i64 {
+        let shop = &running.shop;
+        let signalled = |signal: i32| self.tell(id, "kill", &[("signal", signal.to_string())]);
+        // False when it was killed before that.
+        let pass = async |ms: u64| {
+            tokio::select! {
+                biased;
+                () = running.kill.cancelled() => false,
+                () = tokio::time::sleep(Duration::from_millis(ms)) => true,
+            }
+        };
+        let mut is_killed = reason == Reason::Killed;
+        match reason {
+            Reason::Killed => signalled(9),
+            Reason::Stopped => signalled(15),
+            Reason::ByItself => {}
+        }
+        if reason == Reason::Stopped && shop.release.ignores_term {
+            // Its grace, or a kill in it.
+            pass(running.grace_ms.load(Ordering::SeqCst)).await;
+            signalled(9);
+            is_killed = true;
+        }
+        shop.stop_programs().await;
+        if let Some(cluster) = shop.cluster.as_ref().filter(|_| !is_killed) {
+            if pass(self.scenario.stop_ms).await {
+                if let Err(error) = cluster.stop(shop.release.leaves_stale_pid) {
+                    shop.say(&format!("the database did not stop cleanly: {error}"));
+                }
+            } else {
+                signalled(9);
+                is_killed = true;
+            }
+        }
+        match reason {
+            _ if is_killed => KILLED,
+            Reason::Stopped | Reason::Killed => 0,
+            Reason::ByItself => 1,
         }
     }
 
@@ -210,7 +304,7 @@ impl World {
         Ok(listeners)
     }
 
-    /// The inside of a container, and whether it is the database's server alone.
+    /// The inside of a container, and whether it lives at all.
     fn furnish(
         &self,
         inspection: &Value,
@@ -218,36 +312,63 @@ impl World {
         is_taken: bool,
     ) -> Answer<(Arc<Shop>, bool)> {
         let config = &inspection["Config"];
+        let id = inspection["Id"].as_str().unwrap_or_default();
         let is_alone = config["Entrypoint"][0] == SERVER;
         let version = config["Labels"][VERSION_LABEL].as_str().unwrap_or_default().to_owned();
-        let release = self.scenario.tags.get(&version).cloned().unwrap_or_default();
-        let release = if is_alone { Release::default() } else { release };
-        let starts_server = !is_taken && !release.exits_at_start;
-        let cluster = match starts_server {
-            true => Some(
-                Cluster::start(directory, DATA_DIRECTORY, 5432)
-                    .map_err(|error| Refusal::disk("start the make-believe database", &error))?,
-            ),
+        let release = if is_alone { Release::default() } else { self.release_of(inspection) };
+        let lives = !is_taken && !release.exits_at_start;
+        let programs = Programs::new(is_alone);
+        let elsewhere = self.layer(id).join("cluster");
+        let directory = if release.serves_elsewhere { &elsewhere } else { directory };
+        let started = match lives {
+            true => Some(self.start_server(directory, &release, &programs)?),
             false => None,
         };
+        let refused = match &started {
+            Some(Err(refused)) => Some(refused.clone()),
+            None if is_taken => Some("another server has the data directory".to_owned()),
+            None => Some("exits at start".to_owned()),
+            Some(Ok(_)) => None,
+        };
         let ack = mounts::host_path(inspection, Path::new("/ack/acked.log"));
-        let log = self.log(inspection["Id"].as_str().unwrap_or_default());
-        let shop = Shop::new(version, release, cluster, ack, log);
-        if !starts_server {
-            shop.say(if is_taken {
-                "another server has the data directory"
-            } else {
-                "exits at start"
-            });
+        let furniture = (started.and_then(Result::ok), programs);
+        let shop = Shop::new((version, release), furniture, is_alone, ack, self.log(id));
+        if let Some(refused) = refused {
+            shop.say(&refused);
         }
-        Ok((shop, is_alone))
+        Ok((shop, lives))
+    }
+
+    /// Starts the database's server under its supervisor, or says what the server says.
+    fn start_server(
+        &self,
+        directory: &Path,
+        release: &Release,
+        programs: &Programs,
+    ) -> Answer<Result<Cluster, String>> {
+        let others = programs.inside();
+        let pid = programs.begin(POSTGRES, release.leaves_stale_pid);
+        let others: Vec<u32> = others.into_iter().filter(|other| *other != pid).collect();
+        let place = Place { inside: DATA_DIRECTORY, port: 5432, pid, others: &others };
+        match Cluster::start(directory, &place) {
+            Ok(cluster) => Ok(Ok(cluster)),
+            Err(NotStarted::Locked { pid }) => {
+                programs.end(POSTGRES, State::Fatal(TOO_QUICKLY));
+                Ok(Err(format!(
+                    "FATAL:  lock file \"postmaster.pid\" already exists; is another postmaster (PID {pid}) running in data directory \"{DATA_DIRECTORY}\"?"
+                )))
+            }
+            Err(NotStarted::Disk(error)) => {
+                Err(Refusal::disk("start the make-believe database", &error))
+            }
+        }
     }
 
     /// On this host; below the state directory when it lies on no mount.
     fn data_directory(&self, inspection: &Value) -> PathBuf {
         mounts::host_path(inspection, Path::new(DATA_DIRECTORY)).unwrap_or_else(|| {
             let id = inspection["Id"].as_str().unwrap_or_default();
-            self.root.join("layers").join(id)
+            self.layer(id)
         })
     }
 

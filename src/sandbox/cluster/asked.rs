@@ -1,0 +1,153 @@
+//! What the make-believe server answers when it is asked: the answers of the product's own
+//! statements, made from the directory's files. Called by `exec`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+
+use serde_json::{Value, json};
+
+use super::{Cluster, DATABASE, PAYMENTS, Payment, size_below};
+
+/// A row as an export asks for it: its key, the digest of its values, and these as literals.
+struct Row {
+    key: String,
+    digest: String,
+    values: String,
+    transaction: u64,
+}
+
+impl Row {
+    fn of_payment(payment: &Payment) -> Self {
+        let Payment { id, amount, written_by, transaction, .. } = payment;
+        Self {
+            key: format!("'{id}'"),
+            digest: format!("{id}|{amount}|{written_by}"),
+            values: format!("'{id}', '{amount}', '{written_by}'"),
+            transaction: *transaction,
+        }
+    }
+
+    fn of_migration(version: &str, transaction: u64) -> Self {
+        let key = format!("'{version}'");
+        Self { digest: version.to_owned(), values: key.clone(), key, transaction }
+    }
+}
+
+impl Cluster {
+    /// Which cluster it is, how far its log is, and who is connected.
+    pub fn identity(&self, sessions: usize) -> Value {
+        let log = self.log();
+        json!({
+            "systemIdentifier": log.system.to_string(),
+            "timeline": log.timeline(),
+            "databaseOid": DATABASE,
+            "walPosition": log.shown(),
+            "walFile": log.file(),
+            "sessions": sessions,
+        })
+    }
+
+    /// Bytes in its files.
+    pub fn size(&self) -> io::Result<u64> {
+        size_below(&self.directory)
+    }
+
+    /// What the product's `fingerprint.sql` would answer.
+    pub fn fingerprint(&self) -> io::Result<Value> {
+        let catalog = self.catalog()?;
+        let counters = self.counted().clone();
+        let changes = |table: &str| counters.changes.get(table).copied().unwrap_or_default();
+        let payments = self.payments()?.len();
+        let migrations = catalog.migrations.len();
+        let objects: Vec<Value> =
+            catalog.objects.iter().map(|(name, text)| json!([name, text])).collect();
+        Ok(json!({
+            "counting": "on",
+            "since": format!("database never, server {}", counters.since),
+            "sessions": 0,
+            "nextTransaction": self.log().next_transaction,
+            "tables": [
+                {"name": "public.payments", "id": 16390, "file": 16390,
+                 "changes": changes("payments")},
+                {"name": "public.schema_migrations", "id": 16391, "file": 16391,
+                 "changes": changes("schema_migrations")},
+            ],
+            "rows": {"16390": payments, "16391": migrations},
+            "objects": objects,
+        }))
+    }
+
+    /// What the product's `shape.sql` would answer.
+    pub fn shape(&self) -> Value {
+        let column = |number: i16, name: &str, kind: &str| {
+            json!({"number": number, "name": name, "type": kind, "bareType": kind,
+                   "labels": null, "isRequired": true, "hasDefault": false,
+                   "isGenerated": false, "isAlwaysIdentity": false})
+        };
+        let table = |id: u32, name: &str, columns: &[Value]| {
+            json!({"id": id, "name": name, "isReadable": true, "columns": columns,
+                   "key": [1], "checks": [], "references": []})
+        };
+        let payments = [
+            column(1, "id", "uuid"),
+            column(2, "amount", "numeric"),
+            column(3, "written_by", "text"),
+        ];
+        json!({"sequences": {}, "tables": [
+            table(16390, "public.payments", &payments),
+            table(16391, "public.schema_migrations", &[column(1, "version", "text")]),
+        ]})
+    }
+
+    /// The rows of a table, `public.payments`; none when there is no such table.
+    fn rows(&self, table: &str) -> io::Result<Option<Vec<Row>>> {
+        Ok(match table {
+            "public.payments" => Some(self.payments()?.iter().map(Row::of_payment).collect()),
+            "public.schema_migrations" => {
+                let applied = self.catalog()?.migrations;
+                let rows = applied
+                    .iter()
+                    .map(|(version, transaction)| Row::of_migration(version, *transaction));
+                Some(rows.collect())
+            }
+            _ => None,
+        })
+    }
+
+    /// The rows that were written in this transaction and in later ones, as the product's export
+    /// reads them.
+    pub fn rows_since(&self, table: &str, transaction: u64) -> io::Result<Option<Vec<Value>>> {
+        let Some(rows) = self.rows(table)? else { return Ok(None) };
+        let later = rows.iter().filter(|row| row.transaction >= transaction);
+        Ok(Some(later.map(|row| json!([null, row.key, row.digest, row.values, null])).collect()))
+    }
+
+    /// Number, digest and whether it is as new, of each of these rows that is there; `(0, 'KEY')`
+    /// each.
+    pub fn rows_of(
+        &self,
+        table: &str,
+        keys: &[(usize, String)],
+        transaction: u64,
+    ) -> io::Result<Option<Vec<Value>>> {
+        let Some(rows) = self.rows(table)? else { return Ok(None) };
+        let there: BTreeMap<&str, &Row> = rows.iter().map(|row| (row.key.as_str(), row)).collect();
+        let found =
+            keys.iter().filter_map(|(number, key)| Some((number, there.get(key.as_str())?)));
+        Ok(Some(
+            found
+                .map(|(number, row)| json!([number, row.digest, row.transaction >= transaction]))
+                .collect(),
+        ))
+    }
+
+    /// A dump: the head of an archive, then the rows.
+    pub fn dump(&self) -> io::Result<Vec<u8>> {
+        let mut dump = b"PGDMP\x01\x0e\x00sandbox\n".to_vec();
+        dump.extend(serde_json::to_vec(&self.catalog()?)?);
+        dump.push(b'\n');
+        dump.extend(fs::read(self.directory.join(PAYMENTS))?);
+        Ok(dump)
+    }
+}

@@ -1,0 +1,103 @@
+//! The make-believe directory from outside and over its servers' lives.
+
+use super::*;
+use crate::restore_point;
+
+fn place(others: &[u32]) -> Place<'_> {
+    Place { inside: "/inside", port: 5432, pid: 8, others }
+}
+
+fn identity(cluster: &Cluster) -> (String, u64) {
+    let found = cluster.identity(0);
+    let position = found["walPosition"].as_str().expect("a position").to_owned();
+    let (high, low) = position.split_once('/').expect("two parts");
+    let part = |text| u64::from_str_radix(text, 16).expect("hex");
+    let system = found["systemIdentifier"].as_str().expect("a number").to_owned();
+    (system, part(high) << 32 | part(low))
+}
+
+#[test]
+fn a_cluster_keeps_its_name_and_its_log_goes_on_over_stops_and_kills() {
+    let root = tempfile::tempdir().expect("a directory");
+    let at = root.path().join("postgres");
+    let started = || Cluster::start(&at, &place(&[1])).expect("it starts");
+    let cluster = started();
+    let (system, mut position) = identity(&cluster);
+    let mut clean = true;
+    let mut running = cluster;
+    for _ in 0..4 {
+        running.pay("1").expect("a payment");
+        let (_, paid) = identity(&running);
+        assert!(paid > position, "a payment is in the log: {paid} after {position}");
+        if clean {
+            running.stop(false).expect("it stops");
+            let control = fs::read(at.join("global/pg_control")).expect("a control file");
+            let checkpoint = control[32..40].try_into().map(u64::from_le_bytes);
+            assert!(checkpoint.expect("eight bytes") >= paid);
+        }
+        clean = !clean;
+        running = started();
+        let (again, later) = identity(&running);
+        assert_eq!(again, system);
+        assert!(later > paid, "{later} after {paid}");
+        position = later;
+    }
+    let other = Cluster::start(&root.path().join("other"), &place(&[1])).expect("it starts");
+    assert_ne!(identity(&other).0, system, "another cluster has another name");
+}
+
+#[test]
+fn a_lock_file_that_names_another_process_of_the_container_keeps_the_server_from_starting() {
+    let root = tempfile::tempdir().expect("a directory");
+    let at = root.path().join("postgres");
+    let cluster = Cluster::start(&at, &place(&[1])).expect("it starts");
+    cluster.stop(true).expect("it stops and leaves its lock file");
+    let locked = Cluster::start(&at, &place(&[1, 8]));
+    assert!(matches!(locked, Err(NotStarted::Locked { pid: 8 })));
+    assert!(Cluster::start(&at, &place(&[1])).is_ok(), "its own number is no other's");
+}
+
+#[test]
+fn rows_that_were_changed_are_read_like_those_that_were_added() {
+    let root = tempfile::tempdir().expect("a directory");
+    let at = root.path().join("postgres");
+    let cluster = Cluster::start(&at, &place(&[1])).expect("it starts");
+    for _ in 0..3 {
+        cluster.pay("1").expect("a payment");
+    }
+    let next = cluster.fingerprint().expect("it")["nextTransaction"].as_u64().expect("one");
+    let migration = Migration { schema: true, rows: 2, fails: false };
+    cluster.migrate("2", migration).expect("read").expect("done");
+    let since = |table| cluster.rows_since(table, next).expect("read").expect("a table").len();
+    assert_eq!((since("public.payments"), since("public.schema_migrations")), (2, 1));
+    assert!(cluster.rows_since("public.other", next).expect("read").is_none());
+}
+
+#[test]
+fn counters_survive_a_clean_stop_and_not_a_kill() {
+    let root = tempfile::tempdir().expect("a directory");
+    let at = root.path().join("postgres");
+    let started = || Cluster::start(&at, &place(&[1])).expect("it starts");
+    let cluster = started();
+    cluster.pay("1").expect("a payment");
+    let before = cluster.fingerprint().expect("a fingerprint");
+    cluster.stop(false).expect("it stops");
+    let again = started();
+    assert_eq!(again.fingerprint().expect("a fingerprint"), before);
+    drop(again);
+    let killed = started().fingerprint().expect("a fingerprint");
+    assert_eq!(killed["tables"][0]["changes"], 0);
+    assert_eq!(killed["rows"]["16390"], 1);
+}
+
+#[test]
+fn the_restore_point_takes_the_directory_for_a_real_one() {
+    let root = tempfile::tempdir().expect("a directory");
+    let at = root.path().join("postgres");
+    let cluster = Cluster::start(&at, &place(&[1])).expect("it starts");
+    let survey = restore_point::survey(&at).expect("it can be copied");
+    assert_eq!(survey.postgres_major, MAJOR);
+    assert!(survey.has_postmaster_pid);
+    cluster.stop(false).expect("it stops");
+    assert!(!restore_point::survey(&at).expect("still").has_postmaster_pid);
+}
