@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::containers::{Which, is_running, name_of};
+use super::containers::{Which, name_of};
 use super::{Effects, fail};
 use crate::clock::Timestamp;
 use crate::database::{self, HostServer, Place};
@@ -21,6 +21,7 @@ use crate::driver::narrate::short;
 use crate::driver::prepare::SavedSpec;
 use crate::driver::recovery::directory_of;
 use crate::engine::EngineError;
+use crate::engine::Inspection;
 use crate::error::Trouble;
 use crate::machine::Known;
 use crate::machine::failure::FailureCode;
@@ -74,7 +75,7 @@ impl<'t, 'k> Sentinel<'t, 'k> {
         let Some(other) = self.another_shop(container, directory).await? else { return Ok(()) };
         let id = other["Id"].as_str().unwrap_or_default();
         let who = format!("container {} ({})", name_of(&other), short(id));
-        if !is_running(&other) {
+        if !Inspection(&other).occupies_database() {
             let (from, to) = (&other["State"]["StartedAt"], &other["State"]["FinishedAt"]);
             let text = |at: &Value| at.as_str().unwrap_or("an unknown time").to_owned();
             let found = format!(
@@ -109,7 +110,9 @@ impl<'t, 'k> Sentinel<'t, 'k> {
                 continue;
             }
             let is_meant = is_ours && !self.was_started_by_somebody(&other);
-            if is_running(&other) || (!is_meant && ran_beside(&other, container)) {
+            if Inspection(&other).occupies_database()
+                || (!is_meant && ran_beside(&other, container))
+            {
                 return Ok(Some(other));
             }
         }
