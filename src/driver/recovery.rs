@@ -21,7 +21,7 @@ use crate::machine::failure::FailureCode;
 use crate::machine::{Event, Phase, State};
 
 pub use look::look;
-pub(super) use look::{directory_of, rival};
+pub(super) use look::{directory_of, old_container, rival};
 
 /// What the operator asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -44,7 +44,7 @@ impl World {
         assert!(self.is_healthy(), "{after}: it is not healthy");
         assert_eq!(self.version().as_deref(), Some(version), "{after}");
         self.wait_for_payments(1);
-        assert_eq!(self.lost(), Vec::<String>::new(), "{after}: lost payments");
+        assert_eq!(self.payments_lost(), Vec::<String>::new(), "{after}: lost payments");
         // What is left when one container is, goes within moments.
         let began = Instant::now();
         let left = wait_until("nothing is left over", TIDY_LIMIT * 2, || {

@@ -10,12 +10,12 @@ use crate::app::container;
 use crate::app::core::Probe;
 use crate::config::Settings;
 use crate::database::is_same_product;
-use crate::driver::effects::{name_of, occupies_database, was_started};
+use crate::driver::effects::{REMADE_LABEL, name_of, occupies_database, was_started};
 use crate::driver::failed_path;
 use crate::engine::{Engine, EngineError};
 use crate::journal::JobRecord;
 use crate::machine::facts::Copy;
-use crate::machine::{Known, State};
+use crate::machine::{Hop, Known, State};
 
 /// Looks. Without a job that has begun, at the shop's container alone.
 ///
@@ -38,7 +38,7 @@ pub async fn look(
             .unwrap_or_default(),
     };
     let old = match known {
-        Some(known) => engine.inspect_container(&known.hop.old.id).await?,
+        Some(known) => old_container(engine, job, known.hop).await?,
         None if shop.is_empty() => {
             // Nothing is named: an engine that can't be asked still has to be told.
             engine.facts().await?;
@@ -51,7 +51,7 @@ pub async fn look(
         None => None,
     };
     let stranger = match known {
-        Some(known) => stranger(engine, &known).await?,
+        Some(known) => stranger(engine, &known, old.as_ref()).await?,
         None => None,
     };
     let mut serving = Serving::Nobody;
@@ -94,6 +94,27 @@ pub async fn look(
     })
 }
 
+/// The container that served before the hop; the one that was made in its place where somebody
+/// removed it.
+///
+/// # Errors
+/// When the engine can't be asked.
+pub(in crate::driver) async fn old_container(
+    engine: &dyn Engine,
+    job: Option<&JobRecord>,
+    hop: &Hop,
+) -> Result<Option<Value>, EngineError> {
+    if let Some(found) = engine.inspect_container(&hop.old.id).await? {
+        return Ok(Some(found));
+    }
+    let Some(job) = job else { return Ok(None) };
+    let label = format!("{REMADE_LABEL}={}/{}", job.id, job.hops.len());
+    match engine.containers(Some(&label)).await?.first() {
+        Some(remade) => engine.inspect_container(&remade.id).await,
+        None => Ok(None),
+    }
+}
+
 fn seen(container: Option<&Value>) -> Seen {
     match container {
         None => Seen::Gone,
@@ -107,12 +128,11 @@ fn seen(container: Option<&Value>) -> Seen {
 async fn stranger(
     engine: &dyn Engine,
     known: &Known<'_>,
+    old: Option<&Value>,
 ) -> Result<Option<(Stranger, Value)>, EngineError> {
+    let old = old.and_then(|old| old["Id"].as_str()).unwrap_or(known.hop.old.id.as_str());
     let ours: Vec<&str> =
-        [Some(known.hop.old.id.as_str()), known.next.map(|next| next.id.as_str())]
-            .into_iter()
-            .flatten()
-            .collect();
+        [Some(old), known.next.map(|next| next.id.as_str())].into_iter().flatten().collect();
     for id in &ours {
         if let Some(directory) = directory_of(known)
             && let Some(container) = engine.inspect_container(id).await?
