@@ -324,7 +324,12 @@ async fn rows_come_back_byte_for_byte(encoding: &str, bytes: &str) {
     let tables = world.tables().await;
     let said = said_of_export("/f", &tables);
     println!("{encoding}: {said}");
-    assert!(said.starts_with("of its 8 rows 7 are exported to /f, 1 is not: 5 can be loaded, 2 are in comments ("), "{said}");
+    assert!(
+        said.starts_with(
+            "of its 8 rows 7 are exported to /f, 1 is not: 5 can be loaded, 2 are in comments ("
+        ),
+        "{said}"
+    );
     assert!(said.contains("public.notes: 3 rows inserted, 1 updated; 5 changes"), "{said}");
     assert!(said.contains("check notes_note_check does not allow it"), "{said}");
     let file = std::fs::read(world.path()).expect("the file");

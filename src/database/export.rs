@@ -98,8 +98,7 @@ pub async fn export_rows(
             failed_shape.encoding, old_shape.encoding
         )));
     }
-    let draft =
-        Draft::begin(path, &old_shape.encoding).map_err(|error| unwritten(path, &error))?;
+    let draft = Draft::begin(path, &old_shape.encoding).map_err(|error| unwritten(path, &error))?;
     let mut export = Exporting {
         failed,
         old,
@@ -262,11 +261,7 @@ fn refuse(table: &mut ExportedTable, rows: u64, reason: &str) {
     match table.refused.iter_mut().find(|refused| refused.reason == reason) {
         Some(refused) => refused.rows += rows,
         None if rows > 0 => {
-            table.refused.push(RefusedRows {
-                rows,
-                reason: reason.to_owned(),
-                is_told: false,
-            });
+            table.refused.push(RefusedRows { rows, reason: reason.to_owned(), is_told: false });
         }
         None => {}
     }
@@ -319,14 +314,14 @@ fn moved_on(failed: &Shape, old: &Shape) -> Vec<String> {
 
 async fn shape(runner: &Runner<'_>) -> Result<Shape, Trouble> {
     let doing = format!("read the shape of database {}", runner.database().name);
-    let answer = runner
-        .exact(&[&PINNED[..], &[SHAPE]].concat(), READING_TIMEOUT)
-        .await
-        .map_err(|error| {
+    let answer = runner.exact(&[&PINNED[..], &[SHAPE]].concat(), READING_TIMEOUT).await.map_err(
+        |error| {
             let code = FailureCode::RuntimeInspectionFailed;
             error.trouble(&doing, code, code)
-        })?;
-    serde_json::from_str(&bytes::text_of(&answer)).map_err(|error| broken(format!("{doing}: {error}")))
+        },
+    )?;
+    serde_json::from_str(&bytes::text_of(&answer))
+        .map_err(|error| broken(format!("{doing}: {error}")))
 }
 
 fn broken(reason: impl Into<String>) -> Trouble {

@@ -88,9 +88,9 @@ fn found(fact: &Fact) -> String {
             }
             None => "silent; the database could not be fingerprinted".to_owned(),
         },
-        Fact::Copy(Copy::Directory { source, files, bytes, .. }) => {
-            format!("{source}: {files} files, {bytes} bytes copied while the application serves")
-        }
+        Fact::Copy(Copy::Directory { source, copy, files, bytes, .. }) => format!(
+            "{source}: {files} files, {bytes} bytes copied to {copy} while the application serves"
+        ),
         Fact::Copy(Copy::Dump { reason, .. }) => {
             format!("no directory to copy ({reason}): a dump is taken after the last write")
         }

@@ -154,7 +154,9 @@ impl Exporting<'_> {
         let settings = [&PINNED[..], &["set statement_timeout = '60s'"]].concat();
         let within = self.left().min(READING_TIMEOUT * 3);
         self.old
-            .exact_of_file(&settings, &asked.0, within, &mut |piece| answer.extend_from_slice(piece))
+            .exact_of_file(&settings, &asked.0, within, &mut |piece| {
+                answer.extend_from_slice(piece)
+            })
             .await
             .map_err(Problem::of)?;
         let text = String::from_utf8_lossy(&answer);

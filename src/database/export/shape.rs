@@ -217,7 +217,8 @@ mod tests {
     }
 
     fn shape(tables: &[Value]) -> Shape {
-        serde_json::from_value(json!({"encoding": "UTF8", "tables": tables, "sequences": {}})).expect("a shape")
+        serde_json::from_value(json!({"encoding": "UTF8", "tables": tables, "sequences": {}}))
+            .expect("a shape")
     }
 
     fn required(mut column: Value) -> Value {
