@@ -88,6 +88,13 @@ pub(super) async fn answer(
         Response::new(api.in_hand.hold(first.text).into())
     } else {
         let Some(seat) = place.long_answer() else {
+            if let Some(times) = api.answers_refused.count() {
+                let most = api.limits.long_answers;
+                tracing::warn!(
+                    times,
+                    "all {most} long answers are being read; further ones were refused"
+                );
+            }
             return Ok(answers::refusal(&Refusal::too_many_answers()));
         };
         let until = Instant::now() + api.limits.answer;

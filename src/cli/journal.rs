@@ -34,6 +34,7 @@ pub(super) fn journal(
                 | JournalError::Newer { .. }
                 | JournalError::AlreadyActive { .. }
                 | JournalError::Row { .. }
+                | JournalError::Unsettled { .. }
                 | JournalError::Forbidden { .. }) => unreadable(error),
             })?;
             out.flush()?;

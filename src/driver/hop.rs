@@ -16,7 +16,7 @@ use super::{Driver, Progress, durable, may_be_called_off, narrate, prepare};
 use crate::clock::Timestamp;
 use crate::journal::{Ending, HopRecord, JobRecord, JournalError, Settlement};
 use crate::machine::failure::{Failure, FailureCode};
-use crate::machine::{Machine, Outcome, Phase, Step};
+use crate::machine::{Forbidden, Machine, Outcome, Phase, Step, Transition};
 
 /// How long a step that may be left is given to end by itself when the daemon is told to end.
 const GRACE_OF_LONG_STEPS: Duration = Duration::from_secs(5);
@@ -156,7 +156,10 @@ impl Driver {
         let effect = AssertUnwindSafe(effects.run(step, machine.state())).catch_unwind();
         let leave = async {
             self.stop.cancelled().await;
-            tokio::time::sleep(GRACE_OF_LONG_STEPS).await;
+            // A watch ends as well now as later.
+            if step != Step::Probation {
+                tokio::time::sleep(GRACE_OF_LONG_STEPS).await;
+            }
         };
         let outcome = tokio::select! {
             outcome = effect => outcome.unwrap_or_else(|_| Outcome::Unknown {
@@ -187,18 +190,8 @@ impl Driver {
         step: Step,
         outcome: Outcome,
     ) -> Result<Machine, JournalError> {
-        let (outcome, machine, transitions) = match machine.clone().apply(outcome.clone()) {
-            Ok((after, transitions)) => (outcome, after, transitions),
-            Err(forbidden) => {
-                // An effect that answers with another step's fact is a fault of ours.
-                let failure = Failure::new(FailureCode::Unknown, format!("{step}: {forbidden}"));
-                let outcome = Outcome::Failed { failure };
-                match machine.clone().apply(outcome.clone()) {
-                    Ok((after, transitions)) => (outcome, after, transitions),
-                    Err(_) => return Ok(machine),
-                }
-            }
-        };
+        let (outcome, machine, transitions) = applied(machine, step, outcome)
+            .map_err(|source| JournalError::Unsettled { step, source })?;
         let rests_now = transitions.iter().any(|t| t.to.is_at_rest());
         let has_more = at.hop < at.job.body.hops.len();
         let ends = rests_now && !(machine.phase() == Phase::Verified && has_more);
@@ -272,8 +265,69 @@ impl Driver {
     }
 }
 
+/// What an outcome comes to. An effect that answers with another step's fact is a fault of ours,
+/// and counts as a failed step.
+///
+/// # Errors
+/// When the machine does not even take that: nothing can be journaled then, and to go on would be
+/// to begin the same step again and again.
+fn applied(
+    machine: Machine,
+    step: Step,
+    outcome: Outcome,
+) -> Result<(Outcome, Machine, Vec<Transition>), Forbidden> {
+    match machine.clone().apply(outcome.clone()) {
+        Ok((after, transitions)) => Ok((outcome, after, transitions)),
+        Err(forbidden) => {
+            let failure = Failure::new(FailureCode::Unknown, format!("{step}: {forbidden}"));
+            let outcome = Outcome::Failed { failure };
+            let (after, transitions) = machine.apply(outcome.clone())?;
+            Ok((outcome, after, transitions))
+        }
+    }
+}
+
 fn called_off(step: Step) -> Outcome {
     let failure =
         Failure::new(FailureCode::Cancelled, format!("called off by the operator at {step}"));
     Outcome::Cancelled { failure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::{Fact, Hop};
+
+    fn machine() -> Machine {
+        let hop: Hop = serde_json::from_value(serde_json::json!({
+            "old": {"id": "o", "name": "payram", "imageId": "sha256:1", "specFile": "/spec",
+                "restartPolicy": {"Name": "always"}},
+            "from": "1.9.6", "fromRules": {"kind": "legacy"}, "version": "2.0.0",
+            "target": {"repo": "payramapp/payram", "tag": "2.0.0"}, "rules": {"kind": "legacy"},
+        }))
+        .expect("a hop");
+        Machine::new(hop)
+    }
+
+    #[test]
+    fn another_steps_fact_fails_the_step() {
+        let outcome = Outcome::Done { fact: Fact::Done };
+        let (outcome, _, transitions) =
+            applied(machine(), Step::BackUp, outcome).expect("it is taken");
+        assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
+        assert!(!transitions.is_empty());
+    }
+
+    #[test]
+    fn what_the_machine_takes_in_no_way_is_an_error_and_no_second_attempt() {
+        let mut machine = machine();
+        while let Some(step) = machine.step() {
+            let failure = Failure::new(FailureCode::Unknown, "for this test");
+            let (_, after, _) =
+                applied(machine, step, Outcome::Failed { failure }).expect("it is taken");
+            machine = after;
+        }
+        let again = applied(machine, Step::BackUp, Outcome::Interrupted);
+        assert!(again.is_err(), "at rest there is nothing to settle: {again:?}");
+    }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::Settings;
-use crate::engine::Engine;
+use crate::engine::{Engine, Inspection};
 use crate::journal::{HopTarget, JobId, JobRecord};
 use crate::machine::Hop;
 use crate::machine::facts::{CoreRules, OldContainer};
@@ -73,15 +73,7 @@ pub(super) async fn hop(
         .ok_or_else(|| {
             Failure::new(FailureCode::ContainerNotFound, format!("there is no container {name}"))
         })?;
-    if container["State"]["Running"].as_bool() != Some(true) {
-        return Err(Failure::new(
-            FailureCode::RuntimeInspectionFailed,
-            format!(
-                "container {name} is {}, an upgrade starts from a running one",
-                container["State"]["Status"].as_str().unwrap_or("in an unknown state")
-            ),
-        ));
-    }
+    may_start_from(name, Inspection(&container))?;
     let text = |value: &Value, what: &str| {
         value.as_str().map(str::to_owned).ok_or_else(|| {
             Failure::new(
@@ -125,6 +117,16 @@ pub(super) async fn hop(
         rollback_database: settings.rollback_database,
         probation_seconds: (!settings.probation.is_zero()).then_some(settings.probation.as_secs()),
     })
+}
+
+/// As the plan saw it; it may have been paused, or have begun to crash, since.
+fn may_start_from(name: &str, container: Inspection<'_>) -> Result<(), Failure> {
+    if container.may_start_upgrade() {
+        return Ok(());
+    }
+    let status = container.status();
+    let message = format!("container {name} is {status}, an upgrade starts from a running one");
+    Err(Failure::new(FailureCode::RuntimeInspectionFailed, message))
 }
 
 /// Removes the specifications that no way back needs any more: those of the jobs before this
@@ -199,6 +201,19 @@ fn io_failure(doing: &str, path: &str, error: &std::io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_hop_begins_with_a_shop_that_was_paused_or_began_to_crash_since_the_plan() {
+        let state = |flag: &str, status: &str| serde_json::json!({"State": {"Running": true, flag: true, "Status": status}});
+        for container in [state("Paused", "paused"), state("Restarting", "restarting")] {
+            let refused = may_start_from("payram", Inspection(&container));
+            let failure = refused.expect_err("refused");
+            assert_eq!(failure.code, FailureCode::RuntimeInspectionFailed);
+            assert!(failure.message.contains("an upgrade starts from a running one"), "{failure}");
+        }
+        let runs = serde_json::json!({"State": {"Running": true, "Status": "running"}});
+        assert_eq!(may_start_from("payram", Inspection(&runs)), Ok(()));
+    }
 
     #[test]
     fn the_last_upgrades_specifications_stay_and_those_before_it_go() {

@@ -176,7 +176,7 @@ impl Driver {
             let found = match self.engine.inspect_container(id).await {
                 Err(error) => error.to_string(),
                 Ok(None) => return Err("it is gone".to_owned()),
-                Ok(Some(container)) if !effects::is_running(&container) => {
+                Ok(Some(container)) if !effects::occupies_database(&container) => {
                     return Err(format!(
                         "it ended at once (exit code {})",
                         container["State"]["ExitCode"]

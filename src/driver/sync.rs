@@ -2,7 +2,7 @@
 //! now is looked at as strictly as `inspect` does, and recorded as the last good version; a
 //! stopped upgrade that waited for a person is closed by it (contract section 8).
 
-use super::effects::{is_running, name_of};
+use super::effects::{name_of, occupies_database};
 use super::recovery::{Decision, Remedy};
 use super::{Driver, RecoverError, durable};
 use crate::app::container;
@@ -93,7 +93,7 @@ impl Driver {
         let Some(inspected) = self.engine.inspect_container(&found.id).await? else {
             return Ok(Err(format!("container {} is gone", found.name)));
         };
-        if !is_running(&inspected) {
+        if !occupies_database(&inspected) {
             return Ok(Err(format!("container {} does not run", found.name)));
         }
         let probe = Probe::of(&self.settings);

@@ -7,9 +7,12 @@
 //! decides nothing.
 
 pub mod docker;
+mod inspection;
 pub mod mounts;
 pub mod parity;
 pub mod spec;
+
+pub use inspection::Inspection;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::chain::{self, Chain, ChainSeen};
+use super::database::{self as directory, DirectorySeen};
 use crate::app::container;
 use crate::app::core::{self, Health, Probe};
 use crate::config::Settings;
 use crate::database;
-use crate::engine::Engine;
+use crate::engine::{Engine, Inspection};
 use crate::journal::{JobRecord, JournalError, Quarantined, Reader};
 use crate::machine::facts::CoreRules;
-use crate::machine::failure::Failure;
+use crate::machine::failure::{Failure, FailureCode};
 use crate::plan::quarantine::{self, QuarantinedVersion};
 use crate::plan::{fetch, manifest::Manifest, policy::Policy};
 
@@ -42,6 +43,8 @@ pub(super) struct Seen {
     pub version: Option<Result<String, String>>,
     /// Versions whose tag still names an image that failed here, or why the journal can't say.
     pub quarantined: Result<Vec<QuarantinedVersion>, String>,
+    /// The database's directory; none where the database is elsewhere or nothing runs.
+    pub directory: Option<Result<DirectorySeen, String>>,
     /// Containers that earlier upgrades left.
     pub leftovers: Vec<String>,
     /// The newest backup's path, and whether it still matches its sidecar.
@@ -52,7 +55,15 @@ pub(super) struct Seen {
 pub(super) struct Container {
     pub name: String,
     pub status: String,
+    /// Whether its programs work: a paused or crash-looping one serves nobody.
     pub is_running: bool,
+}
+
+impl Container {
+    fn of(name: String, inspected: Inspection<'_>) -> Self {
+        let status = inspected.status().to_owned();
+        Self { name, status, is_running: inspected.runs_steadily() }
+    }
 }
 
 /// Looks.
@@ -81,7 +92,7 @@ pub(super) async fn look(
         chain,
         engine: facts.map(|facts| facts.version).map_err(|error| error.to_string()),
         container: Err(Failure::new(
-            crate::machine::failure::FailureCode::DockerDaemonDown,
+            FailureCode::DockerDaemonDown,
             "the container engine can't be asked",
         )),
         policy,
@@ -89,6 +100,7 @@ pub(super) async fn look(
         health: None,
         version: None,
         quarantined: quarantined(engine, reader).await,
+        directory: None,
         leftovers: Vec::new(),
     };
     if seen.engine.is_err() {
@@ -123,18 +135,23 @@ async fn look_at_container(
 ) {
     let inspected = match engine.inspect_container(id).await {
         Ok(Some(inspected)) => inspected,
-        Ok(None) => return,
+        Ok(None) => {
+            let gone = format!("container {name} is gone");
+            seen.container = Err(Failure::new(FailureCode::ContainerNotFound, gone));
+            return;
+        }
         Err(error) => {
             seen.container = Err(Failure::from(&error));
             return;
         }
     };
-    let is_running = inspected["State"]["Running"].as_bool() == Some(true);
-    let status = inspected["State"]["Status"].as_str().unwrap_or("unknown").to_owned();
-    seen.container = Ok(Container { name, status, is_running });
+    let container = Container::of(name, Inspection(&inspected));
+    let is_running = container.is_running;
+    seen.container = Ok(container);
     if !is_running {
         return;
     }
+    seen.directory = directory::look(settings, engine, &inspected).await;
     let rules = rules(seen, &inspected);
     let probe = Probe::of(settings);
     match probe.find(engine, &inspected).await {
@@ -219,4 +236,21 @@ async fn backup_of(
         (verdict, _) => verdict,
     };
     Some((backup.path, verdict))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_paused_or_crash_looping_shop_is_not_called_running() {
+        for (flag, status) in [("Paused", "paused"), ("Restarting", "restarting")] {
+            let state = json!({"State": {"Running": true, flag: true, "Status": status}});
+            let seen = Container::of("payram".to_owned(), Inspection(&state));
+            assert_eq!((seen.is_running, seen.status.as_str()), (false, status));
+        }
+        let state = json!({"State": {"Running": true, "Status": "running"}});
+        assert!(Container::of("payram".to_owned(), Inspection(&state)).is_running);
+    }
 }

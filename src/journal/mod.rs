@@ -33,7 +33,7 @@ pub use write::{Journal, Settlement};
 
 use std::path::PathBuf;
 
-use crate::machine::Forbidden;
+use crate::machine::{Forbidden, Step};
 
 /// Why the journal could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,16 @@ pub enum JournalError {
         seq: i64,
         /// What was expected and found.
         reason: String,
+    },
+    /// What came of a step fits nowhere in its machine, so that it can't be journaled.
+    #[error(
+        "what came of {step} can't be journaled: {source}; nothing is done until the updater is another one"
+    )]
+    Unsettled {
+        /// The step.
+        step: Step,
+        /// What the machine said.
+        source: Forbidden,
     },
     /// The rows claim something that the machine forbids.
     #[error("journal {} row {seq}: {source}", path.display())]

@@ -104,7 +104,8 @@ pub struct JobBody {
     pub container_name: String,
     /// How the version that serves is asked for health and version.
     pub from_rules: CoreRules,
-    /// Ports, volumes and environment that the manifest adds where they are missing.
+    /// Ports, volumes and environment that the manifest adds where they are missing, of a hop that
+    /// says nothing of its own: so wrote an earlier program.
     pub overlay: Overlay,
     /// Whether only the plan was wanted (`EXECUTION_MODE=dry-run`).
     pub dry_run: bool,
@@ -124,6 +125,18 @@ pub struct HopTarget {
     pub rules: CoreRules,
     /// Why the route stops there.
     pub why: String,
+    /// What the manifest adds for this version; none in the journal of an earlier program, which
+    /// knew only the job's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<Overlay>,
+}
+
+impl JobBody {
+    /// What the manifest adds to the container of this hop, counted from 1.
+    pub fn overlay_of(&self, hop: usize) -> &Overlay {
+        let own = hop.checked_sub(1).and_then(|index| self.hops.get(index));
+        own.and_then(|target| target.overlay.as_ref()).unwrap_or(&self.overlay)
+    }
 }
 
 /// The kinds of rows.
@@ -270,6 +283,44 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_that_an_earlier_program_wrote_has_one_overlay_for_all_of_its_hops() {
+        let hop = |version: &str, own: serde_json::Value| {
+            let mut hop = serde_json::json!({
+                "version": version, "target": {"repo": "payramapp/payram", "tag": version},
+                "rules": {"kind": "legacy"}, "why": "the target",
+            });
+            if own.is_object() {
+                hop["overlay"] = own;
+            }
+            hop
+        };
+        let overlay = |variable: &str| serde_json::json!({"ports": [], "volumes": [], "environment": [variable]});
+        let body = |hops: [serde_json::Value; 2]| -> JobBody {
+            let body = serde_json::json!({
+                "mode": "MANUAL", "requestedTarget": "2.0.0", "resolvedTarget": "2.0.0",
+                "fromVersion": "1.9.6", "containerName": "payram",
+                "fromRules": {"kind": "legacy"}, "overlay": overlay("JOB=1"), "dryRun": false,
+                "hops": hops,
+            });
+            serde_json::from_value(body).expect("a body")
+        };
+        let environment = |body: &JobBody, hop: usize| body.overlay_of(hop).environment.join(" ");
+        let none = serde_json::Value::Null;
+        let earlier = body([hop("1.9.8", none.clone()), hop("2.0.0", none)]);
+        assert_eq!(
+            (environment(&earlier, 1), environment(&earlier, 2)),
+            ("JOB=1".into(), "JOB=1".into())
+        );
+        let own = body([hop("1.9.8", overlay("FIRST=1")), hop("2.0.0", overlay("SECOND=1"))]);
+        assert_eq!(
+            (environment(&own, 1), environment(&own, 2)),
+            ("FIRST=1".into(), "SECOND=1".into())
+        );
+        let text = serde_json::to_string(&earlier).expect("JSON");
+        assert!(!text.contains("null"), "the body of an earlier job stays as it was: {text}");
+    }
 
     #[test]
     fn an_id_sorts_after_the_last_one_though_the_clock_was_set_back() {

@@ -57,7 +57,7 @@ impl Journal {
         events: &[NewEvent],
         ending: Option<&Ending>,
     ) -> Result<JobId, JournalError> {
-        let text = json(body);
+        let text = self.json("begin a job", body)?;
         let now = Timestamp::now();
         let begun = self.write("begin a job", |transaction| {
             let last: Option<String> =
@@ -78,7 +78,7 @@ impl Journal {
             tail.append(RowKind::Job, Some(&job), None, None, None, &text)?;
             tail.events(Some(&job), None, events)?;
             if let Some(ending) = ending {
-                tail.append(RowKind::End, Some(&job), None, None, None, &json(ending))?;
+                tail.append(RowKind::End, Some(&job), None, None, None, &json(ending)?)?;
             }
             Ok(Ok(job))
         })?;
@@ -94,7 +94,7 @@ impl Journal {
         events: &[NewEvent],
     ) -> Result<(), JournalError> {
         self.append(|tail| {
-            tail.append(RowKind::Hop, Some(job), Some(hop), None, None, &json(body))?;
+            tail.append(RowKind::Hop, Some(job), Some(hop), None, None, &json(body)?)?;
             tail.events(Some(job), Some(hop), events)
         })
     }
@@ -124,18 +124,18 @@ impl Journal {
                 hop_of,
                 Some(step.as_str()),
                 None,
-                &json(outcome),
+                &json(outcome)?,
             )?;
             for transition in &then.transitions {
                 let event = Some(transition.event.as_str());
-                tail.append(RowKind::Transition, job_of, hop_of, event, None, &json(transition))?;
+                tail.append(RowKind::Transition, job_of, hop_of, event, None, &json(transition)?)?;
             }
             for line in &then.log {
                 tail.append(RowKind::Log, job_of, hop_of, None, None, line)?;
             }
             tail.events(job_of, hop_of, &then.events)?;
             if let Some(ending) = &then.ending {
-                tail.append(RowKind::End, job_of, hop_of, None, None, &json(ending))?;
+                tail.append(RowKind::End, job_of, hop_of, None, None, &json(ending)?)?;
                 transaction
                     .execute("UPDATE jobs SET active = 0 WHERE id = ?1", params![job.as_str()])?;
             }
@@ -165,7 +165,7 @@ impl Journal {
                 .execute("UPDATE jobs SET active = 1 WHERE id = ?1", params![job.as_str()])?;
             let mut tail = Tail::of(transaction, Timestamp::now())?;
             let name = Some(transition.event.as_str());
-            let body = json(&transition);
+            let body = json(&transition)?;
             tail.append(RowKind::Transition, Some(job), Some(hop), name, None, &body)?;
             let line = format!("{} -> {}", transition.from, transition.to);
             tail.append(RowKind::Log, Some(job), Some(hop), None, None, &line)?;
@@ -184,7 +184,7 @@ impl Journal {
     ) -> Result<(), JournalError> {
         self.write("end a job", |transaction| {
             let mut tail = Tail::of(transaction, Timestamp::now())?;
-            tail.append(RowKind::End, Some(job), None, None, None, &json(ending))?;
+            tail.append(RowKind::End, Some(job), None, None, None, &json(ending)?)?;
             tail.events(Some(job), None, events)?;
             transaction
                 .execute("UPDATE jobs SET active = 0 WHERE id = ?1", params![job.as_str()])?;
@@ -200,6 +200,14 @@ impl Journal {
     /// A line for a person.
     pub fn log(&self, job: &JobId, hop: Option<usize>, line: &str) -> Result<(), JournalError> {
         self.append(|tail| tail.append(RowKind::Log, Some(job), hop, None, None, line).map(drop))
+    }
+
+    fn json(&self, doing: &'static str, value: &impl Serialize) -> Result<String, JournalError> {
+        json(value).map_err(|source| JournalError::Sqlite {
+            doing,
+            path: self.path.clone(),
+            source,
+        })
     }
 
     fn append<T>(
@@ -301,13 +309,39 @@ impl<'a> Tail<'a> {
             data.extend(job.map(|job| ("jobId".to_owned(), job.as_str().to_owned())));
             let body = EventBody { message: event.message.clone(), data };
             let (name, status) = (Some(event.kind), Some(event.status));
-            self.append(RowKind::Event, job, hop, name, status, &json(&body))?;
+            self.append(RowKind::Event, job, hop, name, status, &json(&body)?)?;
         }
         Ok(())
     }
 }
 
-fn json(value: &impl Serialize) -> String {
-    // Our own shapes have text keys only, the one thing that serde_json refuses.
-    serde_json::to_string(value).unwrap_or_default()
+/// What can't be serialised is not written: an empty body could never be folded again.
+fn json(value: &impl Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn what_cant_be_serialised_is_an_error_and_no_row() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("journal.db");
+        let journal = Journal::open(&path).expect("a journal");
+        // JSON has text keys only.
+        let unwritable = BTreeMap::from([((1, 2), 3)]);
+        let written = journal.append(|tail| {
+            tail.append(RowKind::Log, None, None, None, None, "before it")?;
+            tail.append(RowKind::Event, None, None, None, None, &json(&unwritable)?)
+        });
+        let error = written.expect_err("it is refused").to_string();
+        assert!(error.contains("key must be a string"), "{error}");
+        let reader = crate::journal::Reader::open(&path).expect("a reader");
+        let rows = reader.verify().expect("read").expect("it holds").rows;
+        assert_eq!(rows, 0, "nothing of it was written");
+    }
 }

@@ -296,6 +296,7 @@ impl Making<'_> {
                 target: TargetImage { repo: self.plan.image_repo.clone(), tag },
                 rules: core::rules_for(&stop.version, init, Some(&manifest.health_path)),
                 why: stop.why.clone(),
+                overlay: Some(manifest.overlay(&stop.version, scheme)),
             });
         }
         Ok(hops)

@@ -12,7 +12,7 @@ use super::Check;
 use super::space::{Appetite, Filesystem, Need, gb, needs, weigh};
 use crate::config::{BackupProof, Settings};
 use crate::database::{self, Access, Runner};
-use crate::engine::{Engine, EngineFacts, mounts};
+use crate::engine::{Engine, EngineFacts, Inspection, mounts};
 use crate::machine::facts::TargetImage;
 use crate::machine::failure::{Failure, FailureCode};
 use crate::restore_point;
@@ -78,12 +78,9 @@ impl Preflight {
 
     /// Whether the container runs, from its inspection.
     pub fn container(&mut self, name: &str, container: &Value) {
-        let state = &container["State"];
-        let is_running = state["Running"].as_bool() == Some(true)
-            && state["Paused"].as_bool() != Some(true)
-            && state["Restarting"].as_bool() != Some(true);
-        let status = state["Status"].as_str().unwrap_or("in an unknown state");
-        if is_running {
+        let container = Inspection(container);
+        let status = container.status();
+        if container.may_start_upgrade() {
             self.passed("container", format!("container {name} is {status}"));
         } else {
             let message =

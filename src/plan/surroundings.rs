@@ -112,7 +112,7 @@ async fn directory(
         Ok(Ok(())) => {}
         Ok(Err(found)) => {
             let message = format!(
-                "{found}. Put it back where it was, or restart {} so that it works where it is meant to, then try again",
+                "{found}. Put it back where it was (move it back, or unmount what lies over it), then try again; {} must not be restarted before that, because it would then serve what lies there now",
                 shop.name
             );
             preflight.refused("directory", Failure::new(FailureCode::DatabaseMismatch, message));

@@ -16,6 +16,7 @@ pub fn job_to(version: &str) -> JobBody {
         target: target(version),
         rules: rules(),
         why: "the target".into(),
+        overlay: None,
     };
     JobBody {
         mode: Mode::Manual,

@@ -11,6 +11,7 @@
 pub mod account;
 pub mod builder;
 pub mod clock;
+pub mod container;
 pub mod daemon;
 pub mod disk;
 pub mod draw;
@@ -19,6 +20,7 @@ pub mod fixture;
 pub mod http;
 pub mod lanes;
 pub mod ledger;
+pub mod operator;
 pub mod outage;
 pub mod private_engine;
 pub mod registry;

@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::containers::{Which, is_running, was_started};
+use super::containers::{Which, occupies_database, was_started};
 use super::forward::FINGERPRINT_BUDGET;
 use super::{Effects, lone};
 use crate::app::supervisor;
@@ -41,7 +41,7 @@ impl Effects<'_> {
         self.remove_lone_server(known).await?;
         let next = self.next(known)?;
         let container = self.inspect(next.id).await?;
-        let is_up = container.as_ref().is_some_and(is_running);
+        let is_up = container.as_ref().is_some_and(occupies_database);
         let was_judged = known.failure.is_some_and(|failure| failure.code.is_a_verdict());
         if let Some(container) = container.as_ref().filter(|_| is_up && !was_judged)
             && let Some(version) = self.version_that_serves(known, container).await?

@@ -49,7 +49,8 @@ impl Effects<'_> {
 
     pub(super) async fn start_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         self.ensure_old(known).await?;
-        self.free_of_stale_lock(known, None).await?;
+        // In another directory it would serve, and take payments, on another database.
+        self.must_be_as_noted(known).await?;
         self.start(known, self.old(known), self.next(known)?).await?;
         done()
     }

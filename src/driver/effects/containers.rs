@@ -9,7 +9,7 @@ use super::{Effects, fail};
 use crate::app::supervisor;
 use crate::driver::narrate::short;
 use crate::driver::recovery::{directory_of, rival};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Inspection};
 use crate::error::Trouble;
 use crate::machine::Known;
 use crate::machine::failure::FailureCode;
@@ -51,14 +51,13 @@ pub(super) fn is_same_policy(a: &Value, b: &Value) -> bool {
     read(a) == read(b)
 }
 
-pub(in crate::driver) fn is_running(container: &Value) -> bool {
-    let state = &container["State"];
-    ["Running", "Restarting", "Paused"].iter().any(|key| state[*key].as_bool() == Some(true))
+pub(in crate::driver) fn occupies_database(container: &Value) -> bool {
+    Inspection(container).occupies_database()
 }
 
 /// Whether a container was ever started; the engine writes year 1 for never.
 pub(in crate::driver) fn was_started(container: &Value) -> bool {
-    container["State"]["StartedAt"].as_str().is_some_and(|at| !at.starts_with("0001-"))
+    Inspection(container).was_started()
 }
 
 /// Whether a container that was started has ended in a way that an engine brings about: by
@@ -67,13 +66,13 @@ pub(in crate::driver) fn was_started(container: &Value) -> bool {
 fn was_stopped_from_outside(container: &Value) -> bool {
     let state = &container["State"];
     was_started(container)
-        && !is_running(container)
+        && !occupies_database(container)
         && state["OOMKilled"].as_bool() != Some(true)
         && matches!(state["ExitCode"].as_i64(), Some(0 | 137 | 143 | 255))
 }
 
 pub(in crate::driver) fn name_of(container: &Value) -> &str {
-    container["Name"].as_str().unwrap_or_default().trim_start_matches('/')
+    Inspection(container).name()
 }
 
 impl Effects<'_> {
@@ -114,7 +113,7 @@ impl Effects<'_> {
     /// Stops a container with its own grace and sees that it is stopped.
     pub(super) async fn stop(&self, which: Which<'_>) -> Result<(), Trouble> {
         let container = self.inspect_present(which.id, which.role).await?;
-        if !is_running(&container) {
+        if !occupies_database(&container) {
             return Ok(());
         }
         tokio::select! {
@@ -122,7 +121,7 @@ impl Effects<'_> {
             never = supervisor::keep_awake(self.engine, which.id) => match never {},
         }
         let container = self.inspect_present(which.id, which.role).await?;
-        if is_running(&container) {
+        if occupies_database(&container) {
             return fail(
                 FailureCode::DockerError,
                 format!("{which}: it was stopped and still is {}", container["State"]["Status"]),
@@ -138,7 +137,7 @@ impl Effects<'_> {
     /// Refuses where this container runs.
     pub(super) async fn must_not_run(&self, which: Which<'_>) -> Result<(), Trouble> {
         match self.inspect(which.id).await? {
-            Some(container) if is_running(&container) => fail(
+            Some(container) if occupies_database(&container) => fail(
                 FailureCode::DockerError,
                 format!("the {which} runs, and two servers would share one database directory"),
             ),
@@ -155,7 +154,7 @@ impl Effects<'_> {
         other: Which<'_>,
     ) -> Result<(), Trouble> {
         if let Some(container) = self.inspect(other.id).await?
-            && is_running(&container)
+            && occupies_database(&container)
         {
             return fail(
                 FailureCode::DockerError,
@@ -165,10 +164,11 @@ impl Effects<'_> {
             );
         }
         let container = self.inspect_present(which.id, which.role).await?;
-        if is_running(&container) {
+        if occupies_database(&container) {
             return Ok(());
         }
         self.nobody_else_runs(known, &container).await?;
+        self.free_of_any_lock(known).await?;
         match self.engine.start(which.id).await {
             Ok(()) => Ok(()),
             Err(EngineError::Refused { message, status, .. })
@@ -234,9 +234,7 @@ impl Effects<'_> {
         let deadline = tokio::time::Instant::now() + SETTLES_WITHIN;
         loop {
             let container = self.inspect_present(which.id, which.role).await?;
-            let is_up = container["State"]["Running"].as_bool() == Some(true)
-                && container["State"]["Restarting"].as_bool() != Some(true);
-            if is_up || tokio::time::Instant::now() >= deadline {
+            if Inspection(&container).is_up() || tokio::time::Instant::now() >= deadline {
                 return Ok(container);
             }
             tokio::time::sleep(SETTLED_EVERY).await;
@@ -246,7 +244,7 @@ impl Effects<'_> {
     /// Removes a stopped container; fine when it is gone.
     pub(super) async fn remove(&self, which: Which<'_>) -> Result<(), Trouble> {
         let Some(container) = self.inspect(which.id).await? else { return Ok(()) };
-        if is_running(&container) {
+        if occupies_database(&container) {
             return fail(FailureCode::DockerError, format!("{which} is not removed: it runs"));
         }
         match self.engine.remove(which.id).await {

@@ -243,7 +243,7 @@ impl Effects<'_> {
         let (old, next) = (self.old(known), self.next(known)?);
         for which in [old, next] {
             let Some(container) = self.inspect(which.id).await? else { continue };
-            if super::containers::is_running(&container) {
+            if super::containers::occupies_database(&container) {
                 let message = format!("{or_else}: the {which} runs");
                 return fail(FailureCode::RestorePointFailed, message);
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::containers::{Which, is_running, no_restart, was_started};
+use super::containers::{Which, no_restart, occupies_database, was_started};
 use super::habits;
 use super::own_database::OwnDatabase;
 use super::second_server::Sentinel;
@@ -210,7 +210,7 @@ impl Effects<'_> {
             old_image: &saved.image,
             new_image: &new_image,
             image_reference: &reference,
-            overlay: &self.at.job.body.overlay,
+            overlay: self.at.job.body.overlay_of(self.at.hop),
             labels: &labels,
             api_version: &facts.api_version,
         };
@@ -377,7 +377,7 @@ impl Effects<'_> {
         // Once more on what is mounted now: a directory that was moved, or mounted over, since.
         self.must_be_as_noted(known).await?;
         let noted = known.quiesced.and_then(|quiesced| quiesced.lock_file.as_deref());
-        self.free_of_stale_lock(known, Some(noted.unwrap_or_default())).await?;
+        self.free_of_old_lock(known, noted.unwrap_or_default()).await?;
         self.start(known, next, self.old(known)).await?;
         done()
     }
@@ -400,7 +400,7 @@ impl Effects<'_> {
     pub(super) async fn arm_next(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         let next = self.next(known)?;
         let container = self.inspect_present(next.id, next.role).await?;
-        if !is_running(&container) {
+        if !occupies_database(&container) {
             self.say(&format!(
                 "the {next} does not run any more; it is started and verified again"
             ))
@@ -418,7 +418,7 @@ impl Effects<'_> {
         let old = self.old(known);
         if self.inspect(old.id).await?.is_some() {
             let container = self.inspect_present(next.id, next.role).await?;
-            if !is_running(&container) {
+            if !occupies_database(&container) {
                 return fail(
                     FailureCode::DockerError,
                     format!(

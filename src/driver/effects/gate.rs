@@ -24,6 +24,7 @@ use crate::app::watch::{Change, Watch, is_usual};
 use crate::clock::{self, Timestamp};
 use crate::driver::narrate::short;
 use crate::driver::prepare::SavedSpec;
+use crate::engine::Inspection;
 use crate::error::Trouble;
 use crate::machine::facts::{CoreRules, Habits, Uptime, Verdict};
 use crate::machine::failure::{Failure, FailureCode};
@@ -484,10 +485,7 @@ enum Present {
 
 /// Whether a container runs and is not on its way down or up.
 fn is_steady(container: &Value) -> bool {
-    let state = &container["State"];
-    state["Running"].as_bool() == Some(true)
-        && state["Restarting"].as_bool() != Some(true)
-        && state["Paused"].as_bool() != Some(true)
+    Inspection(container).runs_steadily()
 }
 
 fn not_running(which: Which<'_>, container: &Value) -> String {

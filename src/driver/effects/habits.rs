@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Effects;
-use super::containers::{Which, is_running};
+use super::containers::{Which, occupies_database};
 use crate::app::core::Probe;
 use crate::app::supervisor;
 use crate::app::watch::{Running, Watch};
@@ -49,7 +49,7 @@ impl Effects<'_> {
         let whole = self.settings.verify_for;
         loop {
             let container = self.inspect_present(old.id, old.role).await?;
-            if !is_running(&container) {
+            if !occupies_database(&container) {
                 break;
             }
             if let Ok(Some(running)) = self.programs_of(old).await {

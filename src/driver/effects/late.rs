@@ -7,7 +7,7 @@
 
 use serde_json::Value;
 
-use super::containers::{Which, is_running, is_same_policy, name_of, was_started};
+use super::containers::{Which, is_same_policy, name_of, occupies_database, was_started};
 use super::{Effects, HOP_LABEL};
 use crate::app::supervisor;
 use crate::driver::narrate::short;
@@ -91,7 +91,7 @@ impl Effects<'_> {
         let (old, hop) = (self.old(known), known.hop);
         let mut was_down = self.start_old_again(known).await?;
         let container = self.inspect_present(old.id, old.role).await?;
-        if !is_running(&container) {
+        if !occupies_database(&container) {
             // It ended by itself, which is for its gate to judge.
             return Ok(was_down);
         }

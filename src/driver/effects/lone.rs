@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::containers::{Which, is_running};
+use super::containers::{Which, occupies_database};
 use super::{Effects, HOP_LABEL, fail};
 use crate::database::{self, Runner};
 use crate::driver::narrate::short;
@@ -77,7 +77,7 @@ impl Effects<'_> {
         let deadline = Instant::now() + STARTS_WITHIN;
         loop {
             let container = self.inspect_present(&id, "database").await?;
-            if !is_running(&container) {
+            if !occupies_database(&container) {
                 let last = self.engine.logs(&id, 3).await.unwrap_or_default();
                 return fail(
                     FailureCode::MigrationFailed,

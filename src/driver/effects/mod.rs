@@ -31,7 +31,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::watch;
 
-pub(super) use containers::{is_running, name_of, was_started};
+pub(super) use containers::{name_of, occupies_database, was_started};
 
 use super::Progress;
 use super::hop::At;

@@ -15,6 +15,7 @@ use super::second_server::Sentinel;
 use crate::app::core::{Health, Probe};
 use crate::app::watch::{Watch, is_usual};
 use crate::clock::{self, Timestamp};
+use crate::engine::Inspection;
 use crate::error::Trouble;
 use crate::machine::facts::{Probation, ProbationEnd, Verdict};
 use crate::machine::failure::FailureCode;
@@ -84,13 +85,13 @@ impl Effects<'_> {
                 return Ok(troubled(format!("the {next} was removed")));
             };
             outside.listen(self.engine, next.id).await;
-            if !is_running(&container) || !outside.is_same_run(&container) {
+            if !is_up(&container) || !outside.is_same_run(&container) {
                 match outside.cause(self.engine, next.id).await {
                     Cause::Itself => return Ok(troubled(ended(next, &container))),
                     Cause::Somebody { how } | Cause::SomebodyAgain { how } => {
                         self.say(&format!("the {next} was {how} from outside")).await;
                         let container = self.settled(next).await?;
-                        if !is_running(&container) {
+                        if !is_up(&container) {
                             // It is a person's; the daemon starts nothing that a person stopped.
                             return Ok(troubled(format!("the {next} was {how} by somebody")));
                         }
@@ -181,15 +182,14 @@ fn troubled(found: String) -> Option<Found> {
     Some((ProbationEnd::Troubled, found))
 }
 
-fn is_running(container: &Value) -> bool {
-    container["State"]["Running"].as_bool() == Some(true)
-        && container["State"]["Restarting"].as_bool() != Some(true)
+fn is_up(container: &Value) -> bool {
+    Inspection(container).is_up()
 }
 
 fn ended(next: Which<'_>, container: &Value) -> String {
     let state = &container["State"];
     let restarts = container["RestartCount"].as_i64().unwrap_or_default();
-    match is_running(container) {
+    match is_up(container) {
         true => format!(
             "the {next} ended by itself and was started again by its restart policy (restarts {restarts})"
         ),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::containers::is_running;
+use super::containers::occupies_database;
 use super::{Effects, fail};
 use crate::app::supervisor;
 use crate::clock::{self, Timestamp};
@@ -44,7 +44,7 @@ impl Effects<'_> {
             return fail(FailureCode::SupervisorctlFailed, "the programs were never noted");
         };
         let container = self.inspect_present(self.old_id(known), "old").await?;
-        if !is_running(&container) {
+        if !occupies_database(&container) {
             // It ended by itself between two steps; what it held can't be asked any more.
             let last_answer_ms = programs.last_answer_ms;
             return Ok(Fact::Quiesced(Box::new(Quiesced {
@@ -55,6 +55,10 @@ impl Effects<'_> {
                 cluster: None,
                 lock_file: self.lock_file(known),
             })));
+        }
+        if let Some(Copy::Directory { source, .. }) = known.copy {
+            // A moment ago it was so, too; from here on a mistake costs downtime.
+            self.must_work_in(known, &container, Path::new(source)).await?;
         }
         let target = self.database(known)?;
         let runner = Runner::new(self.engine, self.old_id(known), &target);

@@ -10,7 +10,7 @@ use crate::app::container;
 use crate::app::core::Probe;
 use crate::config::Settings;
 use crate::database::is_same_product;
-use crate::driver::effects::{is_running, name_of, was_started};
+use crate::driver::effects::{name_of, occupies_database, was_started};
 use crate::driver::failed_path;
 use crate::engine::{Engine, EngineError};
 use crate::journal::JobRecord;
@@ -61,7 +61,7 @@ pub async fn look(
         (Serving::Stranger, stranger.as_ref().map(|(_, container)| container)),
     ] {
         if serving == Serving::Nobody
-            && let Some(container) = container.filter(|container| is_running(container))
+            && let Some(container) = container.filter(|container| occupies_database(container))
             && Probe::of(settings).find(engine, container).await.is_ok()
         {
             serving = who;
@@ -97,7 +97,7 @@ pub async fn look(
 fn seen(container: Option<&Value>) -> Seen {
     match container {
         None => Seen::Gone,
-        Some(container) if is_running(container) => Seen::Running,
+        Some(container) if occupies_database(container) => Seen::Running,
         Some(container) if was_started(container) => Seen::Stopped,
         Some(_) => Seen::Created,
     }
@@ -153,7 +153,7 @@ pub(in crate::driver) async fn rival(
         }
         let Some(other) = engine.inspect_container(&other.id).await? else { continue };
         let may_write = may_write_to(&other, directory);
-        if is_running(&other) && may_write && is_same_product(container, &other) {
+        if occupies_database(&other) && may_write && is_same_product(container, &other) {
             return Ok(Some(other));
         }
     }
