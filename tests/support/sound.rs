@@ -70,7 +70,10 @@ impl World {
             let entries = fs::read_dir(self.path(directory)).into_iter().flatten().flatten();
             entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
         };
-        left.extend(below("data/db").into_iter().filter(|name| name.contains("payram-restore")));
+        for directory in ["data/db", "data", "."] {
+            let names = below(directory).into_iter();
+            left.extend(names.filter(|name| name.contains("payram-restore")));
+        }
         left.extend(below("state/restore"));
         let is_whole = |name: &String| name.ends_with(".dump") || name.ends_with(".json");
         left.extend(below("backups").into_iter().filter(|name| !is_whole(name)));

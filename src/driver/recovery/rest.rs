@@ -79,7 +79,9 @@ fn say_what_is_forgotten(decision: &mut Decision, job: &JobRecord, needs: &Needs
         Some(Copy::Directory { source, .. }) => {
             let failed = failed_path(source, &job.id, job.hops.len());
             let file = export_path(&failed);
-            format!("it is kept in {failed}, and its rows are then exported to {file}")
+            format!(
+                "it is kept in {failed}, and {file} then holds its rows, or says which could not be exported"
+            )
         }
         Some(Copy::Dump { reason, .. }) => format!("its rows are not exported: {reason}"),
         None => "nothing is exported: the database was never copied".to_owned(),
