@@ -42,6 +42,7 @@ fn worlds() -> Vec<World> {
                                 copy,
                                 is_driven,
                                 resume,
+                                is_held: false,
                             });
                         }
                     }
@@ -147,6 +148,7 @@ fn record(machine: Option<Machine>, ending: Option<Option<FailureCode>>) -> JobR
     JobRecord {
         id: JobId::fresh(),
         body: serde_json::from_value(body).expect("a body"),
+        seq: 1,
         created: Timestamp::from_millis(0),
         updated: Timestamp::from_millis(0),
         hops: machine.map(HopRecord::at).into_iter().collect(),
@@ -254,6 +256,7 @@ fn faults(
             must(is_down(world.old) && world.next != Seen::Running, "one of the two at most runs");
             must(world.stranger == Stranger::None, "nobody else runs there");
         }
+        Remedy::StartGood => must(false, "without what was good last it is not started"),
         Remedy::StartNext => {
             must(phase == Some(Phase::Verified) && !is_active, "the new one, after Verified");
             must(is_down(world.next) && world.old != Seen::Running, "one of the two at most runs");
@@ -296,7 +299,7 @@ fn every_decision_in_every_world_is_safe() {
         for world in worlds() {
             for (is_driven, resume) in hands {
                 let world = World { is_driven: *is_driven, resume: *resume, ..world };
-                let sight = Sight { world, names: names(&world) };
+                let sight = Sight { world, names: names(&world), good: None, later: None };
                 for restore_database in [false, true] {
                     let consent = Consent { restore_database };
                     let made = decide(job, &sight, consent);
@@ -342,6 +345,7 @@ fn a_decision_that_would_stop_what_serves_is_found_by_the_table() {
             copy: CopySeen::There,
             is_driven: false,
             resume: Resume::Resume,
+            is_held: false,
         },
         Consent::default(),
     );
@@ -350,7 +354,7 @@ fn a_decision_that_would_stop_what_serves_is_found_by_the_table() {
         .find(|machine| machine.phase() == Phase::NeedsOperator)
         .map(|machine| record(Some(machine), Some(Some(FailureCode::HealthcheckFailed))));
     let job = job.expect("a job that waits");
-    let sight = Sight { world, names: names(&world) };
+    let sight = Sight { world, names: names(&world), good: None, later: None };
     let mut made = decide(Some(&job), &sight, consent);
     assert_eq!((made.action, made.remedy), ("refused", Remedy::Nothing));
     made = Decision {
