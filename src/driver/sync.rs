@@ -10,9 +10,10 @@ use super::recovery::{Decision, Remedy};
 use super::{Driver, RecoverError, durable};
 use crate::app::container;
 use crate::app::core::{Probe, label_version, rules_for};
-use crate::history::read_last_good;
+use crate::history::{By, read_last_good};
 use crate::journal::{Ending, JobRecord, NewEvent};
-use crate::machine::facts::{Copy, CoreRules};
+use crate::machine::State;
+use crate::machine::facts::{Copy, CoreRules, Probation};
 use crate::plan::fetch;
 
 impl Driver {
@@ -38,7 +39,11 @@ impl Driver {
         // One that failed, or stopped and waits, is closed by it.
         let open = job
             .filter(|job| job.ending.as_ref().is_some_and(|ending| ending.failure_code.is_some()));
-        let is_known = read_last_good(&self.reader)?.is_some_and(|g| g.is(version, id, image));
+        let is_known = read_last_good(&self.reader)?.is_some_and(|good| {
+            // After a watch that found something a person's word is new.
+            let is_in_doubt = good.by == By::Verified && job.is_some_and(keeps_the_way_back);
+            good.is(version, id, image) && !is_in_doubt
+        });
         let (action, mut message) = match (open, is_known) {
             (None, true) => {
                 ("none", format!("{version} serves in {name} and is what was good last already"))
@@ -147,6 +152,22 @@ impl Driver {
             Err(unfit) => Err(unfit.to_string()),
         })
     }
+}
+
+/// Whether its version was verified, and the watch after that found something.
+fn keeps_the_way_back(job: &JobRecord) -> bool {
+    job.hop().is_some_and(|hop| match hop.machine.state() {
+        State::Verified(verified) => {
+            verified.probation.as_ref().is_some_and(Probation::keeps_the_way_back)
+        }
+        State::Planned(_)
+        | State::BackedUp(_)
+        | State::Pulled(_)
+        | State::Swapped(_)
+        | State::RollingBack(_)
+        | State::RolledBack(_)
+        | State::NeedsOperator(_) => false,
+    })
 }
 
 /// How the last job's versions were asked.

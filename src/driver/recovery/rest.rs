@@ -103,6 +103,11 @@ fn after_success(verified: &Verified, sight: &Sight) -> Decision {
     let (world, names) = (&sight.world, &sight.names);
     let version = &verified.swapped.backed_up.hop.version;
     let hop = &verified.swapped.backed_up.hop;
+    if world.serving != Serving::Next
+        && let Some(refused) = later::in_the_way(&format!("{version} was verified"), sight)
+    {
+        return refused;
+    }
     if let Some(probation) = verified.probation.as_ref().filter(|p| p.keeps_the_way_back())
         && let Some(decision) = kept_after(version, probation, sight)
     {
