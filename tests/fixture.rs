@@ -17,6 +17,7 @@ struct Database {
     columns: String,
     payments: String,
     migrations: String,
+    others: String,
 }
 
 fn database(world: &World) -> Database {
@@ -27,14 +28,20 @@ fn database(world: &World) -> Database {
         ),
         payments: world.sql("SELECT id, amount, created_at, xmin FROM payments ORDER BY seq"),
         migrations: world.sql("SELECT version, xmin FROM schema_migrations ORDER BY 1"),
+        others: world.sql(
+            "SELECT *, xmin FROM jobs ORDER BY id; SELECT *, xmin FROM addresses ORDER BY number;
+             SELECT *, xmin FROM balances ORDER BY account; SELECT *, xmin FROM wallets ORDER BY 1;
+             SELECT last_value FROM jobs_id_seq; SELECT last_value FROM addresses_number_seq",
+        ),
     }
 }
 
-/// A healthy 1.9.6 with payments, whose core is stopped, so that its database stands still; and
-/// that database.
+/// A healthy 1.9.6 with payments, whose core and worker are stopped, so that its database stands
+/// still; and that database.
 fn quiet_world() -> (World, Database) {
     let world = World::build("1.9.6").rows(25).start();
-    world.docker(&["exec", &world.name, "supervisorctl", "stop", "payram-core"]);
+    let stop = ["exec", &world.name, "supervisorctl", "stop", "payram-core", "payram-worker"];
+    world.docker(&stop);
     let before = database(&world);
     (world, before)
 }
@@ -47,9 +54,7 @@ fn broken(behaviour: &str) -> (World, Database) {
 }
 
 fn tag_of(behaviour: &str) -> String {
-    let tags = Fixture::get().tags();
-    let found = tags.iter().find(|tag| tag.behaviour == behaviour);
-    found.unwrap_or_else(|| panic!("tags.tsv has no {behaviour}")).tag.clone()
+    Fixture::get().tag_of(behaviour).to_owned()
 }
 
 fn wait_for_log(world: &World, text: &str) {
@@ -107,14 +112,20 @@ fn payments_go_on_after_the_database_was_killed() {
 }
 
 #[test]
-fn a_lost_payment_is_noticed() {
+fn a_payment_that_is_gone_or_is_another_one_is_noticed() {
     if !require("docker") {
         return;
     }
     let world = World::build("1.9.6").rows(3).start();
-    let gone = world.acked()[0].clone();
+    assert_eq!(world.payments_lost(), Vec::<String>::new());
+    let (gone, other) = (world.acked()[0].clone(), world.acked()[1].clone());
     world.sql(&format!("DELETE FROM payments WHERE id = '{gone}'"));
-    assert_eq!(world.lost(), [gone]);
+    world.sql(&format!("UPDATE payments SET amount = amount + 1 WHERE id = '{other}'"));
+    assert_eq!(world.lost(), [gone.clone()]);
+    let lost = world.payments_lost();
+    assert_eq!(lost.len(), 2, "{lost:?}");
+    assert!(lost[0].contains(&gone) && lost[0].ends_with("served nothing"), "{lost:?}");
+    assert!(lost[1].contains(&other) && lost[1].contains(r#"served {"amount":"#), "{lost:?}");
 }
 
 #[test]
@@ -207,24 +218,18 @@ fn every_behaviour_in_the_list_of_tags_has_its_test() {
     if !require("docker") {
         return;
     }
-    let mut known: Vec<&str> =
-        Fixture::get().tags().iter().map(|tag| tag.behaviour.as_str()).collect();
-    known.sort_unstable();
-    known.dedup();
-    let tested = [
-        "create-refused",
-        "dies",
-        "exits-at-start",
-        "good",
-        "hangs",
-        "health-500",
-        "ignores-term",
-        "migration-rows",
-        "migration-schema",
-        "slow",
-        "wrong-version",
-    ];
-    assert_eq!(known, tested);
+    let tests = [
+        include_str!("fixture.rs"),
+        include_str!("fixture_kinds/versions.rs"),
+        include_str!("fixture_kinds/harm.rs"),
+        include_str!("fixture_kinds/machines.rs"),
+    ]
+    .concat();
+    for tag in Fixture::get().tags() {
+        let quoted = format!("\"{}\"", tag.behaviour);
+        let is_good = tag.behaviour == "good" && tests.contains(&format!("\"{}\"", tag.tag));
+        assert!(is_good || tests.contains(&quoted), "{} has no test", tag.behaviour);
+    }
 }
 
 #[test]

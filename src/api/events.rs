@@ -130,6 +130,8 @@ impl Listener {
         let (job, lines) = match found {
             Ok(Looked::Job { job, lines, newest }) => {
                 self.newest = newest;
+                // The lines that are left are not waited for.
+                self.has_looked = newest.is_some();
                 (job, lines)
             }
             Ok(Looked::Nothing) => return self.progress(),

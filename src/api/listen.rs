@@ -111,7 +111,7 @@ pub(super) fn admit(door: &Arc<Door>, stream: TcpStream, peer: IpAddr) {
     }
     match door.api.neighbours.recall(peer) {
         Recall::Known => door.let_in(stream, Caller::Tcp(peer)),
-        Recall::Stranger => door.turn_away(stream, &Refusal::stranger(peer)),
+        Recall::Stranger => door.refuse_stranger(stream, peer),
         Recall::Unsure => {
             let Ok(judging) = Arc::clone(&door.judging).try_acquire_owned() else {
                 door.say_unanswered();
@@ -123,7 +123,7 @@ pub(super) fn admit(door: &Arc<Door>, stream: TcpStream, peer: IpAddr) {
                 drop(judging);
                 match is_known {
                     true => door.let_in(stream, Caller::Tcp(peer)),
-                    false => door.turn_away(stream, &Refusal::stranger(peer)),
+                    false => door.refuse_stranger(stream, peer),
                 }
             });
         }
@@ -162,7 +162,8 @@ pub(super) struct Door {
     api: Arc<Api>,
     places: Arc<Places>,
     judging: Arc<Semaphore>,
-    farewells: Arc<Semaphore>,
+    /// For strangers, and for those for whom there is no place: neither takes the other's.
+    farewells: [Arc<Semaphore>; 2],
     full: Seldom,
     unanswered: Seldom,
 }
@@ -173,7 +174,7 @@ impl Door {
         Self {
             places: Places::new(limits),
             judging: Arc::new(Semaphore::new(limits.judged)),
-            farewells: Arc::new(Semaphore::new(limits.farewells)),
+            farewells: std::array::from_fn(|_| Arc::new(Semaphore::new(limits.farewells))),
             full: Seldom::default(),
             unanswered: Seldom::default(),
             api,
@@ -198,17 +199,23 @@ impl Door {
                         "all {most} connections are being answered; further ones were told so"
                     );
                 }
-                self.turn_away(stream, &Refusal::too_many_connections());
+                let [_, farewells] = &self.farewells;
+                self.turn_away(stream, &Refusal::too_many_connections(), farewells);
             }
         }
     }
 
+    fn refuse_stranger(&self, stream: TcpStream, peer: IpAddr) {
+        let [farewells, _] = &self.farewells;
+        self.turn_away(stream, &Refusal::stranger(peer), farewells);
+    }
+
     /// Says so without reading a byte of what the peer sends.
-    fn turn_away<S>(&self, stream: S, refusal: &Refusal)
+    fn turn_away<S>(&self, stream: S, refusal: &Refusal, farewells: &Arc<Semaphore>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Ok(place) = Arc::clone(&self.farewells).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(farewells).try_acquire_owned() else {
             self.say_unanswered();
             return;
         };

@@ -35,6 +35,7 @@ pub(super) struct Job {
     pub blocked: Option<String>,
     pub waits_for: Option<WaitsFor>,
     pub active: Option<bool>,
+    pub probation: Option<Probation>,
     pub recovery_playbook: Option<Playbook>,
 }
 
@@ -44,6 +45,33 @@ pub(super) struct Job {
 pub(super) struct WaitsFor {
     pub who: String,
     pub how: Vec<String>,
+}
+
+/// The watch after a verdict.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Probation {
+    pub state: String,
+    pub until: Option<String>,
+    pub findings: Vec<String>,
+}
+
+impl Probation {
+    /// For a person; none when there is nothing to say any more.
+    pub(super) fn sentence(&self) -> Option<String> {
+        let kept = "the old container and the restore point are kept";
+        match (&self.until, self.findings.is_empty()) {
+            (Some(until), _) => {
+                let until = super::screen::date_time(until);
+                Some(format!("until {until} UTC; {kept} until then"))
+            }
+            (None, false) => Some(format!(
+                "{}; {kept}; what can be done: payram-updater recover",
+                self.findings.join("; ")
+            )),
+            (None, true) => None,
+        }
+    }
 }
 
 impl Job {

@@ -133,6 +133,9 @@ pub(super) fn closing(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Res
     if let Some(path) = job.backup_path.as_deref().filter(|path| !path.is_empty()) {
         writeln!(out, "  Backup:   {}", clean(path))?;
     }
+    if let Some(watched) = job.probation.as_ref().and_then(|probation| probation.sentence()) {
+        writeln!(out, "  Watched:  {}", screen.hang(12, &watched))?;
+    }
     Ok(())
 }
 

@@ -56,6 +56,8 @@ fn show(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Result<()> {
             None => "",
         },
     )?;
+    let watched = job.probation.as_ref().and_then(|probation| probation.sentence());
+    row("Watched", watched.as_deref().unwrap_or_default())?;
     row("Failure", &job.failure_code)?;
     row("Downtime", &job.downtime_seconds.map(screen::seconds).unwrap_or_default())?;
     row("Backup", job.backup_path.as_deref().unwrap_or_default())?;

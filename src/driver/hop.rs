@@ -156,7 +156,10 @@ impl Driver {
         let effect = AssertUnwindSafe(effects.run(step, machine.state())).catch_unwind();
         let leave = async {
             self.stop.cancelled().await;
-            tokio::time::sleep(GRACE_OF_LONG_STEPS).await;
+            // A watch ends as well now as later.
+            if step != Step::Probation {
+                tokio::time::sleep(GRACE_OF_LONG_STEPS).await;
+            }
         };
         let outcome = tokio::select! {
             outcome = effect => outcome.unwrap_or_else(|_| Outcome::Unknown {

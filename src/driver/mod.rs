@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Resume, Settings};
 use crate::engine::Engine;
 use crate::journal::{Ending, JobBody, JobId, JobRecord, Journal, JournalError, Reader};
+use crate::machine::facts::ProbationEnd;
 use crate::machine::failure::{Failure, FailureCode};
 use crate::machine::{Phase, Step};
 
@@ -37,8 +38,8 @@ pub use recovery::{
     Consent, CopySeen, Decision, Good, Hand, Later, Names, Remedy, Seen, Serving, Sight, Stranger,
     World, decide, look,
 };
-pub use view::JobView;
 pub(crate) use view::file_of;
+pub use view::{JobView, ProbationView};
 pub use waits::{WaitsFor, Worker, may_turn, waits_for};
 
 pub(crate) use effects::HOP_LABEL;
@@ -316,7 +317,10 @@ fn may_be_called_off(phase: Phase) -> bool {
 pub fn refusal_after(last: &JobRecord) -> Option<Failure> {
     let is_put_right = last.ending.as_ref().is_some_and(|ending| ending.failure_code.is_none());
     let is_left = last.phase() == Phase::NeedsOperator && !last.is_active() && !is_put_right;
-    is_left.then(|| {
+    // A directory that two servers worked on is no ground for another upgrade.
+    let probation = last.hop().and_then(|hop| hop.machine.state().known().probation);
+    let is_damaged = probation.is_some_and(|found| found.end == ProbationEnd::Damaged);
+    (is_left || is_damaged).then(|| {
         Failure::new(
             FailureCode::RecoveryRequired,
             format!(

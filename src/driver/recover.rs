@@ -4,7 +4,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::recovery::{Consent, Decision, Hand, Remedy, decide, look};
+use super::recovery::{Consent, Decision, Hand, Remedy, decide, look, old_container};
 use super::{Driver, durable, effects, narrate};
 use crate::app::core::{Place, Probe, Search};
 use crate::engine::EngineError;
@@ -82,7 +82,10 @@ impl Driver {
             Remedy::TakeWayBack(event) => self.take_way_back(&job, event).await?,
             Remedy::StartOld => {
                 if let Some(known) = known {
-                    return self.start_again(Some(&job), &known.hop.old.id, decision).await;
+                    let old = old_container(engine, Some(&job), known.hop).await?;
+                    let old = old.as_ref().and_then(|old| old["Id"].as_str());
+                    let id = old.unwrap_or(&known.hop.old.id);
+                    return self.start_again(Some(&job), id, decision).await;
                 }
             }
             Remedy::StartNext => {

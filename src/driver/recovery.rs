@@ -24,8 +24,8 @@ use crate::journal::{HopRecord, JobRecord};
 use crate::machine::failure::FailureCode;
 use crate::machine::{Event, Phase, State};
 
-pub(super) use look::directory_of;
 pub use look::{Hand, look};
+pub(super) use look::{directory_of, old_container};
 pub(super) use neighbours::rival;
 
 /// What the operator asks for.

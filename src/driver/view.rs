@@ -6,9 +6,10 @@ use serde::Serialize;
 use super::Progress;
 use super::narrate::{activity, closing_message, downtime_seconds};
 use super::waits::{WaitsFor, Worker, waits_for};
+use crate::clock::Timestamp;
 use crate::journal::JobRecord;
-use crate::machine::JobState;
-use crate::machine::facts::Export;
+use crate::machine::facts::{Export, ProbationEnd};
+use crate::machine::{JobState, Phase, State};
 
 /// A job as `GET /upgrade/status` shows it.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -77,9 +78,58 @@ pub struct JobView {
     /// Who must act, and how, when nothing goes on by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<WaitsFor>,
+    /// The watch after the verdict, of an upgrade that has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probation: Option<ProbationView>,
     /// For programs: whether the job is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active: Option<bool>,
+}
+
+/// The watch after the verdict, as the status shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbationView {
+    /// `watching`, `passed`, `nextUpgrade`, `troubled`, `damaged` or `toConfirm`.
+    pub state: &'static str,
+    /// RFC 3339: until when it is watched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// What was found, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
+}
+
+impl ProbationView {
+    /// Of a job whose last hop is verified and has one.
+    pub fn of(job: &JobRecord) -> Option<Self> {
+        let hop = job.hop()?;
+        let State::Verified(verified) = hop.machine.state() else { return None };
+        let seconds = verified.swapped.backed_up.hop.probation_seconds?;
+        let Some(probation) = &verified.probation else {
+            let (at, _) = hop.transitions.iter().rev().find(|(_, t)| t.to == Phase::Verified)?;
+            let until = at.millis().saturating_add(i64::try_from(seconds).ok()? * 1000);
+            let until = Some(Timestamp::from_millis(until).rfc3339());
+            return Some(Self { state: "watching", until, findings: Vec::new() });
+        };
+        let state = match probation.end {
+            ProbationEnd::Passed => "passed",
+            ProbationEnd::NextUpgrade => "nextUpgrade",
+            ProbationEnd::Troubled => "troubled",
+            ProbationEnd::Damaged => "damaged",
+            ProbationEnd::ToConfirm => "toConfirm",
+        };
+        Some(Self { state, until: None, findings: probation.findings.clone() })
+    }
+
+    /// For a person.
+    pub fn sentence(&self) -> String {
+        let kept = "the old container, its image and the restore point are kept";
+        match &self.until {
+            Some(until) => format!("it is watched until {until}; {kept} until then"),
+            None => format!("after the verdict: {}; {kept}", self.findings.join("; ")),
+        }
+    }
 }
 
 impl JobView {
@@ -124,6 +174,7 @@ impl JobView {
             serving: None,
             blocked: None,
             waits_for: waits_for(job, Worker::AtWork),
+            probation: ProbationView::of(job),
             active: Some(is_active),
         }
     }

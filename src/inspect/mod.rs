@@ -5,6 +5,7 @@
 //! Reads only.
 
 mod chain;
+mod database;
 mod report;
 mod seen;
 mod verdict;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::chain::{self, Chain, ChainSeen};
+use super::database::{self as directory, DirectorySeen};
 use crate::app::container;
 use crate::app::core::{self, Health, Probe};
 use crate::config::Settings;
@@ -43,6 +44,8 @@ pub struct Seen {
     pub(super) version: Option<Result<String, String>>,
     /// Versions whose tag still names an image that failed here, or why the journal can't say.
     pub(super) quarantined: Result<Vec<QuarantinedVersion>, String>,
+    /// The database's directory; none where the database is elsewhere or nothing runs.
+    pub(super) directory: Option<Result<DirectorySeen, String>>,
     /// Containers that earlier upgrades left.
     pub(super) leftovers: Vec<String>,
     /// The newest backup's path, and whether it still matches its sidecar.
@@ -102,6 +105,7 @@ pub(super) async fn look(
         health: None,
         version: None,
         quarantined: quarantined(engine, reader).await,
+        directory: None,
         leftovers: Vec::new(),
     };
     if seen.engine.is_err() {
@@ -152,6 +156,7 @@ async fn look_at_container(
     if !is_running {
         return;
     }
+    seen.directory = directory::look(settings, engine, &inspected).await;
     let rules = rules(seen, &inspected);
     let probe = Probe::of(settings);
     match probe.find(engine, &inspected).await {

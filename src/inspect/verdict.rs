@@ -10,7 +10,8 @@ use super::report::{
 use super::seen::Seen;
 use crate::app::core::Health;
 use crate::config::Settings;
-use crate::driver::{JobView, Progress, Worker, waits_for};
+use crate::database::Sharer;
+use crate::driver::{JobView, ProbationView, Progress, Worker, waits_for};
 use crate::journal::JobRecord;
 use crate::machine::Phase;
 use crate::machine::facts::Assessment;
@@ -63,6 +64,8 @@ pub(super) fn judge(settings: &Settings, seen: &Seen, worker: Worker<'_>) -> Rep
     judge_sources(&mut verdict, seen);
     judge_health(&mut verdict, seen);
     judge_version(&mut verdict, settings, seen);
+    judge_probation(&mut verdict, job);
+    judge_database(&mut verdict, settings, seen);
     judge_rest(&mut verdict, seen);
     judge_quarantine(&mut verdict, seen);
     let update_info = judge_updates(&mut verdict, settings, seen);
@@ -311,6 +314,77 @@ fn judge_version(verdict: &mut Verdict, settings: &Settings, seen: &Seen) {
             }
         }
         (_, _) => verdict.check("version", CheckStatus::Ok, running.clone()),
+    }
+}
+
+/// What the watch after the last verdict came to, as long as something is kept for it.
+fn judge_probation(verdict: &mut Verdict, job: Option<&JobRecord>) {
+    let Some(view) = job.and_then(ProbationView::of) else { return };
+    let found = view.findings.join("; ");
+    match view.state {
+        "watching" => verdict.check("probation", CheckStatus::Ok, view.sentence()),
+        "passed" | "nextUpgrade" => {
+            verdict.check("probation", CheckStatus::Ok, "the last upgrade's watch found nothing");
+        }
+        "damaged" => {
+            verdict.found("probation", Severity::Critical, found);
+            verdict.recommend(
+                Action::Recover,
+                "payram-updater recover says what is kept and what can be done",
+            );
+        }
+        _ => {
+            verdict.found("probation", Severity::Warning, view.sentence());
+            verdict.recommend(
+                Action::Recover,
+                "payram-updater recover says what is kept and what can be done",
+            );
+        }
+    }
+}
+
+/// The database's directory, and who else may work in it.
+fn judge_database(verdict: &mut Verdict, settings: &Settings, seen: &Seen) {
+    let directory = match &seen.directory {
+        None => return,
+        Some(Err(reason)) => {
+            return verdict.check("database", CheckStatus::Unknown, reason.clone());
+        }
+        Some(Ok(directory)) => directory,
+    };
+    let docker = &settings.docker_bin;
+    if let Some(second) = &directory.second {
+        let found = format!(
+            "a second PostgreSQL server works in {}, of {second}: it damages the database",
+            directory.path
+        );
+        verdict.found("database", Severity::Critical, found);
+        verdict.recommend(
+            Action::ContactSupport,
+            format!("end it at once, without an orderly shutdown: {docker} kill CONTAINER"),
+        );
+    } else if let Some(mismatch) = &directory.mismatch {
+        verdict.found("database", Severity::Warning, mismatch.clone());
+    } else {
+        verdict.check("database", CheckStatus::Ok, format!("works in {}", directory.path));
+    }
+    let may_run: Vec<&Sharer> = directory.sharers.iter().filter(|each| each.may_run()).collect();
+    for other in &may_run {
+        let found = format!(
+            "container {} ({}, restart policy {}) mounts the database's directory and may be started by itself",
+            other.name, other.state, other.policy
+        );
+        verdict.found("neighbours", Severity::Warning, found);
+    }
+    if may_run.is_empty() {
+        let names: Vec<&str> = directory.sharers.iter().map(|each| each.name.as_str()).collect();
+        let message = match names.is_empty() {
+            true => "no other container mounts the database's directory".to_owned(),
+            false => {
+                format!("they mount it, too, and don't start by themselves: {}", names.join(", "))
+            }
+        };
+        verdict.check("neighbours", CheckStatus::Ok, message);
     }
 }
 

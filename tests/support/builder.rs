@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::container::Mounts;
 use super::disk::SmallDisk;
 use super::fixture::Fixture;
 use super::free_port;
@@ -26,6 +27,8 @@ pub struct WorldBuilder {
     is_published: bool,
     engine: PathBuf,
     disk: Option<String>,
+    mounts: Mounts,
+    has_postgres_17: bool,
 }
 
 impl WorldBuilder {
@@ -42,6 +45,8 @@ impl WorldBuilder {
             is_published: true,
             engine: watch::engine(),
             disk: None,
+            mounts: Mounts::One,
+            has_postgres_17: false,
         }
     }
 
@@ -94,6 +99,18 @@ impl WorldBuilder {
         self
     }
 
+    /// Mounts as PayRam's own start command has them, one inside of the other.
+    pub fn nested_mounts(mut self) -> Self {
+        self.mounts = Mounts::Nested;
+        self
+    }
+
+    /// The images that have PostgreSQL 17 inside, not 15.
+    pub fn postgres_17(mut self) -> Self {
+        self.has_postgres_17 = true;
+        self
+    }
+
     /// Doesn't wait until the container is healthy.
     pub fn unattended(mut self) -> Self {
         self.await_health = false;
@@ -103,6 +120,7 @@ impl WorldBuilder {
     /// Starts the container, and waits until it is healthy.
     pub fn start(self) -> World {
         let fixture = Fixture::get();
+        let repo = if self.has_postgres_17 { fixture.repo_17() } else { fixture.repo() };
         let uuid = uuid::Uuid::now_v7().simple().to_string();
         let id = uuid[uuid.len() - 12..].to_owned();
         let name = format!("{LABEL}-{id}");
@@ -119,22 +137,24 @@ impl WorldBuilder {
             settings: RefCell::default(),
             watcher: RefCell::default(),
             engine: self.engine,
+            repo: repo.to_owned(),
+            mounts: self.mounts,
             disk: RefCell::default(),
         };
-        for directory in ["data", "ack", "state", "run", "backups", "home"] {
+        for directory in ["data", "ack", "log", "state", "run", "backups", "home"] {
             fs::create_dir(world.path(directory)).expect("a directory");
         }
         if let Some(size) = &self.disk {
             *world.disk.borrow_mut() = Some(SmallDisk::mount(world.data_dir(), size));
         }
-        *world.settings.borrow_mut() = world.default_settings(fixture.repo());
+        *world.settings.borrow_mut() = world.default_settings(repo);
         world.settings.borrow_mut().extend(self.settings);
         world.write_policy(&json!({
             "schema_version": 1, "latest": "2.0.0", "updater_api_init_version": "1.9.6",
             "releases": ["2.0.0", "1.9.8", "1.9.7", "1.9.6"],
         }));
         world.write_manifest(&json!({
-            "image": {"repo": fixture.repo()},
+            "image": {"repo": repo},
             "defaults": {"container_name": world.name},
             "health_check": {"endpoint": "/api/v1/health"},
         }));

@@ -56,6 +56,11 @@ impl Fixture {
         self.setting("PAYRAM_FIXTURE_REPO")
     }
 
+    /// The same tags with PostgreSQL 17 inside: `127.0.0.1:PORT/payramapp/payram17`
+    pub fn repo_17(&self) -> &str {
+        self.setting("PAYRAM_FIXTURE_REPO_17")
+    }
+
     /// `127.0.0.1:PORT`
     pub fn registry(&self) -> &str {
         self.setting("PAYRAM_FIXTURE_REGISTRY")
@@ -69,6 +74,12 @@ impl Fixture {
     /// The id that the engine gives the image of a tag: `sha256:…`.
     pub fn image_id(&self, tag: &str) -> &str {
         self.setting(&format!("PAYRAM_FIXTURE_IMAGE_ID_{}", tag.replace('.', "_")))
+    }
+
+    /// The tag that has a behaviour; the first of those that are good.
+    pub fn tag_of(&self, behaviour: &str) -> &str {
+        let found = self.tags.iter().find(|tag| tag.behaviour == behaviour);
+        &found.unwrap_or_else(|| panic!("tags.tsv has no {behaviour}")).tag
     }
 
     /// All tags.

@@ -21,9 +21,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::builder::WorldBuilder;
+use super::container::Mounts;
 use super::daemon::Daemon;
 use super::disk::SmallDisk;
-use super::fixture::Fixture;
 use super::http::{Answer, Request};
 use super::wait_until;
 use super::watch::Watcher;
@@ -55,6 +55,9 @@ pub struct World {
     pub(super) watcher: RefCell<Option<Watcher>>,
     /// Socket of the engine that the container runs on.
     pub(super) engine: PathBuf,
+    /// What its images are tags of.
+    pub(super) repo: String,
+    pub(super) mounts: Mounts,
     /// What the database lies on, when that is a file system of its own.
     pub(super) disk: RefCell<Option<SmallDisk>>,
 }
@@ -70,7 +73,8 @@ impl World {
         WorldBuilder::new(tag)
     }
 
-    /// On the host: what the container mounts at `/var/lib/payram`.
+    /// On the host: what the container mounts at `/var/lib/payram`, or with nested mounts at
+    /// `/root/payram`. The database is in `db/postgres` below it.
     pub fn data_dir(&self) -> PathBuf {
         self.path("data")
     }
@@ -151,59 +155,6 @@ impl World {
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into()
-    }
-
-    pub(super) fn run_container(&self, tag: &str) {
-        self.make_container(&["run", "--detach"], &self.name, tag);
-    }
-
-    /// A container of another version beside the running one, created and never started, as an
-    /// operator prepares it by hand.
-    pub fn create_beside(&self, name: &str, tag: &str) {
-        self.make_container(&["create"], name, tag);
-    }
-
-    fn make_container(&self, how: &[&str], name: &str, tag: &str) {
-        let mut environment = BTreeMap::from([
-            ("POSTGRES_HOST".to_owned(), "localhost".to_owned()),
-            ("POSTGRES_PORT".to_owned(), "5432".to_owned()),
-            ("POSTGRES_DATABASE".to_owned(), "payram".to_owned()),
-            ("POSTGRES_USERNAME".to_owned(), "payram".to_owned()),
-            ("POSTGRES_PASSWORD".to_owned(), PASSWORD.to_owned()),
-            ("POSTGRES_SSLMODE".to_owned(), "prefer".to_owned()),
-            ("AES_KEY".to_owned(), AES_KEY.to_owned()),
-        ]);
-        environment.extend(self.environment.clone());
-        let mut command = self.docker_client();
-        command.args(how).args(["--name", name, "--restart", "unless-stopped"]);
-        command.args(["--label", &format!("{LABEL}={}", self.id)]);
-        if self.is_published {
-            command.args(["--publish", &format!("127.0.0.1:{}:80", self.port)]);
-        }
-        command.args(["--volume", &format!("{}:/var/lib/payram", self.data_dir().display())]);
-        command.args(["--volume", &format!("{}:/ack", self.ack_dir().display())]);
-        for (key, value) in &environment {
-            command.args(["--env", key]).env(key, value);
-        }
-        command.args(&self.run_args).arg(Fixture::get().image(tag)).args(&self.command);
-        succeed(&mut command);
-    }
-
-    /// What an operator does by hand, without an updater: stops and removes the container and
-    /// runs another version in its place. Doesn't wait until it is healthy.
-    pub fn replace_by_hand(&self, tag: &str) {
-        self.docker(&["stop", "--time", "10", &self.name]);
-        self.docker(&["rm", &self.name]);
-        self.run_container(tag);
-    }
-
-    /// Removes a tag's image from the engine, so that the next pull of it is a real one.
-    pub fn forget_image(&self, tag: &str) {
-        let image = Fixture::get().image(tag);
-        let output = self.docker_client().args(["image", "rm", &image]).output();
-        let output = output.expect("docker starts");
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() || error.contains("No such image"), "{image}: {error}");
     }
 
     /// What `docker` prints, trimmed.
@@ -404,7 +355,7 @@ fn tail(text: &str) -> String {
     lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
-fn succeed(command: &mut Command) -> String {
+pub(super) fn succeed(command: &mut Command) -> String {
     let output = command.output().expect("docker starts");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{:?}: {error}", command.get_args().collect::<Vec<_>>());

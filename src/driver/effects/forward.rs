@@ -377,7 +377,7 @@ impl Effects<'_> {
         // Once more on what is mounted now: a directory that was moved, or mounted over, since.
         self.must_be_as_noted(known).await?;
         let noted = known.quiesced.and_then(|quiesced| quiesced.lock_file.as_deref());
-        self.free_of_stale_lock(known, Some(noted.unwrap_or_default())).await?;
+        self.free_of_old_lock(known, noted.unwrap_or_default()).await?;
         self.start(known, next, self.old(known)).await?;
         done()
     }

@@ -43,28 +43,49 @@ impl Effects<'_> {
         Some(String::from_utf8_lossy(kept).into_owned())
     }
 
-    /// Renames a lock file aside that a killed server left. `noted`: what it must say, where
-    /// that is known.
+    /// Before a new version is started: renames the lock file aside that the old version's server
+    /// left when it was killed, and which must be the one that was `noted` at the cut-over.
     ///
     /// # Errors
-    /// When it is there and somebody may work in the directory, or it is not the one that was
-    /// noted.
-    pub(super) async fn free_of_stale_lock(
+    /// When it is there and may not be renamed: the new version is not started on it.
+    pub(super) async fn free_of_old_lock(
+        &self,
+        known: &Known<'_>,
+        noted: &str,
+    ) -> Result<(), Trouble> {
+        match self.free_of_lock(known, Some(noted)).await? {
+            Ok(()) => Ok(()),
+            Err(why) => fail(
+                FailureCode::DatabaseMismatch,
+                format!("{why}; the new version is not started on this directory"),
+            ),
+        }
+    }
+
+    /// Before any container is started again: the same, whoever left it, where it is safe. Where
+    /// it is not, it is said, and the server itself decides: not to start the shop for it would be
+    /// the greater harm.
+    pub(super) async fn free_of_any_lock(&self, known: &Known<'_>) -> Result<(), Trouble> {
+        if let Err(why) = self.free_of_lock(known, None).await? {
+            self.say(&why).await;
+        }
+        Ok(())
+    }
+
+    /// Renames a lock file aside; a sentence where that may not be done.
+    async fn free_of_lock(
         &self,
         known: &Known<'_>,
         noted: Option<&str>,
-    ) -> Result<(), Trouble> {
-        let Some(directory) = directory_of(known) else { return Ok(()) };
-        let Some(found) = self.lock_file(known) else { return Ok(()) };
+    ) -> Result<Result<(), String>, Trouble> {
+        let Some(directory) = directory_of(known) else { return Ok(Ok(())) };
+        let Some(found) = self.lock_file(known) else { return Ok(Ok(())) };
         let path = directory.join(LOCK_FILE);
         let refused = |why: String| {
-            fail(
-                FailureCode::DatabaseMismatch,
-                format!(
-                    "{} is left by a database server that did not end in good order, and {why}; nothing is started on this directory",
-                    path.display()
-                ),
-            )
+            let path = path.display();
+            Ok(Err(format!(
+                "{path} is left by a database server that did not end in good order, and {why}"
+            )))
         };
         if let Some(noted) = noted
             && noted != found
@@ -99,7 +120,7 @@ impl Effects<'_> {
             aside.display()
         ))
         .await;
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// The name of a running container that mounts the directory, ours included; none when there
@@ -116,10 +137,13 @@ impl Effects<'_> {
                     && source.is_absolute()
                     && (directory.starts_with(source) || source.starts_with(directory))
             });
+            if container.state != "running" || !mounts {
+                continue;
+            }
             let is_product = container.id == self.old_id(known)
                 || known.next.is_some_and(|next| next.id == container.id)
                 || self.is_a_server(&container.id).await?;
-            if container.state == "running" && mounts && is_product {
+            if is_product {
                 return Ok(Some(container.name));
             }
         }

@@ -10,13 +10,13 @@ use super::{CopySeen, Good, Names, Seen, Serving, Sight, Stranger, World};
 use crate::app::container;
 use crate::app::core::{Probe, is_same_version};
 use crate::config::Settings;
-use crate::driver::effects::{name_of, occupies_database, was_started};
+use crate::driver::effects::{REMADE_LABEL, name_of, occupies_database, was_started};
 use crate::driver::failed_path;
 use crate::engine::{Engine, EngineError};
 use crate::history::{By, LastGood};
 use crate::journal::JobRecord;
 use crate::machine::facts::Copy;
-use crate::machine::{Known, State};
+use crate::machine::{Hop, Known, State};
 
 /// What is done about an unfinished job without being asked.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ pub async fn look(
     let (old, next) = match (good, known) {
         (Some(good), _) => (container_of(engine, good).await?, None),
         (None, Some(known)) => {
-            let old = engine.inspect_container(&known.hop.old.id).await?;
+            let old = old_container(engine, job, known.hop).await?;
             let next = match known.next {
                 Some(next) => engine.inspect_container(&next.id).await?,
                 None => None,
@@ -155,11 +155,11 @@ async fn container_of(engine: &dyn Engine, good: &LastGood) -> Result<Option<Val
 fn ids(good: Option<&LastGood>, known: Option<&Known<'_>>, old: Option<&Value>) -> Vec<String> {
     match (good, known) {
         (Some(_), _) | (None, None) => old.map(id_of).map(str::to_owned).into_iter().collect(),
-        (None, Some(known)) => [Some(&known.hop.old.id), known.next.map(|next| &next.id)]
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect(),
+        (None, Some(known)) => {
+            let old = old.map_or(known.hop.old.id.as_str(), id_of);
+            let next = known.next.map(|next| next.id.as_str());
+            [Some(old), next].into_iter().flatten().map(str::to_owned).collect()
+        }
     }
 }
 
@@ -186,6 +186,27 @@ async fn serving(
         }
     }
     Serving::Nobody
+}
+
+/// The container that served before the hop; the one that was made in its place where somebody
+/// removed it.
+///
+/// # Errors
+/// When the engine can't be asked.
+pub(in crate::driver) async fn old_container(
+    engine: &dyn Engine,
+    job: Option<&JobRecord>,
+    hop: &Hop,
+) -> Result<Option<Value>, EngineError> {
+    if let Some(found) = engine.inspect_container(&hop.old.id).await? {
+        return Ok(Some(found));
+    }
+    let Some(job) = job else { return Ok(None) };
+    let label = format!("{REMADE_LABEL}={}/{}", job.id, job.hops.len());
+    match engine.containers(Some(&label)).await?.first() {
+        Some(remade) => engine.inspect_container(&remade.id).await,
+        None => Ok(None),
+    }
 }
 
 fn seen(container: Option<&Value>) -> Seen {

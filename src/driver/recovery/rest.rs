@@ -79,7 +79,9 @@ fn say_what_is_forgotten(decision: &mut Decision, job: &JobRecord, needs: &Needs
         Some(Copy::Directory { source, .. }) => {
             let failed = failed_path(source, &job.id, job.hops.len());
             let file = export_path(&failed);
-            format!("it is kept in {failed}, and its rows are then exported to {file}")
+            format!(
+                "it is kept in {failed}, and {file} then holds its rows, or says which could not be exported"
+            )
         }
         Some(Copy::Dump { reason, .. }) => format!("its rows are not exported: {reason}"),
         None => "nothing is exported: the database was never copied".to_owned(),
@@ -344,9 +346,6 @@ fn needs_operator(
     if let Some(refused) = stranger_in_the_way(sight) {
         return refused;
     }
-    if world.old == Seen::Gone {
-        return old_is_gone(job, sight, needs);
-    }
     let is_restoring = !is_returning && needs.restored.is_none();
     if world.next == Seen::Running && !stops_next(job) {
         return Decision::refused(
@@ -396,9 +395,12 @@ fn needs_operator(
             )
         }
         Some(_) | None => {
-            let serves = match world.serving == Serving::Old {
-                true => "the old version serves already and is not stopped",
-                false => "the old version is started and verified",
+            let serves = match (world.serving == Serving::Old, world.old) {
+                (true, _) => "the old version serves already and is not stopped".to_owned(),
+                (false, Seen::Gone) => made_again(needs),
+                (false, Seen::Created | Seen::Stopped | Seen::Running) => {
+                    "the old version is started and verified".to_owned()
+                }
             };
             Decision::will(
                 "rollback",
@@ -464,35 +466,11 @@ fn copy_in_doubt(sight: &Sight, consent: Consent, needs: &NeedsOperator) -> Opti
     }
 }
 
-fn old_is_gone(job: &JobRecord, sight: &Sight, needs: &NeedsOperator) -> Decision {
-    let target = &job.body.resolved_target;
-    let Names { next, shop, docker, .. } = &sight.names;
-    let refused = Decision::refused(
-        "the old container is gone and nothing serves: there is nothing to go back to",
-        backup_is_the_way(needs, sight),
-    );
-    match sight.world.next {
-        Seen::Gone => refused,
-        Seen::Created | Seen::Stopped | Seen::Running => {
-            let name = match next == shop {
-                true => String::new(),
-                false => format!("{docker} rename {next} {shop} && "),
-            };
-            refused.or(format!(
-                "or go on with {target} on the database as it is: {name}{docker} start {shop}, and when it serves: payram-updater sync"
-            ))
-        }
-    }
-}
-
-/// Nothing but the dump is left.
-fn backup_is_the_way(needs: &NeedsOperator, sight: &Sight) -> String {
-    let known = needs.interrupted.known();
-    let spec = &known.hop.old.spec_file;
-    let image = &known.hop.old.image_id;
-    let shop = &sight.names.shop;
-    let backup = known.backup.map_or("the newest backup", |backup| backup.path.as_str());
+/// What the way back does where somebody removed the old container, and what it needs for that.
+fn made_again(needs: &NeedsOperator) -> String {
+    let hop = &needs.interrupted.known().hop;
     format!(
-        "make the old container again by hand, named {shop}, from its specification {spec} (image {image}) on an empty database directory, pg_restore {backup} into it, then: payram-updater sync"
+        "the old container is gone: it is made again from {} (image {}, which must be on this host), on the database that is there, then started and verified",
+        hop.old.spec_file, hop.old.image_id
     )
 }

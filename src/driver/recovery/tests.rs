@@ -230,7 +230,6 @@ fn faults(
             must(!is_active && phase == Some(Phase::NeedsOperator), "only after a stop");
             must(world.serving != Serving::Next, "the new version that serves is not stopped");
             must(world.stranger == Stranger::None, "nobody else is in the way");
-            must(world.old != Seen::Gone, "there is something to go back to");
             let is_restoring = event == Event::RecoverRestoring;
             must(!is_restoring || consent.restore_database, "a restore has consent");
             if let Some(State::NeedsOperator(needs)) = state {

@@ -1,0 +1,86 @@
+//! The shop's database as far as containers and processes tell: whether its server works in the
+//! directory that the host names, whether another server works there too, and which containers
+//! could. Asked by `seen`, judged by `verdict`; reads only.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::config::Settings;
+use crate::database::{self, Access, Place, Sharer};
+use crate::engine::{Engine, mounts};
+
+/// How long all looks may take together.
+const LOOKS_WITHIN: Duration = Duration::from_secs(5);
+
+/// What was seen of the database's directory.
+pub(super) struct DirectorySeen {
+    /// Its path on this host.
+    pub path: String,
+    /// Why it is not the one that the server works in.
+    pub mismatch: Option<String>,
+    /// Who else works in it now.
+    pub second: Option<String>,
+    /// Who else mounts it.
+    pub sharers: Vec<Sharer>,
+}
+
+/// Looks at a running container's database; none where it is elsewhere, and a sentence where it
+/// can't be told.
+pub(super) async fn look(
+    settings: &Settings,
+    engine: &dyn Engine,
+    container: &Value,
+) -> Option<Result<DirectorySeen, String>> {
+    match tokio::time::timeout(LOOKS_WITHIN, seen(settings, engine, container)).await {
+        Ok(found) => found,
+        Err(_) => Some(Err(format!("no answer within {} s", LOOKS_WITHIN.as_secs()))),
+    }
+}
+
+async fn seen(
+    settings: &Settings,
+    engine: &dyn Engine,
+    container: &Value,
+) -> Option<Result<DirectorySeen, String>> {
+    let list = container["Config"]["Env"].as_array().into_iter().flatten();
+    let environment: Vec<String> = list.filter_map(Value::as_str).map(str::to_owned).collect();
+    let target = match database::locate(&environment, &settings.pg) {
+        Ok(target) => target,
+        Err(failure) => return Some(Err(failure.message)),
+    };
+    if target.access == Access::OnHost {
+        return None;
+    }
+    let id = container["Id"].as_str()?;
+    let facts = match database::server_facts(engine, id, target.port).await {
+        Ok(facts) => facts,
+        Err(trouble) => return Some(Err(trouble.to_string())),
+    };
+    let inside = Path::new(&facts.data_directory);
+    let Some(path) = mounts::host_path(container, inside) else {
+        let message = format!("{} lies on no mount: it goes with the container", inside.display());
+        return Some(Err(message));
+    };
+    let works = database::server_works_in(engine, container, target.port, &path).await;
+    let mismatch = match works {
+        Ok(found) => found.err(),
+        Err(trouble) => return Some(Err(trouble.to_string())),
+    };
+    let sharers = match database::sharers(engine, container, &path, &[id]).await {
+        Ok(sharers) => sharers,
+        Err(error) => return Some(Err(error.to_string())),
+    };
+    let second = Place::of(&path).ok().and_then(|place| {
+        let servers = database::servers_in(place);
+        let other = servers
+            .iter()
+            .find(|server| !server.is_of(container) && server.is_told_apart_from(container))?;
+        Some(match other.container_id() {
+            Some(id) => format!("container {}", id.get(..12).unwrap_or(id)),
+            None => format!("process {} of this host", other.pid),
+        })
+    });
+    Some(Ok(DirectorySeen { path: path.display().to_string(), mismatch, second, sharers }))
+}
