@@ -271,6 +271,11 @@ pub(super) fn recovery_started(job: &JobRecord, event: Event) -> NewEvent {
     NewEvent { kind: "recovery", status: "started", message, data }
 }
 
+/// The event of a container that `recover` starts where there never was an upgrade.
+pub(super) fn start_by_recovery(message: String) -> NewEvent {
+    NewEvent { kind: "recovery", status: "started", message, data: BTreeMap::new() }
+}
+
 /// The event that closes a job in the history.
 pub(super) fn upgrade_ended(
     job: &JobRecord,

@@ -2,8 +2,8 @@
 //! is cleared, the way back is taken again where no row is at stake.
 
 use super::{
-    Consent, CopySeen, Decision, Names, Remedy, Seen, Serving, Sight, Stranger, keep, never_asked,
-    stranger_in_the_way,
+    Consent, CopySeen, Decision, Names, Remedy, Seen, Serving, Sight, Stranger, keep, later,
+    never_asked, stranger_in_the_way,
 };
 use crate::driver::narrate::kept;
 use crate::driver::{export_path, failed_path};
@@ -90,21 +90,26 @@ fn say_what_is_forgotten(decision: &mut Decision, job: &JobRecord, needs: &Needs
 }
 
 /// Which container should serve.
-struct Due<'a> {
-    role: &'static str,
-    seen: Seen,
-    name: &'a str,
-    remedy: Remedy,
+pub(super) struct Due<'a> {
+    pub role: &'static str,
+    pub seen: Seen,
+    pub name: &'a str,
+    pub remedy: Remedy,
     /// The other one of the two.
-    other: Seen,
-    other_serves: Serving,
-    other_name: &'a str,
+    pub other: Seen,
+    pub other_serves: Serving,
+    pub other_name: &'a str,
 }
 
 fn after_success(verified: &Verified, sight: &Sight) -> Decision {
     let (world, names) = (&sight.world, &sight.names);
     let version = &verified.swapped.backed_up.hop.version;
     let hop = &verified.swapped.backed_up.hop;
+    if world.serving != Serving::Next
+        && let Some(refused) = later::in_the_way(&format!("{version} was verified"), sight)
+    {
+        return refused;
+    }
     if let Some(probation) = verified.probation.as_ref().filter(|p| p.keeps_the_way_back())
         && let Some(decision) = kept_after(version, probation, sight)
     {
@@ -207,7 +212,7 @@ fn after_rollback(target: &str, sight: &Sight) -> Decision {
 }
 
 /// What should serve does not: it is started where nothing else runs in its place.
-fn should_serve(sight: &Sight, why: &str, due: &Due<'_>) -> Decision {
+pub(super) fn should_serve(sight: &Sight, why: &str, due: &Due<'_>) -> Decision {
     let (world, names) = (&sight.world, &sight.names);
     let Names { shop, docker, stranger, .. } = names;
     let Due { role, name, .. } = due;
@@ -226,13 +231,22 @@ fn should_serve(sight: &Sight, why: &str, due: &Due<'_>) -> Decision {
     if due.other == Seen::Running {
         let other = due.other_name;
         let answers = if world.serving == due.other_serves { " and answers" } else { "" };
-        return Decision::refused(
+        let refused = Decision::refused(
             format!(
                 "{why}; since then somebody started the other container {other}, which runs{answers} on the same database: it is not stopped"
             ),
             keep(sight, other),
-        )
-        .or(format!("to go on without it: {docker} stop {other} && payram-updater recover"));
+        );
+        return match sight.later {
+            // What is older would not be started in its place.
+            Some(_) => refused,
+            None => refused.or(format!(
+                "to go on without it: {docker} stop {other} && payram-updater recover"
+            )),
+        };
+    }
+    if let Some(refused) = later::in_the_way(why, sight) {
+        return refused;
     }
     match due.seen {
         Seen::Running => Decision::refused(
@@ -250,9 +264,10 @@ fn should_serve(sight: &Sight, why: &str, due: &Due<'_>) -> Decision {
                 format!("{why}; {role} is gone and nothing serves"),
                 format!("make it again as it was made at first, named {shop}, then: payram-updater sync"),
             );
-            match due.other {
-                Seen::Gone => refused,
-                Seen::Created | Seen::Stopped | Seen::Running => {
+            match (due.other, due.other_serves) {
+                // The old version is never started on what the new one wrote.
+                (Seen::Gone, _) | (_, Serving::Old) => refused,
+                (Seen::Created | Seen::Stopped | Seen::Running, _) => {
                     let other = due.other_name;
                     refused.or(format!(
                         "or try the other version's container on the database as it is: {docker} start {other}"
@@ -280,6 +295,24 @@ fn needs_operator(
     {
         return refused;
     }
+    let may_restore =
+        needs.begun != Begun::Return && needs.restored.is_none() && world.copy == CopySeen::There;
+    // The copy is of before the upgrade; whatever was written since is moved aside and kept.
+    if !(consent.restore_database && may_restore)
+        && let Some(mut refused) =
+            later::in_the_way(&format!("the upgrade to {target} stopped"), sight)
+    {
+        if may_restore {
+            let free = match world.stranger == Stranger::HoldsName {
+                true => format!("{docker} rename {shop} {shop}-other && "),
+                false => String::new(),
+            };
+            refused = refused.or(format!(
+                "or the database as it was before {target}, what was written since is kept aside: {free}payram-updater recover --restore-database"
+            ));
+        }
+        return refused;
+    }
     if world.serving == Serving::Next {
         return Decision::refused(
             format!("the container {next} of {target} runs and answers: it is not stopped"),
@@ -300,6 +333,15 @@ fn needs_operator(
             keep(sight, old),
         )
         .or(again(old));
+    }
+    if world.stranger == Stranger::HoldsName && consent.restore_database && may_restore {
+        let again = "payram-updater recover --restore-database";
+        return Decision::refused(
+            format!(
+                "a container that is no part of this upgrade has the name {shop}, so that the old version could not take it"
+            ),
+            format!("{docker} rename {shop} {shop}-other && {again}"),
+        );
     }
     if let Some(refused) = stranger_in_the_way(sight) {
         return refused;
