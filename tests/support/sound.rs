@@ -16,7 +16,9 @@ const TIDY_LIMIT: Duration = Duration::from_secs(60);
 /// Loads the rows that a failed version wrote, by the very command that their file gives;
 /// answers the command and what it said.
 pub fn load_exported(file: impl AsRef<Path>) -> String {
-    let text = fs::read_to_string(file).expect("the file of the rows");
+    // It is in the encoding of the database.
+    let text = fs::read(file).expect("the file of the rows");
+    let text = String::from_utf8_lossy(&text);
     let command = text.lines().find_map(|line| line.strip_prefix("--   docker exec "));
     let command = format!("docker exec {}", command.expect("a command"));
     let loaded = Command::new("sh").args(["-c", &command]).output().expect("sh");
