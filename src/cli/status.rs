@@ -46,7 +46,7 @@ fn show(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Result<()> {
     }
     row("Blocked", job.blocked.as_deref().unwrap_or_default())?;
     let waits = job.waits_for.as_ref();
-    row("Waits for", &waits.map(|waits| waiting(waits)).unwrap_or_default())?;
+    row("Waits for", &waits.map(waiting).unwrap_or_default())?;
     row("Progress", &progress(job))?;
     row(
         "PayRam",

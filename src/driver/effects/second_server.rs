@@ -104,9 +104,9 @@ impl<'t, 'k> Sentinel<'t, 'k> {
             }
             let Some(other) = effects.inspect(&other.id).await? else { continue };
             let is_ours = self.is_one_of_the_two(&other);
-            if !is_ours
-                && !(database::is_same_product(container, &other) && is_alike(container, &other))
-            {
+            let is_our_like =
+                database::is_same_product(container, &other) && is_alike(container, &other);
+            if !(is_ours || is_our_like) {
                 continue;
             }
             let is_meant = is_ours && !self.was_started_by_somebody(&other);
