@@ -23,11 +23,9 @@ fn tag_of(behaviour: &str) -> String {
     found.unwrap_or_else(|| panic!("tags.tsv has no {behaviour}")).tag.clone()
 }
 
-fn upgrade(world: &World, version: &str) -> (Daemon, Value) {
-    let daemon = world.daemon();
+fn upgrade(world: &World, daemon: &Daemon, version: &str) -> Value {
     world.begin_upgrade(version);
-    let status = daemon.wait_settled(END_LIMIT);
-    (daemon, status)
+    daemon.wait_settled(END_LIMIT)
 }
 
 fn said(output: &std::process::Output) -> String {
@@ -45,10 +43,10 @@ fn copy_of(world: &World) -> PathBuf {
 
 /// The version gave all that it found to another owner and was never healthy: the old one serves
 /// again by itself, on the copy, with every payment.
-fn the_copy_comes_back(world: &World) {
+fn the_copy_comes_back(world: &World, daemon: &Daemon) {
     let before = world.container().expect("a container")["Id"].clone();
     let owner = fs::metadata(world.path("data/db/postgres")).expect("the database").uid();
-    let (daemon, status) = upgrade(world, &tag_of("chown"));
+    let status = upgrade(world, daemon, &tag_of("chown"));
     assert_eq!(status["phase"], "ROLLED_BACK", "{status:#}\n{}", daemon.log());
     world.assert_sound("1.9.6", "an entry point that changed owners");
     assert_eq!(world.container().expect("a container")["Id"], before, "it was never removed");
@@ -84,7 +82,8 @@ fn a_version_that_changes_the_owner_of_all_that_it_mounts_does_not_reach_the_cop
     }
     // As PayRam's own command mounts it: what holds the database's directory is mounted too.
     let world = builder().nested_mounts().start();
-    the_copy_comes_back(&world);
+    let daemon = world.daemon();
+    the_copy_comes_back(&world, &daemon);
     let copy = copy_of(&world);
     assert_eq!(copy.parent(), Some(world.path("").as_path()), "above the mount");
     let log = world.upgrade_log();
@@ -98,10 +97,11 @@ fn a_copy_whose_owner_a_version_changed_is_proved_by_its_contents_and_put_right(
     }
     // No place is outside of this one.
     let world = builder().run_args(["--volume", "/:/host:ro"]).start();
+    let daemon = world.daemon();
     let (_, plan) = operator::plan(&world, &tag_of("chown"));
     let notes = plan["notes"].to_string();
     assert!(notes.contains("reaches through its mount of /"), "{plan:#}");
-    the_copy_comes_back(&world);
+    the_copy_comes_back(&world, &daemon);
     let copy = copy_of(&world);
     assert_eq!(copy.parent(), Some(world.path("data/db").as_path()), "beside the database");
     let log = world.upgrade_log();
@@ -122,7 +122,8 @@ fn rows_with_bytes_of_no_encoding_are_exported_and_loaded_as_they_are() {
     let world = builder().env("PAYRAM_ENCODING", "SQL_ASCII").start();
     world.sql(&format!("INSERT INTO payments (id, amount, written_by) VALUES {BYTES}"));
     world.sql("UPDATE payments SET amount = 78.5 WHERE amount = 77.5");
-    let (daemon, status) = upgrade(&world, &tag_of("migration-rows"));
+    let daemon = world.daemon();
+    let status = upgrade(&world, &daemon, &tag_of("migration-rows"));
     assert_eq!(status["phase"], "NEEDS_OPERATOR", "{status:#}\n{}", daemon.log());
     let log = world.upgrade_log();
     assert!(log.contains("the backup was restored and compared"), "the backup is proved: {log}");
