@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
-use payram_updater::machine::facts::Assessment;
+use payram_updater::machine::facts::{Assessment, Probation, ProbationEnd};
 use payram_updater::machine::failure::{Failure, FailureCode};
 use payram_updater::machine::transition::TRANSITIONS;
 use payram_updater::machine::{Event, Fact, Hop, Machine, Outcome, Phase, Step};
@@ -239,8 +239,20 @@ fn outcomes(step: Step) -> Vec<Outcome> {
             Fact::Assessment(Assessment::SchemaChanged { what: "a column".into() }),
             Fact::Assessment(Assessment::RowsChanged { tables: vec!["t".into()] }),
             Fact::Assessment(Assessment::Unreadable { reason: "down".into() }),
+            Fact::Assessment(Assessment::Damaged { by: "another".into() }),
             Fact::Assessment(Assessment::Serves { version: "1.9.7".into() }),
         ]);
+    }
+    if step == Step::Probation {
+        let ends = [
+            ProbationEnd::NextUpgrade,
+            ProbationEnd::Troubled,
+            ProbationEnd::Damaged,
+            ProbationEnd::ToConfirm,
+        ];
+        good.extend(
+            ends.map(|end| Fact::Probation(Probation { end, findings: Vec::new(), seconds: 900 })),
+        );
     }
     let failure = Failure::new(FailureCode::Unknown, "it broke");
     good.into_iter()
