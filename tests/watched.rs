@@ -90,7 +90,7 @@ fn a_core_that_dies_at_random_is_found_by_the_probation_at_the_latest() {
     let daemon = world.daemon();
     let run = upgrade(&world, Fixture::get().tag_of("core-dies"));
     if run.status.code() == Some(0) {
-        kept_after(&world, &daemon, &["in the new container payram-core"]);
+        kept_after(&world, &daemon, &["payram-core"]);
     } else {
         // It died in its first seconds already.
         assert_parts(&said(&run), &["HEALTHCHECK_FAILED"]);
