@@ -5,6 +5,9 @@
 //! can't look, the engine's list of running containers does. The intruder is killed without grace,
 //! because an orderly shutdown would write a checkpoint over the control file that both share;
 //! then the other is stopped, and the directory counts as damaged.
+//!
+//! It is journaled before it is killed: a program that dies in between would find a world without
+//! a trace of it, start the version again and believe it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,11 +18,16 @@ use tokio::time::Instant;
 use super::containers::Which;
 use super::{Effects, fail};
 use crate::database::{self, HostServer, Place};
+use crate::driver::durable;
 use crate::driver::narrate::short;
 use crate::driver::recovery::{directory_of, rival};
 use crate::error::Trouble;
+use crate::journal::Reader;
 use crate::machine::Known;
-use crate::machine::failure::FailureCode;
+use crate::machine::failure::{Failure, FailureCode};
+
+/// How the journal's line about a second server begins; it is looked for by this.
+const NOTED: &str = "two servers on ";
 
 /// Between two looks at the servers of this host.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -29,6 +37,53 @@ const LIST_EVERY: Duration = Duration::from_secs(2);
 
 /// How long an intruder may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Which of the journal's lines about a second server count.
+#[derive(Clone, Copy)]
+pub(super) enum Noted {
+    /// All of this hop.
+    Ever,
+    /// Those since a person last said how to go on.
+    SinceAsked,
+}
+
+impl Effects<'_> {
+    /// Sees that no second server works in the database's directory beside this version, and that
+    /// none did.
+    ///
+    /// # Errors
+    /// `DATABASE_DAMAGED` when one does, or the journal says that one did: none of the two runs
+    /// then.
+    pub(super) async fn must_be_alone(
+        &self,
+        known: &Known<'_>,
+        which: Which<'_>,
+        noted: Noted,
+    ) -> Result<(), Trouble> {
+        let container = self.inspect(which.id).await?;
+        if let Some(container) = &container {
+            Sentinel::new(self, known, which).look(container).await?;
+        }
+        let Some(found) = self.second_server_noted(noted).await? else { return Ok(()) };
+        if container.is_some() {
+            self.stop(which).await?;
+        }
+        fail(FailureCode::DatabaseDamaged, found)
+    }
+
+    async fn second_server_noted(&self, noted: Noted) -> Result<Option<String>, Trouble> {
+        let path = self.journal.path().to_owned();
+        let (job, hop) = (self.at.job.id.clone(), self.at.hop);
+        let since_asked = matches!(noted, Noted::SinceAsked);
+        let read = move || Reader::open(&path)?.line_of_hop(&job, hop, NOTED, since_asked);
+        durable(read).await.map_err(|error| {
+            Trouble::Unknown(Failure::new(
+                FailureCode::Unknown,
+                format!("read the journal: {error}"),
+            ))
+        })
+    }
+}
 
 /// Looks out for one version.
 pub(super) struct Sentinel<'t, 'k> {
@@ -84,27 +139,33 @@ impl<'t, 'k> Sentinel<'t, 'k> {
         };
         let id = other["Id"].as_str().unwrap_or_default().to_owned();
         let name = other["Name"].as_str().unwrap_or_default().trim_start_matches('/');
+        let found = self.note(&format!("container {name} ({})", short(&id))).await;
         self.effects.engine.kill(&id).await?;
-        self.ends(&format!("container {name} ({}) ran on it, too, and was killed", short(&id)))
-            .await
+        self.ends(found).await
     }
 
     async fn meets(&self, intruder: &HostServer, place: Place) -> Result<(), Trouble> {
-        let who = match intruder.container_id() {
+        let found;
+        match intruder.container_id() {
             Some(id) => {
                 let inspected = self.effects.inspect(id).await?;
                 let name = inspected.as_ref().map(super::containers::name_of).unwrap_or_default();
+                let who = format!("container {name} ({})", short(id));
+                found = self.note(&format!("a PostgreSQL server of {who}")).await;
                 self.effects.engine.kill(id).await?;
-                format!("container {name} ({})", short(id))
             }
             None => {
+                let who = format!("process {} of this host", intruder.pid);
+                found = self.note(&format!("a PostgreSQL server, {who},")).await;
                 kill(intruder.pid);
-                format!("process {} of this host", intruder.pid)
             }
-        };
-        let is_gone = self.is_gone(intruder.pid, place).await;
-        let how = if is_gone { "was killed" } else { "was killed and is still there" };
-        self.ends(&format!("a second PostgreSQL server worked in it, of {who}, which {how}")).await
+        }
+        if !self.is_gone(intruder.pid, place).await {
+            self.effects
+                .say(&format!("process {} was killed and is still there", intruder.pid))
+                .await;
+        }
+        self.ends(found).await
     }
 
     async fn is_gone(&self, pid: u32, place: Place) -> bool {
@@ -118,15 +179,21 @@ impl<'t, 'k> Sentinel<'t, 'k> {
         true
     }
 
-    /// Stops this version: what it wrote on would only be damaged further.
-    async fn ends(&self, found: &str) -> Result<(), Trouble> {
+    /// Journals who the other one is, before anything is done to it.
+    async fn note(&self, who: &str) -> String {
         let directory = self.directory.unwrap_or(Path::new("")).display();
-        self.effects.say(&format!("two servers on {directory}: {found}")).await;
+        let which = self.which;
+        let found = format!(
+            "{NOTED}{directory}: {who} worked in it beside the {which}; it is killed, and the {which} stopped"
+        );
+        self.effects.say(&found).await;
+        found
+    }
+
+    /// Stops this version: what it wrote on would only be damaged further.
+    async fn ends(&self, found: String) -> Result<(), Trouble> {
         self.effects.stop(self.which).await?;
-        fail(
-            FailureCode::DatabaseDamaged,
-            format!("while the {} ran on {directory}, {found}; it was stopped, too", self.which),
-        )
+        fail(FailureCode::DatabaseDamaged, found)
     }
 }
 
