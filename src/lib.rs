@@ -7,12 +7,12 @@
 //! socket. [`plan`] turns it into a job or refuses it;
 //! [`driver`] runs the job: *intent → effect → outcome → transition*. What comes next is
 //! decided by [`machine`], which is pure; each of the four is in the [`journal`] before the next
-//! begins. The driver's effects work through [`engine`] (containers), [`database`] (dumps,
+//! begins; [`history`] says what its rows mean. The driver's effects work through [`engine`] (containers), [`database`] (dumps,
 //! evidence), [`restore_point`] (the database's directory) and [`app`] (the core and its
 //! programs). [`inspect`] looks at all of it and says what to do.
 //!
 //! Arrows point one way: `cli, api → inspect → driver → (plan, engine, database, restore_point, app,
-//! journal) → machine`. `machine` imports nothing of ours; nobody imports
+//! history → journal) → machine`. `machine` imports nothing of ours; nobody imports
 //! `api` or `cli`.
 
 pub mod api;
@@ -24,6 +24,7 @@ pub mod database;
 pub mod driver;
 pub mod engine;
 pub mod error;
+pub mod history;
 pub(crate) mod http;
 pub mod inspect;
 pub mod journal;

@@ -130,6 +130,53 @@ async fn a_dump_is_complete_private_and_proved_by_a_restore_that_leaves_nothing_
     assert_eq!(world.databases(), before.replace("payram_updater_proof_0123abcd\n", ""));
 }
 
+/// Names, definitions and values with bytes that are no UTF-8.
+const BYTES: &str = r#"
+    do $$ begin execute 'create table "caf' || E'\xe9' || '" (id int primary key, v text default '''
+        || E'\xe9' || ''')'; end $$;
+    do $$ begin execute 'insert into "caf' || E'\xe9' || '" values (1, E''\xff\xe4''), (2, default)'; end $$;
+"#;
+
+/// Another byte in a definition.
+const ANOTHER_BYTE: &str = r#"
+    do $$ begin execute 'alter table "caf' || E'\xe9' || '" alter v set default '''
+        || E'\xe8' || ''''; end $$;
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_with_bytes_that_are_no_utf_8_is_dumped_proved_and_fingerprinted() {
+    for (encoding, shown) in [("SQL_ASCII", "caf\u{fffd}E9"), ("LATIN1", "caf\u{e9}")] {
+        let Some(world) = World::new() else { return };
+        let server = &world.server;
+        server.sql("postgres", "alter role payram createdb");
+        server.sql("postgres", "drop database payram");
+        server.sql(
+            "postgres",
+            &format!(
+                "create database payram owner payram template template0 \
+                 encoding '{encoding}' lc_collate 'C' lc_ctype 'C'"
+            ),
+        );
+        world.sql(BYTES);
+        let (engine, database) = (LocalEngine::default(), world.database(Access::OnHost));
+        let runner = Runner::new(&engine, "payram", &database);
+        let backup = world.dumped(&runner).await;
+        let path = PathBuf::from(backup.path);
+        let proof = prove(&runner, &path, LONG).await.expect("a proof");
+        let full = prove_full(&runner, &path, LONG).await.expect("a full proof");
+        assert_eq!(full, FullProof::Proved { proof, rows: Some(2) }, "{encoding}");
+
+        let before = fingerprint(&runner, BUDGET).await.expect("a fingerprint");
+        let table = before.tables.iter().find(|table| table.name.contains(shown));
+        assert_eq!(table.and_then(|table| table.rows), Some(2), "{encoding}: {before:?}");
+        let again = fingerprint(&runner, BUDGET).await.expect("another");
+        assert_eq!(again.schema, before.schema);
+        world.sql(ANOTHER_BYTE);
+        let changed = fingerprint(&runner, BUDGET).await.expect("another");
+        assert_ne!(changed.schema, before.schema, "{encoding}: one byte of a default is another");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn inside_a_container_whose_path_lacks_the_programs_they_are_found_where_debian_keeps_them() {
     let Some(world) = World::new() else { return };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use payram_updater::database::{
-    Access, Database, Heading, Runner, export_rows, fingerprint, said_of_table,
+    Access, Database, Heading, Runner, export_rows, fingerprint, said_of_export, said_of_table,
 };
 use payram_updater::machine::facts::{Export, ExportedTable, Fingerprint, RefusedRows};
 use payram_updater::secret::Secret;
@@ -80,9 +80,23 @@ struct World {
 impl World {
     /// The old version's database and, after the cut-over, the failed one's on a copy of it.
     async fn new(schema: &str, prepare: impl FnOnce(&Server)) -> Option<Self> {
+        Self::in_encoding("UTF8", schema, prepare).await
+    }
+
+    async fn in_encoding(
+        encoding: &str,
+        schema: &str,
+        prepare: impl FnOnce(&Server),
+    ) -> Option<Self> {
         let old = Server::start()?;
         old.sql("postgres", "create role payram login password 'hunter2-of-payram'");
-        old.sql("postgres", "create database payram owner payram");
+        old.sql(
+            "postgres",
+            &format!(
+                "create database payram owner payram template template0 \
+                 encoding '{encoding}' lc_collate 'C' lc_ctype 'C'"
+            ),
+        );
         old.sql("payram", &format!("set role payram; {schema}"));
         prepare(&old);
         let before = read(&old).await;
@@ -104,12 +118,30 @@ impl World {
             old_version: "1.9.6",
             written_at: "2026-01-31T12:00:00Z".into(),
             directory: Path::new("/srv/pg.failed-1"),
-            load_command: "psql".into(),
+            load_command: self.load_command(),
         };
         let failed = Runner::new(&engine, "failed", &failed);
         let old = Runner::new(&engine, "old", &old);
         let path = self.path();
         export_rows(&failed, &old, &self.before, &path, &heading, LONG).await.expect("an export")
+    }
+
+    fn load_command(&self) -> String {
+        let port = self.old.port;
+        format!("PGPASSWORD={PASSWORD} psql -X -h 127.0.0.1 -p {port} -U {ROLE} -d payram")
+    }
+
+    /// Loads the file as it says itself, as an operator would whose terminal is in UTF-8.
+    fn load_as_the_file_says(&self) -> String {
+        let file = std::fs::read(self.path()).expect("the file");
+        let head = String::from_utf8_lossy(&file).into_owned();
+        let mut lines = head.lines().skip_while(|line| !line.ends_with("To load it:"));
+        let command = lines.nth(1).expect("a command").trim_start_matches("-- ");
+        let mut shell = std::process::Command::new("sh");
+        let done = shell.args(["-c", command]).env("LC_ALL", "C.UTF-8").output().expect("sh");
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success() && said.is_empty(), "{command}: {said}");
+        String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
     async fn tables(&self) -> Vec<ExportedTable> {
@@ -154,7 +186,7 @@ fn everything(server: &Server) -> String {
 }
 
 fn refused(rows: u64, reason: &str) -> RefusedRows {
-    RefusedRows { rows, reason: reason.into() }
+    RefusedRows { rows, reason: reason.into(), is_told: false }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,6 +279,86 @@ async fn what_a_failed_version_wrote_is_told_exactly_and_loaded_without_overwrit
     // What is there now needs no export any more; it is written anew and says so.
     let again = world.tables().await;
     assert_eq!(again.iter().map(|table| table.inserted).sum::<u64>(), 0, "{again:?}");
+}
+
+/// Names and values with bytes above ASCII, whatever they mean; `\xNN` is a byte.
+const BYTES_SCHEMA: &str = r#"
+    do $$ begin execute 'create table "caf' || E'\xc3\xa9' || '" (id int primary key, "n'
+        || E'\xc3\xa9' || '" text)'; end $$;
+    create table notes (id int primary key, note text default E'gr\xc3\xbc\xc3\x9fe', short varchar(12),
+        meta json, words text[], check (note <> E'\xc3\xa9\xc3\xa9'));
+    create table keyed (name text primary key, v int);
+    insert into notes (id, note) values (1, E'a \xc3\xa4');
+    insert into keyed values (E'\xc3\xa4', 1), (E'\xc3\xb6', 2);
+"#;
+
+/// What the failed version writes; `BYTES` is replaced by bytes of the encoding.
+const BYTES_WRITTEN: &str = r#"
+    alter table notes drop constraint notes_note_check;
+    insert into notes values
+        (101, E'BYTES', E'BYTES', (E'{"k": "BYTES"}')::json, array[E'BYTES', E'a, "BYTES"']),
+        (102, E'it''s BYTES
+\\ BYTES', null, null, null),
+        (103, E'\xc3\xa9\xc3\xa9', null, null, null);
+    insert into notes (id) values (104);
+    insert into keyed values (E'BYTES', 7);
+    update keyed set v = 3 where name = E'\xc3\xb6';
+    update notes set note = E'BYTES' where id = 1;
+    do $$ begin execute 'insert into "caf' || E'\xc3\xa9' || '" values (1, E''BYTES'')'; end $$;
+"#;
+
+/// The rows in their order, as one checksum of their bytes.
+const CHECKSUM: &str = r#"
+    select count(*), md5(string_agg(t::text, E'\n' order by id)) from notes t where id in (101, 102, 104);
+    select count(*), md5(string_agg(t::text, E'\n' order by v)) from keyed t where v in (1, 7);
+    do $$ declare sum text; begin
+        execute 'select md5(string_agg(t::text, E''\n'')) from "caf' || E'\xc3\xa9' || '" t' into sum;
+        perform set_config('sum.of', sum, false);
+    end $$;
+    select current_setting('sum.of');
+"#;
+
+async fn rows_come_back_byte_for_byte(encoding: &str, bytes: &str) {
+    let Some(world) = World::in_encoding(encoding, BYTES_SCHEMA, |_| {}).await else { return };
+    sql(&world.failed, &BYTES_WRITTEN.replace("BYTES", bytes));
+    let tables = world.tables().await;
+    let said = said_of_export("/f", &tables);
+    println!("{encoding}: {said}");
+    assert!(
+        said.starts_with(
+            "of its 8 rows 7 are exported to /f, 1 is not: 5 can be loaded, 2 are in comments ("
+        ),
+        "{said}"
+    );
+    assert!(said.contains("public.notes: 3 rows inserted, 1 updated; 5 changes"), "{said}");
+    assert!(said.contains("check notes_note_check does not allow it"), "{said}");
+    let file = std::fs::read(world.path()).expect("the file");
+    let raw: Vec<u8> = bytes
+        .split("\\x")
+        .filter(|digits| !digits.is_empty())
+        .map(|digits| u8::from_str_radix(digits, 16).expect("a byte"))
+        .collect();
+    let found = file.windows(raw.len()).filter(|window| *window == raw).count();
+    assert_eq!(found, 10, "the bytes are in the file as they are");
+    let loaded = world.load_as_the_file_says();
+    assert_eq!(loaded.matches("INSERT").count(), 3, "{loaded}");
+    assert_eq!(sql(&world.old, CHECKSUM), sql(&world.failed, CHECKSUM), "{encoding}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_database_without_an_encoding_are_exported_and_loaded_byte_for_byte() {
+    // No character in any encoding that knows such, then one of LATIN1, then a broken UTF-8.
+    rows_come_back_byte_for_byte("SQL_ASCII", r"\xff\xe4\xfe\x80\xc3").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_database_in_latin1_are_exported_and_loaded_byte_for_byte() {
+    rows_come_back_byte_for_byte("LATIN1", r"\xff\xe4\xfc\x85\xa0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_database_in_utf8_are_exported_and_loaded_byte_for_byte() {
+    rows_come_back_byte_for_byte("UTF8", r"\xe2\x82\xac\xc2\x85\xc3\xa4").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,7 +121,7 @@ fn a_payment_that_is_gone_or_is_another_one_is_noticed() {
     let (gone, other) = (world.acked()[0].clone(), world.acked()[1].clone());
     world.sql(&format!("DELETE FROM payments WHERE id = '{gone}'"));
     world.sql(&format!("UPDATE payments SET amount = amount + 1 WHERE id = '{other}'"));
-    assert_eq!(world.lost(), [gone.clone()]);
+    assert_eq!(world.lost(), std::slice::from_ref(&gone));
     let lost = world.payments_lost();
     assert_eq!(lost.len(), 2, "{lost:?}");
     assert!(lost[0].contains(&gone) && lost[0].ends_with("served nothing"), "{lost:?}");

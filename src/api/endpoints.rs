@@ -88,10 +88,9 @@ async fn inspection(api: &Arc<Api>, caller: Caller) -> Response {
         let api = Arc::clone(api);
         async move {
             let (engine, chain) = (api.engine.as_ref(), Chain::Watched(&api.chain));
-            let blocked = api.driver.blocked();
+            let seen = inspect::look(&api.settings, engine, Some((&api.reader, chain))).await;
             let report =
-                inspect::inspect(&api.settings, engine, &api.reader, chain, blocked.as_deref());
-            let report = report.await;
+                api.driver.with_worker(|worker| inspect::judge(&api.settings, &seen, worker));
             serde_json::to_vec(&report).map(Bytes::from).map_err(|error| error.to_string())
         }
     });

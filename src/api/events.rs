@@ -152,7 +152,8 @@ impl Listener {
             self.after = line.seq;
             self.log(line);
         }
-        let view = JobView::of(&job, Progress::default());
+        let view =
+            self.api.driver.with_worker(|worker| JobView::with(&job, Progress::default(), worker));
         self.state(serde_json::to_value(view).unwrap_or_default());
         self.progress();
     }

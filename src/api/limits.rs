@@ -14,6 +14,8 @@ pub(super) struct Limits {
     pub streams: usize,
     /// Answers of more than one page that one listener gives at once.
     pub long_answers: usize,
+    /// How long another one waits for its turn.
+    pub turn: Duration,
     /// Bytes of text in one page of an answer: what a client that does not read keeps in memory,
     /// beside as much in the connection's own buffer.
     pub page: usize,
@@ -45,6 +47,7 @@ impl Default for Limits {
             idle: Duration::from_secs(1),
             streams: 32,
             long_answers: 16,
+            turn: Duration::from_secs(5),
             page: 32 * 1024,
             request: Duration::from_secs(10),
             write: Duration::from_secs(10),

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use warp::Reply;
 use warp::reply::Response;
 
 use super::access::Refusal;
-use super::places::{Place, Seat};
+use super::places::Place;
 use super::{Api, answers, endpoints};
 use crate::journal::{JournalError, Reader};
 
@@ -73,7 +74,7 @@ struct Giving<P> {
     pages: P,
     until: Instant,
     /// Of an answer of more than one page.
-    _seat: Seat,
+    _turn: OwnedSemaphorePermit,
 }
 
 /// 200 with these pages, 503 when there are too many long answers already.
@@ -87,7 +88,7 @@ pub(super) async fn answer(
     let mut response = if first.is_last {
         Response::new(api.in_hand.hold(first.text).into())
     } else {
-        let Some(seat) = place.long_answer() else {
+        let Some(turn) = place.long_answer().await else {
             if let Some(times) = api.answers_refused.count() {
                 let most = api.limits.long_answers;
                 tracing::warn!(
@@ -98,7 +99,7 @@ pub(super) async fn answer(
             return Ok(answers::refusal(&Refusal::too_many_answers()));
         };
         let until = Instant::now() + api.limits.answer;
-        let giving = Giving { api: Arc::clone(api), pages, until, _seat: seat };
+        let giving = Giving { api: Arc::clone(api), pages, until, _turn: turn };
         let first = api.in_hand.hold(first.text);
         warp::reply::stream(give(first, giving)).into_response()
     };
@@ -137,13 +138,13 @@ fn give<P: Pages>(
 }
 
 async fn next<P: Pages>(giving: Giving<P>) -> Result<(Bytes, Option<Giving<P>>), Error> {
-    let Giving { api, pages, until, _seat } = giving;
+    let Giving { api, pages, until, _turn } = giving;
     if Instant::now() >= until {
         let seconds = api.limits.answer.as_secs();
         return Err(format!("it was not read to its end within {seconds} s").into());
     }
     let (pages, page) = page(&api, pages).await?;
     let text = api.in_hand.hold(page.text);
-    let giving = (!page.is_last).then_some(Giving { api, pages, until, _seat });
+    let giving = (!page.is_last).then_some(Giving { api, pages, until, _turn });
     Ok((text, giving))
 }

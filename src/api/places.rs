@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +18,8 @@ use super::limits::Limits;
 pub(super) struct Places {
     limits: Limits,
     taken: Mutex<Taken>,
+    /// Places of long answers.
+    long_answers: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -24,7 +27,6 @@ struct Taken {
     next: u64,
     connections: BTreeMap<u64, Connection>,
     streams: usize,
-    long_answers: usize,
 }
 
 struct Connection {
@@ -35,7 +37,8 @@ struct Connection {
 
 impl Places {
     pub fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, taken: Mutex::default() })
+        let long_answers = Arc::new(Semaphore::new(limits.long_answers));
+        Arc::new(Self { limits, taken: Mutex::default(), long_answers })
     }
 
     /// A place for a connection; none when all are taken by some that are being answered.
@@ -64,7 +67,7 @@ impl Places {
     /// Long answers that are being given.
     #[cfg(test)]
     pub fn long_answers(&self) -> usize {
-        self.lock().long_answers
+        self.limits.long_answers - self.long_answers.available_permits()
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -105,17 +108,14 @@ impl Place {
         }
         taken.streams += 1;
         taken.connections.remove(&self.id);
-        Some(Seat { places: Arc::clone(&self.places), kind: Kind::Stream })
+        Some(Seat(Arc::clone(&self.places)))
     }
 
-    /// Lets an answer have more than one page; none when there are too many of them.
-    pub fn long_answer(&self) -> Option<Seat> {
-        let mut taken = self.places.lock();
-        if taken.long_answers >= self.places.limits.long_answers {
-            return None;
-        }
-        taken.long_answers += 1;
-        Some(Seat { places: Arc::clone(&self.places), kind: Kind::LongAnswer })
+    /// Lets an answer have more than one page, once it is its turn; none when there are too
+    /// many of them for too long.
+    pub async fn long_answer(&self) -> Option<OwnedSemaphorePermit> {
+        let turn = Arc::clone(&self.places.long_answers).acquire_owned();
+        tokio::time::timeout(self.places.limits.turn, turn).await.ok()?.ok()
     }
 
     #[cfg(test)]
@@ -139,24 +139,12 @@ impl Drop for Busy {
     }
 }
 
-/// The place of a stream or a long answer; given back when it is dropped.
-pub(super) struct Seat {
-    places: Arc<Places>,
-    kind: Kind,
-}
-
-enum Kind {
-    Stream,
-    LongAnswer,
-}
+/// The place of a stream of events; given back when it is dropped.
+pub(super) struct Seat(Arc<Places>);
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
-        match self.kind {
-            Kind::Stream => taken.streams -= 1,
-            Kind::LongAnswer => taken.long_answers -= 1,
-        }
+        self.0.lock().streams -= 1;
     }
 }
 

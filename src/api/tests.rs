@@ -173,7 +173,8 @@ async fn everything_is_answered_while_the_walk_over_the_chain_is_held_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_clients_that_do_not_read_hold_a_bounded_amount_and_are_cut_off() {
-    let limits = Limits { write: Duration::from_millis(500), ..Limits::default() };
+    let short = Duration::from_millis(500);
+    let limits = Limits { write: 4 * short, turn: short, ..Limits::default() };
     let served = Served::start(6_000, limits, || {}).await;
     let mut clients = Vec::new();
     for _ in 0..60 {
@@ -208,6 +209,16 @@ async fn sixty_clients_that_do_not_read_hold_a_bounded_amount_and_are_cut_off() 
         rest.len()
     );
     assert_eq!(served.get("/history?limit=10000").await.1["count"], 6_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_read_all_of_it_at_once_take_turns_and_each_gets_it() {
+    let limits = Limits { long_answers: 2, turn: LIMIT, ..Limits::default() };
+    let served = Served::start(300, limits, || {}).await;
+    let all = (0..20).map(|_| served.get("/history?limit=10000"));
+    for (code, answer) in futures_util::future::join_all(all).await {
+        assert_eq!((code, &answer["count"]), (200, &Value::from(300)));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -33,9 +33,18 @@ pub(super) struct Job {
     pub downtime_seconds: Option<f64>,
     pub serving: Option<bool>,
     pub blocked: Option<String>,
+    pub waits_for: Option<WaitsFor>,
     pub active: Option<bool>,
     pub probation: Option<Probation>,
     pub recovery_playbook: Option<Playbook>,
+}
+
+/// Who must act, and how, when nothing goes on by itself.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct WaitsFor {
+    pub who: String,
+    pub how: Vec<String>,
 }
 
 /// The watch after a verdict.

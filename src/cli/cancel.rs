@@ -1,5 +1,6 @@
-//! `cancel`: calls off the upgrade that runs. The daemon takes back what was begun, and the
-//! version that served before serves again.
+//! `cancel`: cancels the upgrade that runs, by its id: another one that began since it was shown is
+//! not touched. The daemon takes back what was begun, and the version that served before serves
+//! again.
 
 use std::io::Write;
 
@@ -23,9 +24,9 @@ pub(super) async fn cancel(
         return Err(Problem::stopped(Exit::Failed, "NOTHING_TO_CANCEL", message));
     }
     if !asked.yes {
-        let consent = ask::on_terminal(context, out, "Call it off?", |out| {
+        let consent = ask::on_terminal(context, out, "Cancel it?", |out| {
             writeln!(out, "{} ({}) is under way: {}", job.job_id, job.way(), job.message)?;
-            writeln!(out, "Called off, it takes back what it began.")
+            writeln!(out, "Cancelled, it takes back what it began.")
         })?;
         if consent == Consent::Declined {
             return Ok(Exit::Done);

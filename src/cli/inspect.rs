@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::config::Settings;
+use crate::driver::Worker;
 use crate::engine::docker::Docker;
+use crate::inspect::Chain;
 use crate::journal::Reader;
 
 use super::answers::{self, Job, Playbook};
@@ -39,14 +41,17 @@ async fn inspect_here(unreachable: ClientError) -> Result<Value, Problem> {
     let engine = Docker::connect(&settings.docker_bin, settings.docker_host.as_deref()).await;
     let engine = engine
         .map_err(|error| Problem::stopped(Exit::Failed, "DOCKER_DAEMON_DOWN", error.to_string()))?;
-    let report = if settings.journal_path().exists() {
-        let reader = Reader::open(&settings.journal_path())
-            .map_err(|error| Problem::stopped(Exit::Failed, "JOURNAL_ERROR", error.to_string()))?;
-        let chain = crate::inspect::Chain::Whole;
-        crate::inspect::inspect(&settings, &engine, &Arc::new(reader), chain, None).await
-    } else {
-        crate::inspect::inspect_without_journal(&settings, &engine).await
-    };
+    let reader =
+        match settings.journal_path().exists() {
+            true => Some(Reader::open(&settings.journal_path()).map_err(|error| {
+                Problem::stopped(Exit::Failed, "JOURNAL_ERROR", error.to_string())
+            })?),
+            false => None,
+        };
+    let reader = reader.map(Arc::new);
+    let journal = reader.as_ref().map(|reader| (reader, Chain::Whole));
+    let seen = crate::inspect::look(&settings, &engine, journal).await;
+    let report = crate::inspect::judge(&settings, &seen, Worker::Away);
     serde_json::to_value(&report)
         .map_err(|error| Problem::stopped(Exit::Failed, "UNKNOWN", error.to_string()))
 }

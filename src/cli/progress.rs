@@ -170,7 +170,7 @@ impl Observer for Lines<'_> {
 /// JSON, a line for each change of state, phase or step; the last line is the job at its end.
 pub(super) struct Changes<'a> {
     out: &'a mut dyn Write,
-    last: Option<[Option<String>; 4]>,
+    last: Option<[Option<String>; 5]>,
 }
 
 impl<'a> Changes<'a> {
@@ -188,7 +188,8 @@ impl Observer for Changes<'_> {
         let job = &now.job;
         // A job that is READY at its end differs from one that waits by `active` alone.
         let rest = (!job.is_active()).then(String::new);
-        let this = [Some(job.state.clone()), job.phase.clone(), job.step.clone(), rest];
+        let waits = job.waits_for.as_ref().map(|waits| waits.who.clone());
+        let this = [Some(job.state.clone()), job.phase.clone(), job.step.clone(), rest, waits];
         if self.last.as_ref() == Some(&this) {
             return Ok(());
         }

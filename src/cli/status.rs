@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::answers::Job;
+use super::answers::{Job, WaitsFor};
 use super::screen::{self, Screen, Tone, clean};
 use super::{Context, Exit, Problem, Reading, document, follow, render};
 
@@ -45,6 +45,8 @@ fn show(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Result<()> {
         row("Now", job.activity.as_deref().unwrap_or_default())?;
     }
     row("Blocked", job.blocked.as_deref().unwrap_or_default())?;
+    let waits = job.waits_for.as_ref();
+    row("Waits for", &waits.map(waiting).unwrap_or_default())?;
     row("Progress", &progress(job))?;
     row(
         "PayRam",
@@ -67,6 +69,12 @@ fn show(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Result<()> {
         render::playbook(out, screen, book)?;
     }
     Ok(())
+}
+
+/// `the operator: sudo payram-updater recover, or sudo payram-updater cancel`
+fn waiting(waits: &WaitsFor) -> String {
+    let how: Vec<String> = waits.how.iter().map(|command| format!("sudo {command}")).collect();
+    format!("the {}: {}", waits.who, how.join(", or "))
 }
 
 fn in_utc(time: &str) -> String {
@@ -124,6 +132,22 @@ mod tests {
   Job       job-1
 ";
         assert_eq!(shown(&job), expected);
+    }
+
+    #[test]
+    fn an_upgrade_that_waits_for_a_person_says_for_whom_and_what_to_type() {
+        let how = ["payram-updater recover", "payram-updater cancel"].map(str::to_owned);
+        let job = Job {
+            job_id: "job-1".into(),
+            state: "EXECUTING".into(),
+            message: "Stopped after a restart, waiting for you (RESUME=manual)".into(),
+            waits_for: Some(WaitsFor { who: "operator".into(), how: how.into() }),
+            ..Job::default()
+        };
+        let text = shown(&job);
+        let line =
+            "  Waits for the operator: sudo payram-updater recover, or sudo payram-updater cancel";
+        assert!(text.lines().any(|one| one == line), "{text}");
     }
 
     #[test]

@@ -151,16 +151,22 @@ pub struct Control {
 }
 
 impl Control {
-    /// Reads `global/pg_control`.
+    /// Reads `global/pg_control`; none when it is of a version that is not known.
     ///
     /// # Errors
-    /// A sentence: the file can't be read, or is of a version that is not known.
-    pub fn read(directory: &Path) -> Result<Self, String> {
+    /// A sentence: the file can't be read, or is none.
+    pub fn read(directory: &Path) -> Result<Option<Self>, String> {
         let path = directory.join("global/pg_control");
         let bytes =
             std::fs::read(&path).map_err(|error| format!("read {}: {error}", path.display()))?;
-        Self::parse(&bytes)
-            .ok_or_else(|| format!("{} is no control file that is understood", path.display()))
+        let version = bytes.get(8..12).and_then(|part| part.try_into().ok());
+        match version.map(u32::from_ne_bytes) {
+            Some(version) if CONTROL_VERSIONS.contains(&version) => Self::parse(&bytes)
+                .map(Some)
+                .ok_or_else(|| format!("{} is cut short", path.display())),
+            Some(_) => Ok(None),
+            None => Err(format!("{} is cut short", path.display())),
+        }
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
@@ -172,9 +178,6 @@ impl Control {
             let part: [u8; 8] = bytes.get(at..at + 8)?.try_into().ok()?;
             Some(u64::from_ne_bytes(part))
         };
-        if !CONTROL_VERSIONS.contains(&four(8)?) {
-            return None;
-        }
         Some(Self {
             system_identifier: eight(0)?,
             is_shut_down: SHUT_DOWN.contains(&four(16)?),
@@ -186,11 +189,13 @@ impl Control {
 
 /// Why a directory whose server has ended is not the one in which the cluster worked that was
 /// noted at the cut-over, or not as far on; none when it is. After an orderly end its last
-/// checkpoint lies at or behind the noted position; after a kill the file of the log that holds
-/// this position is there.
+/// checkpoint lies at or behind the noted position; after a kill that is so too, or the file of the log
+/// that holds this position is there.
 pub fn directory_difference(then: &Cluster, directory: &Path) -> Option<String> {
     let control = match Control::read(directory) {
-        Ok(control) => control,
+        Ok(Some(control)) => control,
+        // Older than PostgreSQL 11: what its server says, once it runs, decides alone.
+        Ok(None) => return None,
         Err(reason) => return Some(reason),
     };
     if control.system_identifier.to_string() != then.system_identifier {
@@ -212,16 +217,17 @@ pub fn directory_difference(then: &Cluster, directory: &Path) -> Option<String> 
     let Some(noted) = position(&then.wal_position) else {
         return Some(format!("the noted position {:?} is none", then.wal_position));
     };
+    if control.checkpoint >= noted {
+        return None;
+    }
     if control.is_shut_down {
-        return (control.checkpoint < noted).then(|| {
-            format!(
-                "{} is older than it was at the cut-over: its last checkpoint lies at {:X}/{:X}, the log had reached {}",
-                directory.display(),
-                control.checkpoint >> 32,
-                control.checkpoint & 0xffff_ffff,
-                then.wal_position
-            )
-        });
+        return Some(format!(
+            "{} is older than it was at the cut-over: its last checkpoint lies at {:X}/{:X}, the log had reached {}",
+            directory.display(),
+            control.checkpoint >> 32,
+            control.checkpoint & 0xffff_ffff,
+            then.wal_position
+        ));
     }
     let segment: PathBuf = directory.join("pg_wal").join(&then.wal_file);
     (then.wal_file.is_empty() || !segment.is_file()).then(|| {
@@ -291,11 +297,14 @@ mod tests {
         assert_eq!(found(&control(own, 1800, 1, noted + 8)), None);
         assert!(found(&control(own, 1300, 1, noted - 8)).expect("older").contains("older than"));
         assert!(found(&control(8, 1300, 1, noted)).expect("other").contains("another cluster"));
-        assert!(found(&control(own, 942, 1, noted)).expect("old").contains("understood"));
-        assert!(found(&[1, 2, 3]).expect("cut").contains("understood"));
+        assert_eq!(found(&control(8, 942, 1, 0)), None, "of a version that is not known");
+        assert!(found(&[1, 2, 3]).expect("cut").contains("cut short"));
+        assert!(found(&control(own, 1300, 1, noted)[..50]).expect("cut").contains("cut short"));
         // Killed: the log must be there.
         let killed = control(own, 1300, 6, noted - 8);
         assert!(found(&killed).expect("no log").contains("not shut down in good order"));
+        assert_eq!(found(&control(own, 1300, 6, noted)), None, "it went on before it was killed");
+        found(&killed);
         std::fs::create_dir_all(home.path().join("pg_wal")).expect("a directory");
         std::fs::write(home.path().join("pg_wal").join(cluster().wal_file), "x").expect("a log");
         assert_eq!(found(&killed), None);

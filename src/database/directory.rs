@@ -29,7 +29,7 @@ pub async fn server_works_in(
         Ok(place) => place,
         Err(error) => {
             return Ok(Err(format!(
-                "the database's directory {} can't be looked at on this host: {error}",
+                "the database's directory, which its container mounts, should be {} on this host, which can't be looked at: {error}",
                 directory.display()
             )));
         }
@@ -125,6 +125,11 @@ pub async fn sharers(
         });
     }
     Ok(found)
+}
+
+/// Whether a container reaches this directory of the host with a mount that it may write to.
+pub fn may_write_to(container: &ContainerSummary, directory: &Path) -> bool {
+    reach(container, directory).is_some()
 }
 
 /// How a container reaches the directory with a mount that it may write to: by the directory

@@ -7,17 +7,23 @@
 //! failed version's. Each is then looked for in the old version's database by its key, which
 //! tells an insertion from an update, and from a row that was only rewritten.
 //!
+//! No value is converted: the file is in the encoding of the two databases, byte for byte.
+//!
 //! | file | subject |
 //! |---|---|
 //! | `shape` | which table and column of the failed version is which of the old one; pure |
 //! | `rows` | the rows of one table, read and told apart |
 //! | `statement` | the statements; pure |
 //! | `file` | the file |
+//! | `tally` | what was exported and what was not, as a person is told it; pure |
+//! | `bytes` | text in the database's own encoding |
 
+mod bytes;
 mod file;
 mod rows;
 mod shape;
 mod statement;
+mod tally;
 
 use std::path::Path;
 use std::time::Duration;
@@ -26,6 +32,7 @@ use tokio::time::Instant;
 
 use self::file::Draft;
 use self::shape::{Fate, Shape};
+use self::tally::Tally;
 use super::fingerprint::{PINNED, fingerprint_since};
 use super::runner::{READING_TIMEOUT, Runner};
 use super::tool::ToolError;
@@ -33,7 +40,12 @@ use crate::error::Trouble;
 use crate::machine::facts::{Export, ExportedTable, Fingerprint, RefusedRows, TableCount};
 use crate::machine::failure::FailureCode;
 
+pub use self::tally::{said_of_export, said_of_refused, said_of_table};
+
 const SHAPE: &str = include_str!("sql/shape.sql");
+
+/// Bytes that a count is written in, at most.
+const LONGEST_COUNT: usize = 64;
 
 /// How long rows may be counted.
 const COUNT_BUDGET: Duration = Duration::from_secs(5);
@@ -80,7 +92,13 @@ pub async fn export_rows(
         )));
     }
     let (failed_shape, old_shape) = (shape(failed).await?, shape(old).await?);
-    let draft = Draft::begin(path).map_err(|error| unwritten(path, &error))?;
+    if failed_shape.encoding != old_shape.encoding {
+        return Err(broken(format!(
+            "the failed version's database is in encoding {}, the old version's in {}",
+            failed_shape.encoding, old_shape.encoding
+        )));
+    }
+    let draft = Draft::begin(path, &old_shape.encoding).map_err(|error| unwritten(path, &error))?;
     let mut export = Exporting {
         failed,
         old,
@@ -89,6 +107,7 @@ pub async fn export_rows(
         cut_over,
         deadline: Instant::now() + within,
         path,
+        encoding: &old_shape.encoding,
         draft,
         tables: Vec::new(),
     };
@@ -106,11 +125,6 @@ pub async fn export_rows(
     Ok(Export::Written { path: path.to_string_lossy().into_owned(), tables })
 }
 
-/// `public.payments: 12 rows inserted, 3 updated; 60 changes`
-pub fn said_of_table(table: &ExportedTable) -> String {
-    file::said_of(table)
-}
-
 struct Exporting<'e> {
     failed: &'e Runner<'e>,
     old: &'e Runner<'e>,
@@ -119,6 +133,8 @@ struct Exporting<'e> {
     cut_over: u64,
     deadline: Instant,
     path: &'e Path,
+    /// Of both databases.
+    encoding: &'e str,
     draft: Draft,
     tables: Vec<ExportedTable>,
 }
@@ -142,11 +158,12 @@ impl Exporting<'_> {
         if changes == Some(0) && is_whole {
             return Ok(());
         }
-        let mut table = ExportedTable { name: name.to_owned(), changes, ..Default::default() };
+        let mut table = ExportedTable { name: self.said(name), changes, ..Default::default() };
         let read = match fate {
             Fate::Goes(mapping) => self.rows(mapping, &mut table).await,
             Fate::Stays { failed, reason, .. } => {
-                self.counted(&failed.name).await.map(|rows| refuse(&mut table, rows, reason))
+                let rows = self.counted(&failed.name).await;
+                rows.map(|rows| refuse(&mut table, rows, &self.said(reason)))
             }
         };
         match read {
@@ -160,7 +177,7 @@ impl Exporting<'_> {
         if let Fate::Goes(mapping) = fate {
             let has_values = table.inserted + table.updated + table.taken > 0;
             let further = mapping.further.iter().filter(|_| has_values);
-            table.left_out = further.map(|column| column.name.clone()).collect();
+            table.left_out = further.map(|column| self.said(&column.name)).collect();
         }
         table.deleted = deleted(&table, was, is, changes);
         let has_rows = table.inserted + table.updated + table.taken > 0;
@@ -171,9 +188,12 @@ impl Exporting<'_> {
     }
 
     async fn counted(&self, table: &str) -> Result<u64, Problem> {
-        let count = statement::counting(table, self.cut_over);
-        let statements = [&PINNED[..], &["set statement_timeout = 0", &count]].concat();
-        let answer = self.failed.psql(None, &statements, self.left()).await.map_err(Problem::of)?;
+        let count = bytes::bytes_of(&format!("{};\n", statement::counting(table, self.cut_over)))
+            .map_err(|error| Problem::Trouble(unwritten(self.path, &error)))?;
+        let statements = [&PINNED[..], &["set statement_timeout = 0"]].concat();
+        let counting = self.failed.begin_exact(&statements, &count, self.left());
+        let counted = counting.await.map_err(Problem::of)?.collect(LONGEST_COUNT).await;
+        let answer = bytes::text_of(&counted.map_err(Problem::of)?);
         answer.trim().parse().map_err(|_| Problem::Table(format!("not a number: {answer}")))
     }
 
@@ -188,7 +208,7 @@ impl Exporting<'_> {
                 self.tables.push(ExportedTable {
                     name: was.name.clone(),
                     changes: Some(changes),
-                    refused: vec![RefusedRows { rows: changes, reason }],
+                    refused: vec![RefusedRows { rows: changes, reason, is_told: false }],
                     ..Default::default()
                 });
             }
@@ -201,6 +221,11 @@ impl Exporting<'_> {
                 });
             }
         }
+    }
+
+    /// A name of the databases', or words with one in them, for a person.
+    fn said(&self, text: &str) -> String {
+        bytes::said(text, self.encoding)
     }
 
     fn left(&self) -> Duration {
@@ -236,17 +261,20 @@ fn refuse(table: &mut ExportedTable, rows: u64, reason: &str) {
     match table.refused.iter_mut().find(|refused| refused.reason == reason) {
         Some(refused) => refused.rows += rows,
         None if rows > 0 => {
-            table.refused.push(RefusedRows { rows, reason: reason.to_owned() });
+            table.refused.push(RefusedRows { rows, reason: reason.to_owned(), is_told: false });
         }
         None => {}
     }
 }
 
-/// A table that could not be read to its end: what was counted of it before is said instead.
+/// A table that could not be read to its end: of what was counted of it before, all that was not
+/// met until then is not exported.
 fn refuse_all(table: &mut ExportedTable, is: Option<&TableCount>, reason: &str) {
-    let rows = is.and_then(|is| is.written).unwrap_or(0);
+    let met = Tally::of(table).sum();
+    // 0 says that it is not known.
+    let rows = is.and_then(|is| is.written).map_or(0, |written| written.saturating_sub(met));
     let reason = format!("the table could not be read: {reason}");
-    table.refused.push(RefusedRows { rows, reason });
+    table.refused.push(RefusedRows { rows, reason, is_told: false });
 }
 
 /// Rows of the cut-over that are not there any more.
@@ -286,14 +314,14 @@ fn moved_on(failed: &Shape, old: &Shape) -> Vec<String> {
 
 async fn shape(runner: &Runner<'_>) -> Result<Shape, Trouble> {
     let doing = format!("read the shape of database {}", runner.database().name);
-    let answer = runner
-        .psql(None, &[&PINNED[..], &[SHAPE]].concat(), READING_TIMEOUT)
-        .await
-        .map_err(|error| {
+    let answer = runner.exact(&[&PINNED[..], &[SHAPE]].concat(), READING_TIMEOUT).await.map_err(
+        |error| {
             let code = FailureCode::RuntimeInspectionFailed;
             error.trouble(&doing, code, code)
-        })?;
-    serde_json::from_str(&answer).map_err(|error| broken(format!("{doing}: {error}")))
+        },
+    )?;
+    serde_json::from_str(&bytes::text_of(&answer))
+        .map_err(|error| broken(format!("{doing}: {error}")))
 }
 
 fn broken(reason: impl Into<String>) -> Trouble {

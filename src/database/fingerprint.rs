@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::runner::{READING_TIMEOUT, Runner};
+use super::runner::{READING_TIMEOUT, Runner, readable};
 use super::sidecar::hex;
 use super::tool::ToolError;
 use crate::error::Trouble;
@@ -152,12 +152,14 @@ pub(super) async fn counted_rows(
 }
 
 /// `schema table` of every table of another database that holds rows itself; without those
-/// that belong to an extension, whose rows no dump holds.
+/// that belong to an extension, whose rows no dump holds. As the dump's table of contents has
+/// them: in the database's encoding.
 pub(super) async fn in_tables(
     runner: &Runner<'_>,
     database: &str,
 ) -> Result<Vec<String>, ToolError> {
-    let ask = "select to_json(n.nspname || ' ' || c.relname) \
+    let ask = "select encode(convert_to(n.nspname || ' ' || c.relname, \
+            current_setting('server_encoding')), 'hex') \
         from pg_class c join pg_namespace n on n.oid = c.relnamespace \
         where c.relkind = 'r' and n.nspname not in ('pg_catalog', 'information_schema') \
           and n.nspname !~ '^pg_(toast|temp)' \
@@ -167,10 +169,20 @@ pub(super) async fn in_tables(
     answer
         .lines()
         .map(|line| {
-            serde_json::from_str(line).map_err(|error| ToolError::Broken {
+            unhex(line).map(|name| readable(&name)).ok_or_else(|| ToolError::Broken {
                 tool: "psql",
-                reason: format!("expected the name of a table, found {line:?} ({error})"),
+                reason: format!("expected the name of a table in hex, found {line:?}"),
             })
+        })
+        .collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes().chunks(2);
+    digits
+        .map(|pair| match pair {
+            [_, _] => u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok(),
+            _ => None,
         })
         .collect()
 }

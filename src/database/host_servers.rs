@@ -71,9 +71,10 @@ impl HostServer {
         own.is_some() && self.namespace.is_some() && own != self.namespace
     }
 
-    /// The id of the container that it runs in, as far as the kernel's words tell.
+    /// The id of the container that it runs in, as far as the kernel's words tell: the innermost
+    /// one, where this host is a container itself.
     pub fn container_id(&self) -> Option<&str> {
-        self.group.split(|c: char| !c.is_ascii_hexdigit()).find(|word| word.len() == 64)
+        self.group.split(|c: char| !c.is_ascii_hexdigit()).rfind(|word| word.len() == 64)
     }
 }
 
@@ -159,6 +160,9 @@ mod tests {
         assert_eq!(ours.container_id(), Some(id.as_str()));
         assert!(ours.is_of(&json!({"Id": id})));
         assert!(!ours.is_of(&json!({"Id": "4e".repeat(32)})));
+        let outer = "5d".repeat(32);
+        let nested = server(format!("0::/docker/{outer}/docker/{id}\n"));
+        assert_eq!(nested.container_id(), Some(id.as_str()));
         let host = server("0::/system.slice/postgresql@15-main.service\n".into());
         assert_eq!(host.container_id(), None);
         assert!(!host.is_of(&json!({"Id": id, "State": {"Pid": 0}})));

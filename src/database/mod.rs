@@ -43,9 +43,9 @@ mod tool;
 
 pub use assess::assess;
 pub use cluster::{Control, Identity, difference, directory_difference, identity};
-pub use directory::{Sharer, is_same_product, server_works_in, sharers};
+pub use directory::{Sharer, is_same_product, may_write_to, server_works_in, sharers};
 pub use dump::{DumpFile, dump};
-pub use export::{Heading, export_rows, said_of_table};
+pub use export::{Heading, export_rows, said_of_export, said_of_refused, said_of_table};
 pub use fingerprint::{fingerprint, fingerprint_since};
 pub use host_servers::{
     HostServer, Place, all as servers_of_this_host, in_place as servers_in, place_inside,

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::runner::{Run, Runner};
+use super::runner::{Run, Runner, readable};
 use super::tool::Tool;
 use crate::error::Trouble;
 use crate::machine::facts::Proof;
@@ -80,7 +80,7 @@ impl Contents {
 
     /// Takes in the line that has ended.
     fn end(&mut self) {
-        let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
+        let line = readable(&std::mem::take(&mut self.line));
         if let Some(comment) = line.strip_prefix(';') {
             self.is_archive |= comment.trim_start().starts_with("Archive created at");
             return;

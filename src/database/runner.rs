@@ -182,30 +182,40 @@ impl<'a> Runner<'a> {
     ) -> Result<String, ToolError> {
         let running = self.start(reading(database, statements, timeout)).await?;
         let answer = running.collect(LARGEST_ANSWER).await?;
-        Ok(String::from_utf8_lossy(&answer).trim_end_matches('\n').to_owned())
+        Ok(readable(&answer).trim_end_matches('\n').to_owned())
     }
 
-    /// The same, whose answer is taken piece by piece.
-    pub(super) async fn begin_psql(
+    /// The same in the database's own encoding, byte for byte.
+    pub(super) async fn exact(
         &self,
         statements: &[&str],
         timeout: Duration,
+    ) -> Result<Vec<u8>, ToolError> {
+        self.start(exact(statements, timeout)).await?.collect(LARGEST_ANSWER).await
+    }
+
+    /// The same, with a last statement that is in this encoding too, and an answer that is taken
+    /// piece by piece.
+    pub(super) async fn begin_exact(
+        &self,
+        statements: &[&str],
+        last: &[u8],
+        timeout: Duration,
     ) -> Result<Running<'a>, ToolError> {
-        self.start(reading(None, statements, timeout)).await
+        let mut running = self.start(with_input(exact(statements, timeout))).await?;
+        running.tell(last).await?;
+        Ok(running)
     }
 
     /// The same, with further statements from a file; `take` is given the answer.
-    pub(super) async fn psql_of_file(
+    pub(super) async fn exact_of_file(
         &self,
         statements: &[&str],
         path: &Path,
         timeout: Duration,
         take: &mut (dyn FnMut(&[u8]) + Send),
     ) -> Result<(), ToolError> {
-        let mut run = reading(None, statements, timeout);
-        run.arguments.extend(["-f", "-"].map(String::from));
-        run.stdin = true;
-        self.start(run).await?.feed(path, take).await
+        self.start(with_input(exact(statements, timeout))).await?.feed(path, take).await
     }
 
     /// Ends the sessions of a program that was given up. Inside the container the program
@@ -222,14 +232,57 @@ impl<'a> Runner<'a> {
     }
 }
 
+/// An answer as text. Of a byte that is not UTF-8, which only a database in `SQL_ASCII` holds, the
+/// number is written behind a replacement character, so that two of them are not the same text.
+pub(super) fn readable(answer: &[u8]) -> String {
+    let mut text = String::with_capacity(answer.len());
+    for chunk in answer.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            text.push_str(&format!("{}{byte:02X}", char::REPLACEMENT_CHARACTER));
+        }
+    }
+    text
+}
+
+/// UTF-8, as our statements are written and answers read; but `SQL_ASCII`, which is no encoding,
+/// can't be converted: its bytes are taken as they are. It answers no row.
+const AS_TEXT: &str = "select 1 where pg_catalog.set_config('client_encoding', \
+    case pg_catalog.current_setting('server_encoding') when 'SQL_ASCII' then 'SQL_ASCII' \
+    else 'UTF8' end, false) is null";
+
+/// The database's own encoding, whichever it is: nothing is converted. It answers no row.
+const AS_IT_IS: &str = "select 1 where pg_catalog.set_config('client_encoding', \
+    pg_catalog.current_setting('server_encoding'), false) is null";
+
 /// One session of `psql` that sends these statements, each on its own.
 fn reading<'r>(database: Option<&'r str>, statements: &[&str], timeout: Duration) -> Run<'r> {
+    session(database, &[AS_TEXT], statements, timeout)
+}
+
+/// The same in the database's own encoding; the statements are ASCII.
+fn exact<'r>(statements: &[&str], timeout: Duration) -> Run<'r> {
+    session(None, &[AS_IT_IS], statements, timeout)
+}
+
+/// The same, which goes on with what its standard input says.
+fn with_input(mut run: Run<'_>) -> Run<'_> {
+    run.arguments.extend(["-f", "-"].map(String::from));
+    run.stdin = true;
+    run
+}
+
+fn session<'r>(
+    database: Option<&'r str>,
+    encoding: &[&str],
+    statements: &[&str],
+    timeout: Duration,
+) -> Run<'r> {
     let mut arguments: Vec<String> =
         ["-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1"].map(String::from).into();
     // What the database or the role sets by default may not change how a value is written,
     // nor keep a statement waiting for a lock that nobody gives back.
-    let settings = ["set client_encoding = 'UTF8'", "set lock_timeout = '5s'"];
-    for statement in settings.iter().chain(statements) {
+    for statement in encoding.iter().chain(&["set lock_timeout = '5s'"]).chain(statements) {
         arguments.extend(["-c".to_owned(), (*statement).to_owned()]);
     }
     let application = "payram-updater";

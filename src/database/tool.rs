@@ -163,6 +163,19 @@ impl Running<'_> {
         }
     }
 
+    /// Writes all of its standard input at once: statements that it reads to their end before
+    /// it answers. A program that stops reading early is fine; its exit code is what counts.
+    pub async fn tell(&mut self, input: &[u8]) -> Result<(), ToolError> {
+        let Some(mut stdin) = self.stdin.take() else { return Ok(()) };
+        let told = async {
+            if stdin.write_all(input).await.is_ok() {
+                // As in `pour`.
+                let _ = stdin.shutdown().await;
+            }
+        };
+        timeout_at(self.deadline, told).await.map_err(|_| self.timed_out())
+    }
+
     /// The error of a run whose time is over.
     pub fn timed_out(&self) -> ToolError {
         ToolError::TimedOut { tool: self.tool.name(), limit: self.limit, said: self.errors.text() }

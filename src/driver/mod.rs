@@ -15,6 +15,7 @@ mod recover;
 mod recovery;
 mod sync;
 mod view;
+mod waits;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,10 +35,12 @@ pub use lock::{LockError, StateLock};
 pub use narrate::{activity, closing_message, downtime_seconds};
 pub use recover::RecoverError;
 pub use recovery::{
-    Consent, CopySeen, Decision, Names, Remedy, Seen, Serving, Sight, Stranger, World, decide, look,
+    Consent, CopySeen, Decision, Good, Hand, Later, Names, Remedy, Seen, Serving, Sight, Stranger,
+    World, decide, look,
 };
 pub(crate) use view::file_of;
 pub use view::{JobView, ProbationView};
+pub use waits::{WaitsFor, Worker, may_turn, waits_for};
 
 pub(crate) use effects::HOP_LABEL;
 
@@ -83,6 +86,10 @@ pub struct Driver {
     found: Option<JobId>,
     /// Whether that job is called off when it goes on (`recover` saw that it can't be finished).
     turns_back: watch::Sender<Option<JobId>>,
+    /// The job that an operator has cancelled.
+    cancelled: watch::Sender<Option<JobId>>,
+    /// Whether the log says that an unfinished upgrade waits.
+    has_told: watch::Sender<bool>,
     /// Whether [`Driver::run`] is there to be woken.
     is_running: watch::Sender<bool>,
     _lock: StateLock,
@@ -118,6 +125,8 @@ impl Driver {
             blocked: Mutex::default(),
             found,
             turns_back: watch::Sender::new(None),
+            cancelled: watch::Sender::new(None),
+            has_told: watch::Sender::new(false),
             is_running: watch::Sender::new(false),
             _lock: lock,
         })
@@ -142,17 +151,35 @@ impl Driver {
         Ok(job)
     }
 
-    /// Calls off a job that is under way and not yet verified; it goes back as after a failure.
-    /// Answers whether there was such a job.
-    pub fn call_off(&self, job: &JobId) -> bool {
+    /// Cancels a job that is under way and not yet verified, also one that is not being worked on:
+    /// it goes back as after a failure. Another job is not touched.
+    pub fn cancel(&self, job: &JobId) {
+        // First: a job that is taken up in this moment looks here once it can be called off.
+        self.cancelled.send_replace(Some(job.clone()));
         let calling_off = self.calling_off.lock().unwrap_or_else(PoisonError::into_inner);
-        match calling_off.as_ref() {
-            Some((running, token)) if running == job => {
-                token.cancel();
-                true
-            }
-            Some(_) | None => false,
+        if let Some((_, token)) = calling_off.as_ref().filter(|(running, _)| running == job) {
+            token.cancel();
         }
+        drop(calling_off);
+        if self.found.as_ref() == Some(job) {
+            self.released.send_replace(true);
+        }
+        self.wake.notify_one();
+    }
+
+    /// What becomes of a job that is under way, as far as it is this program's.
+    pub fn with_worker<T>(&self, then: impl FnOnce(Worker<'_>) -> T) -> T {
+        let blocked = self.blocked();
+        then(match &blocked {
+            Some(reason) => Worker::Blocked(reason),
+            None if !*self.released.borrow() => Worker::Holds,
+            None => Worker::AtWork,
+        })
+    }
+
+    /// A job as it is shown, with the progress of the step in hand.
+    pub fn view(&self, job: &JobRecord) -> JobView {
+        self.with_worker(|worker| JobView::with(job, self.progress(), worker))
     }
 
     /// The progress of the step in hand.
@@ -210,7 +237,7 @@ impl Driver {
     async fn work(&self) -> Result<bool, JournalError> {
         while let Some(job) = self.reader.active_job()? {
             if !*self.released.borrow() {
-                tracing::warn!(job = %job.id, "an unfinished upgrade waits for recover (RESUME=manual)");
+                self.tell_that_it_waits(&job).await?;
                 return Ok(true);
             }
             let token = CancellationToken::new();
@@ -222,6 +249,10 @@ impl Driver {
                 token.cancel();
             }
             self.set_calling_off(Some((job.id.clone(), token.clone())));
+            let is_cancelled = self.cancelled.borrow().as_ref() == Some(&job.id);
+            if is_cancelled && may_be_called_off(job.phase()) {
+                token.cancel();
+            }
             let ran = self.drive(&job, &token).await;
             self.set_calling_off(None);
             if !ran? {
@@ -229,6 +260,17 @@ impl Driver {
             }
         }
         self.wind_up_the_last().await
+    }
+
+    /// Once, where every watcher reads it.
+    async fn tell_that_it_waits(&self, job: &JobRecord) -> Result<(), JournalError> {
+        if self.has_told.send_replace(true) {
+            return Ok(());
+        }
+        let Some(waits) = waits_for(job, Worker::Holds) else { return Ok(()) };
+        let (journal, id, line) = (Arc::clone(&self.journal), job.id.clone(), waits.sentence());
+        tracing::warn!(job = %job.id, "{line}");
+        durable(move || journal.log(&id, None, &line)).await
     }
 
     /// Whether this job was under way before this program began.

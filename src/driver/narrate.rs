@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::database::said_of_table;
+use crate::database::said_of_export;
 use crate::journal::{Ending, JobBody, JobRecord, NewEvent};
 use crate::machine::facts::{Assessment, Copy, Export, ExportedTable, Probation, ProbationEnd};
 use crate::machine::failure::FailureCode;
@@ -88,9 +88,9 @@ fn found(fact: &Fact) -> String {
             }
             None => "silent; the database could not be fingerprinted".to_owned(),
         },
-        Fact::Copy(Copy::Directory { source, files, bytes, .. }) => {
-            format!("{source}: {files} files, {bytes} bytes copied while the application serves")
-        }
+        Fact::Copy(Copy::Directory { source, copy, files, bytes, .. }) => format!(
+            "{source}: {files} files, {bytes} bytes copied to {copy} while the application serves"
+        ),
         Fact::Copy(Copy::Dump { reason, .. }) => {
             format!("no directory to copy ({reason}): a dump is taken after the last write")
         }
@@ -105,8 +105,7 @@ fn found(fact: &Fact) -> String {
             "the failed version wrote no row that the database does not have".to_owned()
         }
         Fact::Export(Export::Written { path, tables }) => {
-            let tables: Vec<String> = tables.iter().map(said_of_table).collect();
-            format!("{path}: {}", tables.join("; "))
+            format!("the failed version's database: {}", said_of_export(path, tables))
         }
         Fact::Export(Export::Missing { reason }) => reason.clone(),
         Fact::Verdict(verdict) => {
@@ -218,8 +217,7 @@ pub fn kept(machine: &Machine) -> Option<String> {
     let failed = &known.restored?.failed;
     let rows = match known.export {
         Some(Export::Written { path, tables }) => {
-            let tables: Vec<String> = tables.iter().map(said_of_table).collect();
-            format!(", its rows are exported to {path} ({})", tables.join("; "))
+            format!(", {}", said_of_export(path, tables))
         }
         Some(Export::Nothing) => ", it wrote no row that is not there now".to_owned(),
         Some(Export::Missing { reason }) => format!(", its rows are not exported: {reason}"),
@@ -271,6 +269,11 @@ pub(super) fn recovery_started(job: &JobRecord, event: Event) -> NewEvent {
     data.insert("restoreDatabase".into(), (event != Event::Recover).to_string());
     let message = format!("the way back from {} is taken again", job.body.resolved_target);
     NewEvent { kind: "recovery", status: "started", message, data }
+}
+
+/// The event of a container that `recover` starts where there never was an upgrade.
+pub(super) fn start_by_recovery(message: String) -> NewEvent {
+    NewEvent { kind: "recovery", status: "started", message, data: BTreeMap::new() }
 }
 
 /// The event that closes a job in the history.

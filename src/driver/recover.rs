@@ -4,10 +4,11 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::recovery::{Consent, Decision, Remedy, decide, look};
+use super::recovery::{Consent, Decision, Hand, Remedy, decide, look, old_container};
 use super::{Driver, durable, effects, narrate};
 use crate::app::core::{Place, Probe, Search};
 use crate::engine::EngineError;
+use crate::history::read_last_good;
 use crate::journal::{JobRecord, JournalError};
 use crate::machine::failure::{Failure, FailureCode};
 use crate::machine::{Event, Forbidden};
@@ -44,16 +45,26 @@ impl Driver {
     pub async fn recover(&self, consent: Consent, is_dry: bool) -> Result<Decision, RecoverError> {
         let job = self.reader.last_executed_job()?;
         let engine = self.engine.as_ref();
-        let is_driven = self.is_driven();
-        let sight = match look(engine, &self.settings, job.as_ref(), is_driven).await {
+        let is_held = *self.is_running.borrow() && !*self.released.borrow();
+        let hand = Hand { is_driven: self.is_driven(), is_held };
+        let good = read_last_good(&self.reader)?;
+        let looked = look(engine, &self.settings, job.as_ref(), good.as_ref(), hand).await;
+        let sight = match looked {
             Ok(sight) => sight,
             Err(error) => return Ok(self.unseen(&error)),
         };
         let decision = decide(job.as_ref(), &sight, consent);
-        let (Some(job), false) = (job, is_dry) else { return Ok(decision) };
+        if is_dry {
+            return Ok(decision);
+        }
+        if let (Remedy::StartGood, Some(good)) = (decision.remedy, &sight.good) {
+            return self.start_again(job.as_ref(), &good.id, decision).await;
+        }
+        let Some(job) = job else { return Ok(decision) };
         let known = job.hop().map(|hop| hop.machine.state().known());
         match decision.remedy {
-            Remedy::Nothing => {}
+            // What was good last is dealt with already.
+            Remedy::Nothing | Remedy::StartGood => {}
             Remedy::GoOn => {
                 self.released.send_replace(true);
                 self.wake.notify_one();
@@ -71,12 +82,15 @@ impl Driver {
             Remedy::TakeWayBack(event) => self.take_way_back(&job, event).await?,
             Remedy::StartOld => {
                 if let Some(known) = known {
-                    return self.start_again(&job, &known.hop.old.id, decision).await;
+                    let old = old_container(engine, Some(&job), known.hop).await?;
+                    let old = old.as_ref().and_then(|old| old["Id"].as_str());
+                    let id = old.unwrap_or(&known.hop.old.id);
+                    return self.start_again(Some(&job), id, decision).await;
                 }
             }
             Remedy::StartNext => {
                 if let Some(next) = known.and_then(|known| known.next) {
-                    return self.start_again(&job, &next.id, decision).await;
+                    return self.start_again(Some(&job), &next.id, decision).await;
                 }
             }
         }
@@ -135,13 +149,17 @@ impl Driver {
     /// its application answers.
     async fn start_again(
         &self,
-        job: &JobRecord,
+        job: Option<&JobRecord>,
         id: &str,
         decision: Decision,
     ) -> Result<Decision, RecoverError> {
-        let (journal, job) = (Arc::clone(&self.journal), job.id.clone());
+        let (journal, job) = (Arc::clone(&self.journal), job.map(|job| job.id.clone()));
         let line = format!("recover: starting container {}", narrate::short(id));
-        durable(move || journal.log(&job, None, &line)).await?;
+        durable(move || match job {
+            Some(job) => journal.log(&job, None, &line),
+            None => journal.note(&[narrate::start_by_recovery(line)]),
+        })
+        .await?;
         let docker = &self.settings.docker_bin;
         let not_done = |failure: Failure, then: String| Decision {
             success: false,

@@ -5,7 +5,10 @@
 //! are at stake it refuses until a person has said so (contract section 8). Whatever is refused
 //! is refused with the command that goes on from there.
 
+mod good;
+mod later;
 mod look;
+mod neighbours;
 mod rest;
 #[cfg(test)]
 mod tests;
@@ -15,13 +18,15 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::narrate::activity;
+use super::waits::may_turn;
 use crate::config::Resume;
-use crate::journal::JobRecord;
+use crate::journal::{HopRecord, JobRecord};
 use crate::machine::failure::FailureCode;
 use crate::machine::{Event, Phase, State};
 
-pub use look::look;
-pub(super) use look::{directory_of, rival};
+pub use look::{Hand, look};
+pub(super) use look::{directory_of, old_container};
+pub(super) use neighbours::rival;
 
 /// What the operator asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +102,8 @@ pub struct World {
     pub is_driven: bool,
     /// What an unfinished job that was found at the start does (`RESUME`).
     pub resume: Resume,
+    /// Whether a daemon holds it and waits for a word, so that it can be cancelled instead.
+    pub is_held: bool,
 }
 
 /// What things are called in the world, for sentences and commands; empty where there is none.
@@ -125,6 +132,41 @@ pub struct Sight {
     pub world: World,
     /// What it is called.
     pub names: Names,
+    /// What was good last, where that is no part of the last upgrade: it takes the place of the
+    /// old container then, and there is no new one.
+    pub good: Option<Good>,
+    /// What ran on the database after what would be started, and is newer for all one knows.
+    pub later: Option<Later>,
+}
+
+/// What was good last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Good {
+    /// The version.
+    pub version: String,
+    /// How it is known: `was recorded as good last (sync)`.
+    pub how: &'static str,
+    /// The container's id; empty when it is gone.
+    pub id: String,
+    /// The image's id; empty when it is not known.
+    pub image: String,
+}
+
+/// A container that ran on the shop's database after the one that would be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Later {
+    /// Its name.
+    pub name: String,
+    /// Its version; none when nothing says it, so that it may be newer.
+    pub version: Option<String>,
+    /// Whether it runs.
+    pub is_running: bool,
+    /// Whether another container has the shop's name.
+    pub is_shop_taken: bool,
+    /// The version of the container that would be started, for a sentence.
+    pub due_version: String,
+    /// Its name; none where an operator may not simply start it.
+    pub due_name: Option<String>,
 }
 
 /// What is to be done.
@@ -142,6 +184,8 @@ pub enum Remedy {
     StartOld,
     /// The same, of the new version.
     StartNext,
+    /// The same, of what was good last where that is no part of the last upgrade.
+    StartGood,
     /// What an ended upgrade left over is cleared.
     Tidy,
 }
@@ -219,6 +263,14 @@ impl Decision {
         self
     }
 
+    /// The same, where there is one.
+    pub(super) fn or_some(self, refusal: Option<String>) -> Self {
+        match refusal {
+            Some(refusal) => self.or(refusal),
+            None => self,
+        }
+    }
+
     /// What could not even be looked at, or could not be done.
     pub(super) fn failed(
         code: FailureCode,
@@ -237,10 +289,11 @@ impl Decision {
 
 /// What is to be done about the last job in this world. Pure.
 pub fn decide(job: Option<&JobRecord>, sight: &Sight, consent: Consent) -> Decision {
-    let mut decision = match job {
-        None => never_asked(sight, "no upgrade was ever run"),
-        Some(job) if job.is_active() => unfinished::decide(job, sight),
-        Some(job) => rest::decide(job, sight, consent),
+    let mut decision = match (job, &sight.good) {
+        (Some(job), _) if job.is_active() => or_back(unfinished::decide(job, sight), job, sight),
+        (_, Some(good)) => good::decide(good, sight),
+        (None, None) => never_asked(sight, "no upgrade was ever run"),
+        (Some(job), None) => rest::decide(job, sight, consent),
     };
     decision.seen = seen(job, sight);
     let code = job.and_then(|job| job.ending.as_ref()).and_then(|ending| ending.failure_code);
@@ -249,6 +302,16 @@ pub fn decide(job: Option<&JobRecord>, sight: &Sight, consent: Consent) -> Decis
         && matches!(decision.remedy, Remedy::TakeWayBack(Event::RecoverRestoring))
     {
         decision.shown = name_of(job, &decision);
+    }
+    decision
+}
+
+/// Where a daemon waits for a word, it may be the other one too.
+fn or_back(mut decision: Decision, job: &JobRecord, sight: &Sight) -> Decision {
+    let World { is_held, serving, .. } = sight.world;
+    let serves = job.phase() == Phase::Swapped && serving == Serving::Next;
+    if decision.action == "resume" && is_held && may_turn(job.phase()) && !serves {
+        decision.message.push_str(" (to go back instead: payram-updater cancel)");
     }
     decision
 }
@@ -289,8 +352,8 @@ fn seen(job: Option<&JobRecord>, sight: &Sight) -> Vec<String> {
         None => seen.push("journal: no upgrade was ever run".to_owned()),
         Some(job) => seen.push(format!("journal: {}", journal_says(job))),
     }
-    let has_next =
-        job.and_then(JobRecord::hop).is_some_and(|hop| hop.machine.state().known().next.is_some());
+    let of_hop = |hop: &HopRecord| hop.machine.state().known().next.is_some();
+    let has_next = sight.good.is_none() && job.and_then(JobRecord::hop).is_some_and(of_hop);
     let state = |seen: Seen, answers: bool| match (seen, answers) {
         (Seen::Gone, _) => "is gone",
         (Seen::Created, _) => "was never started",
@@ -315,16 +378,20 @@ fn seen(job: Option<&JobRecord>, sight: &Sight) -> Vec<String> {
         let next = state(world.next, is(Serving::Next));
         seen.push(format!("new container{}: {next}", called(&names.next)));
     }
+    if let Some(good) = &sight.good {
+        seen.push(format!("{} {}", good.version, good.how));
+    }
+    let neither = if sight.good.is_some() { "another one" } else { "neither of the two" };
     let stranger = called(&names.stranger);
     match world.stranger {
         Stranger::None => {}
         Stranger::HoldsName => {
-            seen.push(format!("container{stranger}: neither of the two, and it has the name"));
+            seen.push(format!("container{stranger}: {neither}, and it has the name"));
         }
         Stranger::OnDatabase => {
             let answers = if is(Serving::Stranger) { " and answers" } else { "" };
             seen.push(format!(
-                "container{stranger}: neither of the two; it runs on the shop's database{answers}"
+                "container{stranger}: {neither}; it runs on the shop's database{answers}"
             ));
         }
     }
@@ -332,6 +399,9 @@ fn seen(job: Option<&JobRecord>, sight: &Sight) -> Vec<String> {
         CopySeen::NotMade | CopySeen::There => {}
         CopySeen::Missing => seen.push(format!("copy of the database {}: missing", names.copy)),
         CopySeen::InTheWay => seen.push(format!("{}: in the way", names.failed)),
+    }
+    if let Some(later) = sight.later.as_ref().filter(|later| !later.is_running) {
+        seen.push(format!("container {}: ran on the shop's database since then", later.called()));
     }
     seen
 }
@@ -366,6 +436,12 @@ fn journal_says(job: &JobRecord) -> String {
 /// A stranger on the database, or with the name: it is never touched. None when there is none.
 fn stranger_in_the_way(sight: &Sight) -> Option<Decision> {
     let Names { shop, stranger, docker, .. } = &sight.names;
+    if sight.world.stranger == Stranger::HoldsName
+        && let Some(refused) = later::in_the_way("nothing that is due serves", sight)
+    {
+        // Its name would be freed, and an older version started on what it wrote.
+        return Some(refused);
+    }
     match sight.world.stranger {
         Stranger::None => None,
         Stranger::HoldsName => Some(Decision::refused(
@@ -382,13 +458,21 @@ fn stranger_in_the_way(sight: &Sight) -> Option<Decision> {
                     "{docker} rename {stranger} {shop} (free the name first if it is taken), then payram-updater sync"
                 )
             };
-            Some(
-                Decision::refused(
-                    format!("container {stranger}, which is no part of this upgrade, runs on the shop's database; it is not stopped, and nothing else may run there"),
-                    format!("to go on without it: {docker} stop {stranger} && payram-updater recover"),
+            let found = format!(
+                "container {stranger}, which is no part of this upgrade, runs on the shop's database; it is not stopped, and nothing else may run there"
+            );
+            let keeps = format!("to keep it: {keeps}");
+            Some(match sight.later {
+                // What is older would not be started in its place.
+                Some(_) => Decision::refused(found, keeps),
+                None => Decision::refused(
+                    found,
+                    format!(
+                        "to go on without it: {docker} stop {stranger} && payram-updater recover"
+                    ),
                 )
-                .or(format!("to keep it: {keeps}")),
-            )
+                .or(keeps),
+            })
         }
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::Progress;
 use super::narrate::{activity, closing_message, downtime_seconds};
+use super::waits::{WaitsFor, Worker, waits_for};
 use crate::clock::Timestamp;
 use crate::journal::JobRecord;
 use crate::machine::facts::{Export, ProbationEnd};
@@ -74,6 +75,9 @@ pub struct JobView {
     /// Why nothing is done although the job is under way: its journal can't be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked: Option<String>,
+    /// Who must act, and how, when nothing goes on by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<WaitsFor>,
     /// The watch after the verdict, of an upgrade that has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probation: Option<ProbationView>,
@@ -169,9 +173,29 @@ impl JobView {
             downtime_seconds: (!downtime.is_empty()).then(|| downtime.iter().sum()),
             serving: None,
             blocked: None,
+            waits_for: waits_for(job, Worker::AtWork),
             probation: ProbationView::of(job),
             active: Some(is_active),
         }
+    }
+
+    /// The same, where the one that should work on it may not.
+    pub fn with(job: &JobRecord, progress: Progress, worker: Worker<'_>) -> Self {
+        let mut view = Self::of(job, progress);
+        view.waits_for = waits_for(job, worker);
+        match (worker, &view.waits_for) {
+            (Worker::Holds, Some(waits)) if job.is_active() => {
+                view.message = waits.sentence();
+                // No step is in hand.
+                (view.activity, view.progress) = (None, None);
+                (view.done_bytes, view.total_bytes) = (None, None);
+            }
+            (Worker::Blocked(reason), _) if job.is_active() => {
+                view.blocked = Some(reason.to_owned());
+            }
+            (_, _) => {}
+        }
+        view
     }
 }
 

@@ -19,6 +19,13 @@ pub fn host_path(container: &Value, inside: &Path) -> Option<PathBuf> {
     Some(if rest.as_os_str().is_empty() { source.into() } else { Path::new(source).join(rest) })
 }
 
+/// The host's paths of all that a container has mounted, files and read-only mounts too.
+pub fn sources(container: &Value) -> Vec<PathBuf> {
+    let mounts = container["Mounts"].as_array().into_iter().flatten();
+    let sources = mounts.filter_map(|mount| mount["Source"].as_str());
+    sources.filter(|source| source.starts_with('/')).map(PathBuf::from).collect()
+}
+
 /// What a second container has mounted over a directory that the first one has on a mount, or
 /// below it, and the first one has not; none when both have the same there.
 pub fn covering(first: &Value, second: &Value, inside: &Path) -> Option<String> {
@@ -86,6 +93,11 @@ mod tests {
         assert_eq!(host("/var/lib/payram/db/tmp/a"), None);
         assert_eq!(host("/var/lib/payramdb"), None);
         assert_eq!(host("/etc"), None);
+        let sources = sources(&container);
+        assert_eq!(
+            sources,
+            [Path::new("/srv/payram"), Path::new("/var/lib/docker/volumes/db/_data")]
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `inspect`: what state the shop is in, and what to do about it (contract section 6).
 //!
-//! [`inspect`] gathers what is seen (journal, engine, container, core, policy), [`verdict`]
-//! judges it without I/O. Called by the API, and by the command itself when no daemon answers.
+//! [`look`] gathers what is seen (journal, engine, container, core, policy), [`judge`] judges it
+//! without I/O. Called by the API, and by the command itself when no daemon answers.
 //! Reads only.
 
 mod chain;
@@ -14,33 +14,30 @@ pub use chain::Chain;
 pub use report::{
     Action, CheckResult, CheckStatus, Issue, OverallState, Recommendation, Report, Severity,
 };
+pub use seen::Seen;
 
 use std::sync::Arc;
 
 use crate::config::Settings;
+use crate::driver::Worker;
 use crate::engine::Engine;
 use crate::journal::{JobRecord, Reader};
 use crate::machine::Phase;
 use crate::machine::failure::FailureCode;
 use crate::plan::playbook::{self, Playbook};
 
-/// Looks at everything and judges it. `blocked` is what keeps the daemon from its journal.
-pub async fn inspect(
+/// Looks at everything; without `journal` where there is none yet.
+pub async fn look(
     settings: &Settings,
     engine: &dyn Engine,
-    reader: &Arc<Reader>,
-    chain: Chain<'_>,
-    blocked: Option<&str>,
-) -> Report {
-    let mut seen = seen::look(settings, engine, Some((reader, chain))).await;
-    seen.blocked = blocked.map(str::to_owned);
-    verdict::judge(settings, &seen)
+    journal: Option<(&Arc<Reader>, Chain<'_>)>,
+) -> Seen {
+    seen::look(settings, engine, journal).await
 }
 
-/// The same where there is no journal yet.
-pub async fn inspect_without_journal(settings: &Settings, engine: &dyn Engine) -> Report {
-    let seen = seen::look(settings, engine, None).await;
-    verdict::judge(settings, &seen)
+/// Judges what was seen; `worker` is who should work on an unfinished upgrade. Pure.
+pub fn judge(settings: &Settings, seen: &Seen, worker: Worker<'_>) -> Report {
+    verdict::judge(settings, seen, worker)
 }
 
 /// The playbook of a job that ended badly, with what is known of it filled in.

@@ -12,6 +12,7 @@ use crate::app::core::{self, Health, Probe};
 use crate::config::Settings;
 use crate::database;
 use crate::engine::{Engine, Inspection};
+use crate::history::{LastGood, read_last_good};
 use crate::journal::{JobRecord, JournalError, Quarantined, Reader};
 use crate::machine::facts::CoreRules;
 use crate::machine::failure::{Failure, FailureCode};
@@ -22,33 +23,33 @@ use crate::plan::{fetch, manifest::Manifest, policy::Policy};
 const VERSION_LABEL: &str = "org.opencontainers.image.version";
 
 /// What was seen.
-pub(super) struct Seen {
+pub struct Seen {
     /// The newest job that changed something, or why the journal can't be read.
-    pub job: Result<Option<JobRecord>, String>,
-    /// Why the daemon can't use its journal, and therefore does nothing.
-    pub blocked: Option<String>,
+    pub(super) job: Result<Option<JobRecord>, String>,
+    /// What was good last, or why the journal can't say.
+    pub(super) good: Result<Option<LastGood>, String>,
     /// Whether the hash chain holds; none when there is no journal.
-    pub chain: Option<ChainSeen>,
+    pub(super) chain: Option<ChainSeen>,
     /// The engine's version, or why it can't be reached.
-    pub engine: Result<String, String>,
+    pub(super) engine: Result<String, String>,
     /// The container.
-    pub container: Result<Container, Failure>,
+    pub(super) container: Result<Container, Failure>,
     /// The policy.
-    pub policy: Result<Policy, Failure>,
+    pub(super) policy: Result<Policy, Failure>,
     /// The manifest.
-    pub manifest: Result<Manifest, Failure>,
+    pub(super) manifest: Result<Manifest, Failure>,
     /// What the core said of its health; none when there was no container to ask.
-    pub health: Option<Health>,
+    pub(super) health: Option<Health>,
     /// The version that runs, or why it is not known; none when there was no container.
-    pub version: Option<Result<String, String>>,
+    pub(super) version: Option<Result<String, String>>,
     /// Versions whose tag still names an image that failed here, or why the journal can't say.
-    pub quarantined: Result<Vec<QuarantinedVersion>, String>,
+    pub(super) quarantined: Result<Vec<QuarantinedVersion>, String>,
     /// The database's directory; none where the database is elsewhere or nothing runs.
-    pub directory: Option<Result<DirectorySeen, String>>,
+    pub(super) directory: Option<Result<DirectorySeen, String>>,
     /// Containers that earlier upgrades left.
-    pub leftovers: Vec<String>,
+    pub(super) leftovers: Vec<String>,
     /// The newest backup's path, and whether it still matches its sidecar.
-    pub backup: Option<(String, Result<(), String>)>,
+    pub(super) backup: Option<(String, Result<(), String>)>,
 }
 
 /// The container that PayRam runs in.
@@ -78,6 +79,10 @@ pub(super) async fn look(
         Some(reader) => read(reader, Reader::last_executed_job).await,
         None => Ok(None),
     };
+    let good = match reader {
+        Some(reader) => read(reader, read_last_good).await,
+        None => Ok(None),
+    };
     let chain = match journal {
         Some((reader, chain)) => Some(chain::look(reader, chain).await),
         None => None,
@@ -88,7 +93,7 @@ pub(super) async fn look(
     let mut seen = Seen {
         backup: backup_of(&job).await,
         job,
-        blocked: None,
+        good,
         chain,
         engine: facts.map(|facts| facts.version).map_err(|error| error.to_string()),
         container: Err(Failure::new(

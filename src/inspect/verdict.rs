@@ -11,7 +11,7 @@ use super::seen::Seen;
 use crate::app::core::Health;
 use crate::config::Settings;
 use crate::database::Sharer;
-use crate::driver::{JobView, ProbationView, Progress};
+use crate::driver::{JobView, ProbationView, Progress, Worker, waits_for};
 use crate::journal::JobRecord;
 use crate::machine::Phase;
 use crate::machine::facts::Assessment;
@@ -54,16 +54,16 @@ impl Verdict {
 }
 
 /// Judges.
-pub(super) fn judge(settings: &Settings, seen: &Seen) -> Report {
+pub(super) fn judge(settings: &Settings, seen: &Seen, worker: Worker<'_>) -> Report {
     let mut verdict = Verdict::default();
     let job = seen.job.as_ref().ok().and_then(Option::as_ref);
-    judge_journal(&mut verdict, seen);
+    judge_journal(&mut verdict, seen, worker);
     judge_engine(&mut verdict, seen);
-    judge_last_job(&mut verdict, seen);
+    judge_last_job(&mut verdict, seen, worker);
     judge_container(&mut verdict, seen);
     judge_sources(&mut verdict, seen);
     judge_health(&mut verdict, seen);
-    judge_version(&mut verdict, settings, seen, job);
+    judge_version(&mut verdict, settings, seen);
     judge_probation(&mut verdict, job);
     judge_database(&mut verdict, settings, seen);
     judge_rest(&mut verdict, seen);
@@ -91,7 +91,7 @@ pub(super) fn judge(settings: &Settings, seen: &Seen) -> Report {
                 priority,
             })
             .collect(),
-        last_job: job.map(|job| JobView::of(job, Progress::default())),
+        last_job: job.map(|job| JobView::with(job, Progress::default(), worker)),
         recovery_playbook: job.and_then(|job| {
             let code = job.ending.as_ref()?.failure_code?;
             Some(playbook_of_job(settings, job, code))
@@ -101,8 +101,8 @@ pub(super) fn judge(settings: &Settings, seen: &Seen) -> Report {
     }
 }
 
-fn judge_journal(verdict: &mut Verdict, seen: &Seen) {
-    if let Some(blocked) = &seen.blocked {
+fn judge_journal(verdict: &mut Verdict, seen: &Seen, worker: Worker<'_>) {
+    if let Worker::Blocked(blocked) = worker {
         let found = format!("nothing is done until the journal can be used again: {blocked}");
         verdict.found("journal", Severity::Critical, found);
         verdict.recommend(
@@ -140,7 +140,7 @@ fn judge_engine(verdict: &mut Verdict, seen: &Seen) {
     }
 }
 
-fn judge_last_job(verdict: &mut Verdict, seen: &Seen) {
+fn judge_last_job(verdict: &mut Verdict, seen: &Seen, worker: Worker<'_>) {
     let job = match &seen.job {
         Ok(Some(job)) => job,
         Ok(None) => {
@@ -152,15 +152,8 @@ fn judge_last_job(verdict: &mut Verdict, seen: &Seen) {
             return;
         }
     };
-    let target = &job.body.resolved_target;
     if job.is_active() {
-        let phase = job.phase();
-        verdict.found(
-            "lastJob",
-            Severity::Warning,
-            format!("an upgrade to {target} is under way or unfinished: {phase}"),
-        );
-        verdict.recommend(Action::Wait, "wait for it (payram-updater logs -f)");
+        judge_unfinished(verdict, seen, job, worker);
         return;
     }
     let ending = job.ending.as_ref();
@@ -191,6 +184,36 @@ fn judge_last_job(verdict: &mut Verdict, seen: &Seen) {
             }
         }
     }
+}
+
+/// An upgrade that goes on by itself is waited for; where nothing goes on a person must act, and at
+/// once when nothing serves.
+fn judge_unfinished(verdict: &mut Verdict, seen: &Seen, job: &JobRecord, worker: Worker<'_>) {
+    let (target, phase) = (&job.body.resolved_target, job.phase());
+    let Some(waits) = waits_for(job, worker).filter(|_| !matches!(worker, Worker::Blocked(_)))
+    else {
+        let found = format!("an upgrade to {target} is under way or unfinished: {phase}");
+        verdict.found("lastJob", Severity::Warning, found);
+        verdict.recommend(Action::Wait, "wait for it (payram-updater logs -f)");
+        return;
+    };
+    let serves = matches!(seen.health, Some(Health::Healthy | Health::Unhealthy { .. }));
+    let (severity, nothing) = match serves {
+        true => (Severity::Warning, ""),
+        false => (Severity::Critical, ", and nothing serves"),
+    };
+    let found = format!("the upgrade to {target} is unfinished in {phase}{nothing}. {}", waits.why);
+    verdict.found("lastJob", severity, found);
+    let how = match worker {
+        Worker::Holds if waits.how.len() > 1 => {
+            "payram-updater recover goes on with it; payram-updater cancel goes back instead"
+        }
+        Worker::Holds => "payram-updater recover goes on with it",
+        Worker::AtWork | Worker::Blocked(_) | Worker::Away => {
+            "start the daemon, which goes on with it (systemctl start payram-updater); without a daemon payram-updater recover does"
+        }
+    };
+    verdict.recommend(Action::Recover, how);
 }
 
 /// Whether the upgrade stopped with its new version serving.
@@ -251,14 +274,22 @@ fn judge_health(verdict: &mut Verdict, seen: &Seen) {
     }
 }
 
-/// The running version against the last one that was verified.
-fn judge_version(verdict: &mut Verdict, settings: &Settings, seen: &Seen, job: Option<&JobRecord>) {
+/// The running version against the one that was good last.
+fn judge_version(verdict: &mut Verdict, settings: &Settings, seen: &Seen) {
     let running = match &seen.version {
         None => return verdict.check("version", CheckStatus::Unknown, "no running container"),
         Some(Err(reason)) => return verdict.found("version", Severity::Warning, reason.clone()),
         Some(Ok(running)) => running,
     };
-    let good = job.and_then(last_good);
+    let last = match &seen.good {
+        Ok(last) => last.as_ref(),
+        Err(reason) => {
+            let found = format!("{running} runs; what was good last can't be read: {reason}");
+            return verdict.found("version", Severity::Warning, found);
+        }
+    };
+    let how = last.map(|last| last.by.sentence()).unwrap_or_default();
+    let good = last.and_then(|last| last.version.clone());
     let releases =
         seen.policy.as_ref().map(|policy| policy.releases.as_slice()).unwrap_or_default();
     let scheme = Scheme::select(settings.debug_version_mode, releases);
@@ -266,7 +297,7 @@ fn judge_version(verdict: &mut Verdict, settings: &Settings, seen: &Seen, job: O
         good.as_deref().and_then(|good| Some(scheme.rank(running)?.cmp(&scheme.rank(good)?)));
     match (good, order) {
         (Some(good), Some(std::cmp::Ordering::Less)) => {
-            let found = format!("{running} runs, {good} was verified last: it was downgraded");
+            let found = format!("{running} runs, {good} {how}: it was downgraded");
             verdict.found("version", Severity::Critical, found);
             verdict.recommend(
                 Action::ContactSupport,
@@ -274,7 +305,7 @@ fn judge_version(verdict: &mut Verdict, settings: &Settings, seen: &Seen, job: O
             );
         }
         (Some(good), Some(std::cmp::Ordering::Greater)) => {
-            let found = format!("{running} runs, {good} was verified last");
+            let found = format!("{running} runs, {good} {how}");
             if matches!(seen.health, Some(Health::Healthy)) {
                 verdict.found("version", Severity::Info, found);
                 verdict.recommend(Action::Sync, "payram-updater sync");
@@ -283,22 +314,6 @@ fn judge_version(verdict: &mut Verdict, settings: &Settings, seen: &Seen, job: O
             }
         }
         (_, _) => verdict.check("version", CheckStatus::Ok, running.clone()),
-    }
-}
-
-/// The version that the last job left in place for certain.
-fn last_good(job: &JobRecord) -> Option<String> {
-    let hop = job.hop()?;
-    let plan = hop.machine.state().known().hop;
-    match hop.machine.phase() {
-        Phase::Verified => Some(plan.version.clone()),
-        Phase::RolledBack => plan.from.clone(),
-        Phase::Planned
-        | Phase::BackedUp
-        | Phase::Pulled
-        | Phase::Swapped
-        | Phase::RollingBack
-        | Phase::NeedsOperator => None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 use super::JournalError;
-use super::record::{Ending, JobBody, JobId, Row, RowKind};
+use super::record::{Ending, JobBody, JobId, Row, RowKind, Seq};
 use crate::clock::Timestamp;
 use crate::machine::{Event, Hop, JobState, Machine, Outcome, Phase, Step, Transition};
 
@@ -18,6 +18,8 @@ pub struct JobRecord {
     pub id: JobId,
     /// What was asked.
     pub body: JobBody,
+    /// The number of its first row.
+    pub seq: Seq,
     /// When it was accepted.
     pub created: Timestamp,
     /// When its newest row was written.
@@ -86,6 +88,7 @@ pub(super) fn fold(id: JobId, rows: &[Row], path: &Path) -> Result<JobRecord, Jo
             job = Some(JobRecord {
                 id: id.clone(),
                 body: parse(row, path)?,
+                seq: row.seq,
                 created: row.timestamp(),
                 updated: row.timestamp(),
                 hops: Vec::new(),

@@ -12,6 +12,7 @@
 
 mod chain;
 mod fold;
+mod good;
 mod pool;
 mod quarantine;
 mod query;
@@ -22,6 +23,7 @@ mod write;
 
 pub use chain::{Broken, Verified};
 pub use fold::{HopRecord, JobRecord};
+pub use good::{GoodRows, Recorded, VerdictRows};
 pub(crate) use pool::MOST_CONNECTIONS;
 pub use quarantine::{CLEARED, QUARANTINE, Quarantined, Release, Released};
 pub use query::{HistoryFilter, Line, Reader};

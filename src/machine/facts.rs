@@ -407,19 +407,22 @@ pub struct ExportedTable {
     /// Columns that the old version's table does not have; their values are in comments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
-    /// Rows that the old version's table can't hold, and why.
+    /// Rows that were not exported to be loaded, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedRows>,
 }
 
-/// Rows that the old schema can't hold.
+/// Rows that are not among those that can be loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RefusedRows {
-    /// How many.
+    /// How many; 0 where that is not known.
     pub rows: u64,
     /// Why not.
     pub reason: String,
+    /// Whether their values are in the file all the same, in comments.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_told: bool,
 }
 
 /// The new version's good verdict.

@@ -143,7 +143,8 @@ impl Making<'_> {
             name: &serving.name,
             inspection: &serving.inspection,
         };
-        surroundings::look(&shop, &mut self.preflight).await;
+        let notes = surroundings::look(&shop, &mut self.preflight).await;
+        self.plan.notes.extend(notes);
         if let Some(facts) = facts {
             let targets: Vec<TargetImage> = hops.iter().map(|hop| hop.target.clone()).collect();
             self.preflight.space(self.settings, self.engine, &facts, &targets, &database).await;

@@ -17,6 +17,7 @@ use crate::database::{self, Access, Database, Sharer};
 use crate::engine::{Engine, mounts};
 use crate::error::Trouble;
 use crate::machine::failure::{Failure, FailureCode};
+use crate::restore_point;
 
 /// How long the looks of each check may take together.
 const LOOKS_WITHIN: Duration = Duration::from_secs(30);
@@ -33,11 +34,13 @@ pub(super) struct Shop<'a> {
     pub inspection: &'a Value,
 }
 
-/// Looks, and adds the checks `directory`, `neighbours` and `unmounted`.
-pub(super) async fn look(shop: &Shop<'_>, preflight: &mut Preflight) {
+/// Looks, and adds the checks `directory`, `neighbours` and `unmounted`; answers what else a
+/// person should know.
+pub(super) async fn look(shop: &Shop<'_>, preflight: &mut Preflight) -> Vec<String> {
     let environment = environment(shop.inspection);
+    let mut notes = Vec::new();
     // A database that is not named is refused by the check of that name.
-    let Ok(target) = database::locate(&environment, &shop.settings.pg) else { return };
+    let Ok(target) = database::locate(&environment, &shop.settings.pg) else { return notes };
     if target.access == Access::OnHost {
         let at = format!("the database is outside of the container, at {}", target.host);
         preflight.passed("directory", at);
@@ -47,9 +50,31 @@ pub(super) async fn look(shop: &Shop<'_>, preflight: &mut Preflight) {
             let message = format!("no answer within {} s", LOOKS_WITHIN.as_secs());
             preflight.refused("neighbours", Failure::new(FailureCode::DockerError, message));
         }
+        notes.extend(bounded(reached_copy(shop, &directory)).await.flatten());
     }
     if bounded(files(shop, preflight)).await.is_none() {
         preflight.passed("unmounted", "the engine did not say which files were changed");
+    }
+    notes
+}
+
+/// That the copy of the database will lie where the container reaches it; none when it will not.
+async fn reached_copy(shop: &Shop<'_>, directory: &Path) -> Option<String> {
+    let (source, reached) = (directory.to_owned(), mounts::sources(shop.inspection));
+    let looked = tokio::task::spawn_blocking(move || restore_point::place(&source, &reached)).await;
+    match looked {
+        Ok(Ok(place)) => {
+            let mount = place.reached_by?;
+            Some(format!(
+                "the copy of the database will lie in {}, which {} reaches through its mount of {}: no directory outside of its mounts is on the same file system. A version whose entry point changes what it finds there changes the copy too, which is seen before it is put back",
+                place.directory.display(),
+                shop.name,
+                mount.display()
+            ))
+        }
+        // The copy itself will say what is wrong.
+        Ok(Err(error)) => Some(format!("where the copy of the database will lie: {error}")),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 
@@ -87,7 +112,7 @@ async fn directory(
         Ok(Ok(())) => {}
         Ok(Err(found)) => {
             let message = format!(
-                "{found}. Put it back where it was, or restart {} so that it works where it is meant to, then try again",
+                "{found}. Put it back where it was (move it back, or unmount what lies over it), then try again; {} must not be restarted before that, because it would then serve what lies there now",
                 shop.name
             );
             preflight.refused("directory", Failure::new(FailureCode::DatabaseMismatch, message));

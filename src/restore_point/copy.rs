@@ -26,7 +26,7 @@ type Result<T> = std::result::Result<T, RestorePointError>;
 
 /// So many files and directories are synced one by one; beyond, the whole file system at once
 /// is quicker.
-const SYNCED_SINGLY: usize = 64;
+pub(super) const SYNCED_SINGLY: usize = 64;
 
 /// How a pass copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,11 +15,11 @@ use sha2::{Digest, Sha256};
 
 use super::bring::{Buffers, pieces_of};
 use super::cancel::Watch;
-use super::copy::on_two_threads;
+use super::copy::{SYNCED_SINGLY, on_two_threads};
 use super::error::{RestorePointError, io_at};
 use super::pieces::hex;
 use super::survey::is_kept;
-use super::tree::{Node, Shape, Stamp, Tree};
+use super::tree::{Node, Shape, Stamp, Tree, dress};
 use super::{Cancel, OnProgress, beside, manifest_path};
 
 type Result<T> = std::result::Result<T, RestorePointError>;
@@ -55,8 +55,9 @@ pub fn finished(copy: &Path) -> Result<Option<Finished>> {
     Ok(Some(finished))
 }
 
-/// Reads the whole copy and compares it with its manifest; with `expected`, compares the
-/// manifest with its checksum from the journal too.
+/// Reads the whole copy and compares its contents with its manifest; with `expected`, compares
+/// the manifest with its checksum from the journal too. Who owns a file and who may read it is
+/// no damage: [`super::restore`] puts it right.
 ///
 /// # Errors
 /// [`RestorePointError::Damaged`] with the first difference; [`RestorePointError::NotFinished`].
@@ -82,7 +83,7 @@ pub fn verify(
         nodes.iter().map(|node| (node.path.as_str(), node)).collect();
     for entry in &manifest.entries {
         let node = there.remove(entry.path.as_str());
-        if let Some(what) = entry.difference(node, true) {
+        if let Some(what) = entry.difference(node) {
             return Err(RestorePointError::Damaged { path: tree.at(&entry.path), what });
         }
     }
@@ -100,6 +101,49 @@ pub fn verify(
         let what = format!("its checksum is {found}, expected {sha256}");
         Err(RestorePointError::Damaged { path: tree.at(&entry.path), what })
     })
+}
+
+/// Gives everything in the copy the owner, mode and time that were noted when it was finished,
+/// durably; returns how many had others.
+///
+/// # Errors
+/// [`RestorePointError::NotFinished`]; [`RestorePointError::Damaged`] for what is gone.
+pub(super) fn dress_all(copy: &Path) -> Result<u64> {
+    let Some((manifest, _)) = Manifest::read(copy)? else {
+        return Err(RestorePointError::NotFinished { path: copy.to_owned() });
+    };
+    let tree = Tree::open(copy)?;
+    let mut dressed = Vec::new();
+    let mut has_links = false;
+    // Each directory after what it holds.
+    for entry in manifest.entries.iter().rev() {
+        let stamp = entry.stamp();
+        let path = tree.at(&entry.path);
+        let had_others = match &entry.content {
+            Content::Directory => tree.dress_directory(&entry.path, &stamp)?,
+            Content::Link { .. } => {
+                let had_others = tree.dress_link(&entry.path, &stamp)?;
+                has_links |= had_others;
+                had_others
+            }
+            Content::File { .. } => match tree.read(&entry.path)? {
+                Some(file) => dress(file, &stamp).map_err(io_at("set owner and mode of", &path))?,
+                None => {
+                    let what = "it is missing".into();
+                    return Err(RestorePointError::Damaged { path, what });
+                }
+            },
+        };
+        if had_others {
+            dressed.push(entry.path.as_str());
+        }
+    }
+    if has_links || dressed.len() > SYNCED_SINGLY {
+        tree.sync()?;
+    } else {
+        dressed.iter().try_for_each(|path| tree.sync_entry(path))?;
+    }
+    Ok(dressed.len() as u64)
 }
 
 /// The first file of the directory that is not as it was when its copy was finished, as a
@@ -129,7 +173,8 @@ pub fn first_difference(source: &Path, copy: &Path) -> Result<Option<String>> {
         let node = now.remove(entry.path.as_str());
         // A directory's time tells of names that came and went, a lock file's among them.
         let with_time = !matches!(entry.content, Content::Directory);
-        if let Some(what) = entry.difference(node.as_ref(), with_time) {
+        let looks = || entry.looks_other(node.as_ref()?, with_time);
+        if let Some(what) = entry.difference(node.as_ref()).or_else(looks) {
             return Ok(Some(format!("{}: {what}", entry.path)));
         }
         let untouched = node.is_some_and(|node| {
@@ -264,12 +309,23 @@ impl Manifest {
 }
 
 impl Entry {
-    /// How what is there differs from what is written, without reading it.
-    fn difference(&self, node: Option<&Node>, with_time: bool) -> Option<String> {
+    /// As far as it is noted.
+    fn stamp(&self) -> Stamp {
+        Stamp {
+            size: 0,
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+            mtime_ns: self.mtime_ns,
+            ctime_ns: self.ctime_ns,
+            ino: self.ino,
+            links: 1,
+        }
+    }
+
+    /// How what is there holds something else than what is written, without reading it.
+    fn difference(&self, node: Option<&Node>) -> Option<String> {
         let Some(Node { shape, stamp, .. }) = node else { return Some("it is missing".into()) };
-        let differs = |what: &str, expected: String, found: String| {
-            Some(format!("its {what} is {found}, expected {expected}"))
-        };
         match (&self.content, shape) {
             (Content::Directory, Shape::Directory) => {}
             (Content::File { size, .. }, Shape::File) if *size != stamp.size => {
@@ -284,6 +340,12 @@ impl Entry {
                 return Some("it has become something else".into());
             }
         }
+        None
+    }
+
+    /// How what is there looks other than what is written.
+    fn looks_other(&self, node: &Node, with_time: bool) -> Option<String> {
+        let stamp = &node.stamp;
         if (self.uid, self.gid) != (stamp.uid, stamp.gid) {
             let owner = |uid: u32, gid: u32| format!("{uid}:{gid}");
             return differs("owner", owner(self.uid, self.gid), owner(stamp.uid, stamp.gid));
@@ -310,6 +372,10 @@ impl Entry {
         });
         Ok(pieces.map_err(io_at("read", &path))??.checksum())
     }
+}
+
+fn differs(what: &str, expected: String, found: String) -> Option<String> {
+    Some(format!("its {what} is {found}, expected {expected}"))
 }
 
 /// Removes the manifest of a copy, durably: what follows makes it untrue.

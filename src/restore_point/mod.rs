@@ -9,12 +9,13 @@
 //!    copying less; a copy that was interrupted anywhere is mended by the next pass.
 //! 3. [`finish`]: the second pass, after the server was stopped: what differs, and no more.
 //!    It ends with a manifest, without which a copy is not a restore point.
-//! 4. [`verify`], [`restore`]: the way back. The failed directory is moved aside, never
-//!    deleted. Or [`discard`], when the upgrade ended well.
+//! 4. [`verify`], [`restore`]: the way back. A copy is proved by its contents; owners, modes and
+//!    times are put right. The failed directory is moved aside, never deleted. Or [`discard`],
+//!    when the upgrade ended well.
 //!
 //! Beside the copy `C` lie `C.state.jsonl` (what need not be read again), `C.manifest.json` and,
 //! once a restore has begun, `C.restore.json`. The copy lies on the directory's own file system,
-//! since nothing else can be put back by a rename: usually beside it.
+//! since nothing else can be put back by a rename, and where no container reaches it: [`place`].
 //!
 //! # When a file is not read again
 //!
@@ -43,6 +44,7 @@ mod error;
 mod ledger;
 mod manifest;
 mod pieces;
+mod place;
 mod restore;
 mod room;
 mod survey;
@@ -55,11 +57,12 @@ pub use copy::{FinishReport, PassReport, Strategy, finish, pre_copy};
 pub use discard::discard;
 pub use error::{Refusal, RestorePointError};
 pub use manifest::{Finished, finished, first_difference, verify};
+pub use place::{Place, copy_name, place, places};
 pub use restore::restore;
 pub use survey::{Survey, survey};
 
 /// What the name of every copy contains; nothing else is ever written to or removed as one.
-pub const NAME_MARK: &str = ".payram-restore-";
+const NAME_MARK: &str = ".payram-restore-";
 
 /// Told how many bytes were read so far, before each operation on a file.
 pub type OnProgress<'a> = dyn FnMut(u64) + Send + 'a;

@@ -1,5 +1,8 @@
 //! The way back: the failed version's directory is moved aside and the copy takes its place.
 //!
+//! Before that everything in the copy is given the owner, mode and time that were noted when it
+//! was finished: an entry point of the failed version may have reached it.
+//!
 //! Two renames, with a note of what lies where written before the first: which inode is the
 //! failed directory, which the copy. After a crash anywhere the note and the inodes say how far
 //! it came, and running it again ends it. Any arrangement that it can't have left is an error,
@@ -23,12 +26,13 @@ type Result<T> = std::result::Result<T, RestorePointError>;
 /// `failed`. The copy is used up by it; its side files stay until [`super::discard`].
 ///
 /// No server may run in either. Call [`super::verify`] before: this reads no file's content.
-/// Run again after it ended well, it finds that and does nothing.
+/// Returns how many files and directories of the copy had another owner, mode or time than was
+/// noted. Run again after it ended well, it finds that and does nothing.
 ///
 /// # Errors
 /// Whatever the error, the directory that was there is there, or it is `failed` and running
 /// this again puts the copy in its place. [`RestorePointError::Unexpected`] changes nothing.
-pub fn restore(source: &Path, copy: &Path, failed: &Path) -> Result<()> {
+pub fn restore(source: &Path, copy: &Path, failed: &Path) -> Result<u64> {
     must_be_ours(copy)?;
     let intent = match Intent::read(copy)? {
         Some(intent) => intent.must_be_about(source, copy, failed)?,
@@ -37,11 +41,12 @@ pub fn restore(source: &Path, copy: &Path, failed: &Path) -> Result<()> {
     let (at_source, at_copy, at_failed) = (inode(source)?, inode(copy)?, inode(failed)?);
     if at_source == Some(intent.copy_inode) && at_copy.is_none() {
         // Where the failed directory went since is the operator's affair.
-        return Ok(());
+        return Ok(0);
     }
     if at_copy != Some(intent.copy_inode) {
         return unexpected(copy, "the copy is not what it was when the restore began");
     }
+    let dressed = manifest::dress_all(copy)?;
     if at_source == Some(intent.source_inode) && at_failed.is_none() {
         rename(source, failed)?;
         sync_directory_of(source)?;
@@ -63,7 +68,8 @@ pub fn restore(source: &Path, copy: &Path, failed: &Path) -> Result<()> {
         return Err(error);
     }
     sync_directory_of(source)?;
-    sync_directory_of(copy)
+    sync_directory_of(copy)?;
+    Ok(dressed)
 }
 
 /// What lay where before the first rename.

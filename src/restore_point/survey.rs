@@ -158,30 +158,40 @@ fn postgres_major(source: &Path) -> Result<u32, RestorePointError> {
         .ok_or_else(|| missing(format!("{:?}", text.chars().take(20).collect::<String>())))
 }
 
-/// The first mount point at or below the directory, as this process sees mounts. A bind mount
-/// of the same file system has the same device number, so only this list gives it away.
+/// The first mount point at or below the directory.
 fn mounted(source: &Path) -> Result<Option<(PathBuf, Refusal)>, RestorePointError> {
     let source = source.canonicalize().map_err(io_at("resolve", source))?;
+    Ok(mount_at_or_below(&source, mount_points()?))
+}
+
+/// Where something is mounted, as this process sees mounts. A bind mount of the same file system
+/// has the same device number, so only this list gives it away. Empty where there is none.
+pub(super) fn mount_points() -> Result<Vec<PathBuf>, RestorePointError> {
     let list = Path::new("/proc/self/mountinfo");
     let text = match std::fs::read(list) {
         Ok(text) => text,
         // No Linux; the device numbers still tell.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io_at("read", list)(error)),
     };
-    Ok(mount_at_or_below(&source, &String::from_utf8_lossy(&text)))
+    Ok(points_of(&String::from_utf8_lossy(&text)))
 }
 
 /// Of proc_pid_mountinfo(5), the fifth field, with blanks and backslashes written in octal.
-fn mount_at_or_below(source: &Path, mountinfo: &str) -> Option<(PathBuf, Refusal)> {
-    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).find_map(|field| {
-        let place = PathBuf::from(
-            field
-                .replace("\\040", " ")
-                .replace("\\011", "\t")
-                .replace("\\012", "\n")
-                .replace("\\134", "\\"),
-        );
+fn points_of(mountinfo: &str) -> Vec<PathBuf> {
+    let fields = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
+    let place = |field: &str| {
+        field
+            .replace("\\040", " ")
+            .replace("\\011", "\t")
+            .replace("\\012", "\n")
+            .replace("\\134", "\\")
+    };
+    fields.map(|field| PathBuf::from(place(field))).collect()
+}
+
+fn mount_at_or_below(source: &Path, points: Vec<PathBuf>) -> Option<(PathBuf, Refusal)> {
+    points.into_iter().find_map(|place| {
         if place == source {
             Some((place, Refusal::MountPoint))
         } else if place.starts_with(source) {
@@ -227,7 +237,7 @@ mod tests {
         let mounts = "22 1 8:1 / / rw - ext4 /dev/sda rw\n\
                       40 22 8:1 /x /srv/my\\040data rw shared:1 - ext4 /dev/sda rw\n\
                       41 40 8:2 / /srv/other/pg_wal rw - ext4 /dev/sdb rw\n";
-        let at = |path: &str| mount_at_or_below(Path::new(path), mounts);
+        let at = |path: &str| mount_at_or_below(Path::new(path), points_of(mounts));
         assert_eq!(at("/srv/my data"), Some(("/srv/my data".into(), Refusal::MountPoint)));
         assert_eq!(at("/srv/other"), Some(("/srv/other/pg_wal".into(), Refusal::OtherFileSystem)));
         assert_eq!(at("/srv/my data/pg"), None);

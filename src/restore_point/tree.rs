@@ -282,6 +282,24 @@ impl Tree {
         dressed.map_err(io_at("set owner and mode of", &self.at(relative)))
     }
 
+    /// Gives a symbolic link its owner and time; returns whether it had others. It has no mode.
+    pub(super) fn dress_link(&self, relative: &str, stamp: &Stamp) -> Result<bool> {
+        let dressed = self.parent(relative).and_then(|(directory, name)| {
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            let now = Stamp::of(&rustix::fs::statat(&directory, name, flags)?);
+            let reowned = (now.uid, now.gid) != (stamp.uid, stamp.gid);
+            if reowned {
+                let (uid, gid) = (Uid::from_raw(stamp.uid), Gid::from_raw(stamp.gid));
+                rustix::fs::chownat(&directory, name, Some(uid), Some(gid), flags)?;
+            }
+            if now.mtime_ns != stamp.mtime_ns {
+                rustix::fs::utimensat(&directory, name, &stamp.times(), flags)?;
+            }
+            Ok(reowned || now.mtime_ns != stamp.mtime_ns)
+        });
+        dressed.map_err(io_at("set owner and time of", &self.at(relative)))
+    }
+
     /// Makes one file or directory durable, and reports an earlier write to it that failed
     /// (fsync(2)).
     pub(super) fn sync_entry(&self, relative: &str) -> Result<()> {

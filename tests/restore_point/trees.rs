@@ -72,7 +72,7 @@ impl World {
         restore_point::verify(&self.copy(), None, &mut |_| {}, &Cancel::default())
     }
 
-    pub fn restore(&self) -> Result<(), RestorePointError> {
+    pub fn restore(&self) -> Result<u64, RestorePointError> {
         restore_point::restore(&self.source(), &self.copy(), &self.failed())
     }
 

@@ -19,7 +19,7 @@ fn put_the_old_one_back(shop: &Shop) {
     let beside = shop.beside_the_database();
     let copy = beside
         .iter()
-        .find(|name| name.starts_with(".postgres.payram-restore-") && name.ends_with("-1"))
+        .find(|name| name.contains("/.postgres.payram-restore-") && name.ends_with("-1"))
         .unwrap_or_else(|| panic!("the restore point is kept: {beside:?}"));
     fs::rename(&data, data.with_file_name("postgres-by-hand")).expect("it is moved aside");
     fs::rename(data.with_file_name(copy), &data).expect("it is in its place");

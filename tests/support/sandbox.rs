@@ -91,12 +91,21 @@ pub fn write_scenario(directory: &Path, scenario: &Value) {
     fs::write(directory.join("scenario.json"), scenario.to_string()).expect("a scenario");
 }
 
-/// What lies beside a database's directory, itself included, sorted.
+/// What lies beside a database's directory, itself included, and the copies of it above, as far
+/// as the container's mount and one directory further; as paths from there, sorted.
 pub fn beside_the_database(data: &Path) -> Vec<String> {
     let entries = fs::read_dir(data.parent().expect("a directory")).expect("a listing");
     let mut names: Vec<String> = entries
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
+    let mut up = String::new();
+    for directory in data.ancestors().skip(2).take(2) {
+        up.push_str("../");
+        let entries = fs::read_dir(directory).expect("a listing").map(|one| one.expect("an entry"));
+        let above = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let copies = above.filter(|name| name.contains(".payram-restore-"));
+        names.extend(copies.map(|name| format!("{up}{name}")));
+    }
     names.sort();
     names
 }

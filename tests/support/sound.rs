@@ -16,7 +16,9 @@ const TIDY_LIMIT: Duration = Duration::from_secs(60);
 /// Loads the rows that a failed version wrote, by the very command that their file gives;
 /// answers the command and what it said.
 pub fn load_exported(file: impl AsRef<Path>) -> String {
-    let text = fs::read_to_string(file).expect("the file of the rows");
+    // It is in the encoding of the database.
+    let text = fs::read(file).expect("the file of the rows");
+    let text = String::from_utf8_lossy(&text);
     let command = text.lines().find_map(|line| line.strip_prefix("--   docker exec "));
     let command = format!("docker exec {}", command.expect("a command"));
     let loaded = Command::new("sh").args(["-c", &command]).output().expect("sh");
@@ -44,7 +46,7 @@ impl World {
         assert!(self.is_healthy(), "{after}: it is not healthy");
         assert_eq!(self.version().as_deref(), Some(version), "{after}");
         self.wait_for_payments(1);
-        assert_eq!(self.lost(), Vec::<String>::new(), "{after}: lost payments");
+        assert_eq!(self.payments_lost(), Vec::<String>::new(), "{after}: lost payments");
         // What is left when one container is, goes within moments.
         let began = Instant::now();
         let left = wait_until("nothing is left over", TIDY_LIMIT * 2, || {
@@ -70,7 +72,10 @@ impl World {
             let entries = fs::read_dir(self.path(directory)).into_iter().flatten().flatten();
             entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
         };
-        left.extend(below("data/db").into_iter().filter(|name| name.contains("payram-restore")));
+        for directory in ["data/db", "data", "."] {
+            let names = below(directory).into_iter();
+            left.extend(names.filter(|name| name.contains("payram-restore")));
+        }
         left.extend(below("state/restore"));
         let is_whole = |name: &String| name.ends_with(".dump") || name.ends_with(".json");
         left.extend(below("backups").into_iter().filter(|name| !is_whole(name)));

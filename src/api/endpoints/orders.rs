@@ -16,7 +16,7 @@ use super::{Asked, read};
 use crate::api::access::Caller;
 use crate::api::serving;
 use crate::api::{Api, answers};
-use crate::driver::{Consent, Decision, JobView, Progress, RecoverError, refusal_after};
+use crate::driver::{Consent, Decision, RecoverError, Worker, may_turn, refusal_after};
 use crate::journal::{JobRecord, JournalError, Mode, Reader};
 use crate::machine::Phase;
 use crate::plan::{self, PlanState};
@@ -101,7 +101,7 @@ pub(super) async fn run(api: &Api, asked: &Asked) -> Result<Response, JournalErr
         Err(answer) => return Ok(*answer),
     };
     if let Some(active) = read(api, Reader::active_job).await? {
-        return Ok(conflict(&active));
+        return Ok(conflict(api, &active));
     }
     let plan = planned(api, &request).await?;
     let answer = |job: &str, state: &str, message: &str| {
@@ -123,7 +123,7 @@ pub(super) async fn run(api: &Api, asked: &Asked) -> Result<Response, JournalErr
     match submitted {
         Ok(Ok(job)) => Ok(answer(job.as_str(), "READY", "upgrade started")),
         Ok(Err(JournalError::AlreadyActive { .. })) => match read(api, Reader::last_job).await? {
-            Some(active) => Ok(conflict(&active)),
+            Some(active) => Ok(conflict(api, &active)),
             None => Ok(answers::error(
                 StatusCode::CONFLICT,
                 "CONCURRENCY_BLOCKED",
@@ -135,8 +135,8 @@ pub(super) async fn run(api: &Api, asked: &Asked) -> Result<Response, JournalErr
     }
 }
 
-fn conflict(active: &JobRecord) -> Response {
-    let view = JobView::of(active, Progress::default());
+fn conflict(api: &Api, active: &JobRecord) -> Response {
+    let view = api.driver.view(active);
     let body = json!({
         "error": "An active job already exists",
         "code": "CONCURRENCY_BLOCKED",
@@ -147,36 +147,86 @@ fn conflict(active: &JobRecord) -> Response {
     answers::with_status(StatusCode::CONFLICT, &body)
 }
 
-/// Calls the active job off. Going back is the operator's word, so only over the socket.
+/// The body of cancel. Unknown fields are ignored, and it may be missing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CancelWanted {
+    /// The job that a person has seen and means; none of an earlier client, which means the active
+    /// one.
+    #[serde(default)]
+    job_id: Option<String>,
+}
+
+/// Cancels the active job. Going back is the operator's word, so only over the socket.
 pub(super) async fn cancel(api: &Arc<Api>, asked: &Asked) -> Result<Response, JournalError> {
     if asked.caller != Caller::Operator {
-        let message = "an upgrade is called off by the payram-updater command on the host";
+        let message = "an upgrade is cancelled by the payram-updater command on the host";
         return Ok(answers::error(StatusCode::FORBIDDEN, "FORBIDDEN", message));
     }
+    let wanted = match asked.body.trim_ascii() {
+        b"" => Ok(CancelWanted::default()),
+        body => serde_json::from_slice(body),
+    };
+    let wanted: CancelWanted = match wanted {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            let message = format!("the body is not the JSON expected here: {error}");
+            return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", &message));
+        }
+    };
     let Some(job) = read(api, Reader::active_job).await? else {
         let message = "no upgrade is under way";
         return Ok(answers::error(StatusCode::CONFLICT, "NOTHING_TO_CANCEL", message));
     };
-    let may_turn = match job.phase() {
-        Phase::Planned | Phase::BackedUp | Phase::Pulled => true,
-        // A new version that answers takes payments: to stop it would strand them. It is
-        // verified, or goes back by itself.
-        Phase::Swapped => {
-            let name = &job.body.container_name;
-            !serving::surely(&api.settings, api.engine.as_ref(), name).await
-        }
-        Phase::Verified | Phase::RollingBack | Phase::RolledBack | Phase::NeedsOperator => false,
-    };
-    if may_turn && api.driver.call_off(&job.id) {
-        let message = "called off; what was begun is taken back";
-        let body = json!({"jobId": job.id.as_str(), "message": message});
-        return Ok(answers::with_status(StatusCode::ACCEPTED, &body));
+    if let Some(meant) = wanted.job_id.as_deref().filter(|meant| *meant != job.id.as_str()) {
+        return Ok(another_job(meant, &job));
     }
-    let message = format!(
-        "the upgrade can't be called off any more: it is {}; a new version that answers is verified, or goes back by itself",
-        job.phase()
-    );
-    Ok(answers::error(StatusCode::CONFLICT, "NOTHING_TO_CANCEL", &message))
+    let serves = job.phase() == Phase::Swapped && {
+        let name = &job.body.container_name;
+        serving::surely(&api.settings, api.engine.as_ref(), name).await
+    };
+    if let Some(message) = api.driver.with_worker(|worker| uncancellable(&job, serves, worker)) {
+        return Ok(answers::error(StatusCode::CONFLICT, "NOTHING_TO_CANCEL", &message));
+    }
+    api.driver.cancel(&job.id);
+    let message = "cancelled; what was begun is taken back";
+    let body = json!({"jobId": job.id.as_str(), "message": message});
+    Ok(answers::with_status(StatusCode::ACCEPTED, &body))
+}
+
+/// The job that was meant has ended, and another one began since: that one is not touched.
+fn another_job(meant: &str, active: &JobRecord) -> Response {
+    let active = active.id.as_str();
+    let meant: String = meant.chars().take(80).collect();
+    let body = json!({
+        "error": format!("{meant:?} is not under way, {active} is: it was not cancelled"),
+        "code": "ANOTHER_JOB_ACTIVE",
+        "jobId": active,
+    });
+    answers::with_status(StatusCode::CONFLICT, &body)
+}
+
+/// Why a job that is under way can't be made to go back; none when it can.
+fn uncancellable(job: &JobRecord, serves: bool, worker: Worker<'_>) -> Option<String> {
+    let target = &job.body.resolved_target;
+    let is_held = worker == Worker::Holds;
+    match job.phase() {
+        // A new version that answers takes payments: to stop it would strand them.
+        Phase::Swapped if serves => Some(match is_held {
+            true => format!(
+                "{target} answers and takes payments, so it is not stopped; payram-updater recover goes on verifying it"
+            ),
+            false => format!(
+                "{target} answers and takes payments, so it is not stopped; it is verified, or goes back by itself"
+            ),
+        }),
+        phase if may_turn(phase) => None,
+        Phase::RollingBack if is_held => Some(format!(
+            "the upgrade to {target} is going back already and waits; payram-updater recover goes on with that"
+        )),
+        Phase::RollingBack => Some(format!("the upgrade to {target} is going back already")),
+        phase => Some(format!("the upgrade to {target} has come to rest: it is {phase}")),
+    }
 }
 
 /// The body of recover. Unknown fields are ignored.

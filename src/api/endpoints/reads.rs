@@ -27,8 +27,7 @@ pub(super) async fn status(api: &Arc<Api>) -> Result<Response, JournalError> {
     let Some(job) = read(api, Reader::last_job).await? else {
         return Ok(answers::json(&JobView::idle()));
     };
-    let mut view = JobView::of(&job, api.driver.progress());
-    view.blocked = api.driver.blocked().filter(|_| job.is_active());
+    let mut view = api.driver.view(&job);
     let name = &job.body.container_name;
     view.serving = Some(api.serving.of(&api.settings, &api.engine, name).await);
     let mut answer = serde_json::to_value(&view).unwrap_or_default();
@@ -40,7 +39,7 @@ pub(super) async fn status(api: &Arc<Api>) -> Result<Response, JournalError> {
 
 pub(super) async fn last(api: &Api) -> Result<Response, JournalError> {
     Ok(match read(api, Reader::last_job).await? {
-        Some(job) => answers::json(&JobView::of(&job, api.driver.progress())),
+        Some(job) => answers::json(&api.driver.view(&job)),
         None => answers::json(&json!({"message": "No upgrade job found"})),
     })
 }
@@ -85,7 +84,7 @@ pub(super) async fn playbook(api: &Api) -> Result<Response, JournalError> {
     let none = json!({"playbook": null, "message": "No recovery playbook needed"});
     let Some(job) = read(api, Reader::last_job).await? else { return Ok(answers::json(&none)) };
     let Some(playbook) = playbook_of(api, &job) else { return Ok(answers::json(&none)) };
-    let view = JobView::of(&job, api.driver.progress());
+    let view = api.driver.view(&job);
     Ok(answers::json(&json!({
         "playbook": playbook,
         "failureCode": view.failure_code,

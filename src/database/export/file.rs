@@ -2,7 +2,8 @@
 //! with everything that must not be loaded in comments.
 //!
 //! It is written under other names and appears whole, synced, for root alone. Every row is one
-//! line (`statement` sees to it), so that a comment ends where its line does.
+//! line (`statement` sees to it), so that a comment ends where its line does. It is in the
+//! database's own encoding, and says so: what it holds is loaded byte for byte.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -10,7 +11,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::Heading;
+use super::bytes::put;
 use super::shape::Mapping;
+use super::tally::{rows, said_of_refused, said_of_table};
 use crate::database::dump::sync_directory;
 use crate::machine::facts::ExportedTable;
 
@@ -24,7 +27,7 @@ const LEFT_FREE: u64 = 512 * 1024 * 1024;
 /// that a row that does not fit leaves nothing behind.
 const BEGINNING: &str = "\\set ON_ERROR_STOP on
 BEGIN;
-SET LOCAL client_encoding = 'UTF8';
+SET LOCAL client_encoding = '{{encoding}}';
 SET LOCAL standard_conforming_strings = on;
 SET LOCAL datestyle = 'ISO, YMD';
 SET LOCAL intervalstyle = 'postgres';
@@ -33,6 +36,7 @@ SET LOCAL intervalstyle = 'postgres';
 /// The parts of the file, while they are written.
 pub(super) struct Draft {
     path: PathBuf,
+    encoding: String,
     inserts: Part,
     comments: Part,
     in_insert: usize,
@@ -40,10 +44,12 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Begins anew, whatever an earlier attempt left.
-    pub fn begin(path: &Path) -> std::io::Result<Self> {
+    /// Begins anew, whatever an earlier attempt left. All that is written of a database is in
+    /// this encoding, as `bytes` has it.
+    pub fn begin(path: &Path, encoding: &str) -> std::io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
+            encoding: encoding.to_owned(),
             inserts: Part::create(beside(path, ".inserts.partial"))?,
             comments: Part::create(beside(path, ".comments.partial"))?,
             in_insert: 0,
@@ -82,15 +88,15 @@ impl Draft {
                 let overriding = mapping.columns.iter().any(|pair| pair.old.is_always_identity);
                 let overriding = if overriding { " OVERRIDING SYSTEM VALUE" } else { "" };
                 let (name, columns) = (&mapping.old.name, columns(mapping));
-                write!(out, "\nINSERT INTO {name} ({columns}){overriding} VALUES")?;
+                put(out, &format!("\nINSERT INTO {name} ({columns}){overriding} VALUES"))?;
             }
             _ => write!(out, ",")?,
         }
         if let Some(further) = further {
             let of = one_line(&format!("of {}: {further}", names_of(mapping)));
-            write!(out, "\n  -- below, without the values {of}")?;
+            put(out, &format!("\n  -- below, without the values {of}"))?;
         }
-        write!(out, "\n  ({values})")?;
+        put(out, &format!("\n  ({values})"))?;
         self.in_insert += 1;
         Ok(())
     }
@@ -110,11 +116,11 @@ impl Draft {
                 0 => String::new(),
                 _ => format!("; new: {}", names_of(mapping)),
             };
-            writeln!(out, "--\n-- {}", one_line(&format!("{name} ({columns}{new})")))?;
+            put(out, &format!("--\n-- {}\n", one_line(&format!("{name} ({columns}{new})"))))?;
             self.in_comment = true;
         }
         let further = further.map(|further| format!("; {further}")).unwrap_or_default();
-        writeln!(out, "-- {why}: {}", one_line(&format!("{values}{further}")))
+        put(out, &format!("-- {why}: {}\n", one_line(&format!("{values}{further}"))))
     }
 
     /// Ends the table that was written last.
@@ -137,7 +143,7 @@ impl Draft {
         let whole = beside(&self.path, ".partial");
         let mut out = Part::create(whole.clone())?;
         out.out.write_all(head(heading, &self.path, tables).as_bytes())?;
-        out.out.write_all(BEGINNING.as_bytes())?;
+        out.out.write_all(BEGINNING.replace("{{encoding}}", &self.encoding).as_bytes())?;
         self.inserts.append_to(&mut out.out)?;
         out.out.write_all(b"\nCOMMIT;\n")?;
         self.comments.append_to(&mut out.out)?;
@@ -145,7 +151,7 @@ impl Draft {
             out.out.write_all(b"--\n-- Sequences that the failed version moved on:\n")?;
         }
         for sequence in sequences {
-            writeln!(out.out, "-- {}", one_line(sequence))?;
+            put(&mut out.out, &format!("-- {}\n", one_line(sequence)))?;
         }
         out.out.flush()?;
         out.out.get_ref().sync_all()?;
@@ -206,9 +212,9 @@ fn names_of(mapping: &Mapping<'_>) -> String {
     names.join(", ")
 }
 
-/// In a comment nothing may end the line.
+/// In a comment nothing may end the line. Of bytes above ASCII none does, and they stay.
 fn one_line(text: &str) -> String {
-    text.replace(|c: char| c.is_control(), " ")
+    text.replace(|c: char| c.is_ascii_control(), " ")
 }
 
 fn head(heading: &Heading<'_>, path: &Path, tables: &[ExportedTable]) -> String {
@@ -222,11 +228,9 @@ fn head(heading: &Heading<'_>, path: &Path, tables: &[ExportedTable]) -> String 
         String::new(),
     ];
     for table in tables {
-        lines.push(said_of(table));
+        lines.push(said_of_table(table));
         let refused = table.refused.iter();
-        lines.extend(
-            refused.map(|refused| format!("  {} left out: {}", rows(refused.rows), refused.reason)),
-        );
+        lines.extend(refused.map(|refused| format!("  {}", said_of_refused(refused))));
         if !table.left_out.is_empty() {
             lines.push(format!(
                 "  only in comments, because the old version has no such column: {}",
@@ -254,29 +258,6 @@ fn head(heading: &Heading<'_>, path: &Path, tables: &[ExportedTable]) -> String 
         line => format!("-- {}\n", one_line(line)),
     };
     lines.iter().map(comment).collect()
-}
-
-fn rows(number: u64) -> String {
-    if number == 1 { "1 row".into() } else { format!("{number} rows") }
-}
-
-/// `public.payments: 12 rows inserted, 3 updated; 60 changes`
-pub(super) fn said_of(table: &ExportedTable) -> String {
-    let deleted = table.deleted.unwrap_or(0);
-    let mut said =
-        crate::database::assess::rows_by_kind(table.inserted + table.taken, table.updated, deleted);
-    if said.is_empty() {
-        let refused: u64 = table.refused.iter().map(|refused| refused.rows).sum();
-        said = if refused > 0 { format!("{} written", rows(refused)) } else { "changed".into() };
-    }
-    if table.deleted.is_none() {
-        said.push_str(", how many were deleted is not known");
-    }
-    match table.changes {
-        Some(1) => format!("{}: {said}; 1 change", table.name),
-        Some(changes) => format!("{}: {said}; {changes} changes", table.name),
-        None => format!("{}: {said}", table.name),
-    }
 }
 
 /// As one word of a shell's command.

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::shape::Mapping;
-use super::{Exporting, Problem, file, refuse, statement, unwritten};
+use super::tally::UPDATED_TOLD;
+use super::{Exporting, Problem, bytes, file, refuse, statement, unwritten};
 use crate::database::fingerprint::PINNED;
 use crate::database::runner::READING_TIMEOUT;
 use crate::database::tool::{Running, ToolError};
@@ -17,9 +18,6 @@ use crate::machine::facts::{ExportedTable, Fingerprint};
 /// Rows, and bytes of them, that the old version is asked about at once.
 const BATCH_ROWS: usize = 2000;
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
-
-/// Updated rows of a table that are told one by one; the others are only counted.
-const UPDATED_TOLD: u64 = 10_000;
 
 /// A row of the failed version's, as [`statement::reading`] answers it.
 type Answered = (Option<usize>, Option<String>, Option<String>, Option<String>, Option<String>);
@@ -44,38 +42,27 @@ impl Exporting<'_> {
     ) -> Result<(), Problem> {
         let reading = statement::reading(mapping, self.cut_over);
         let mut refused: HashMap<usize, u64> = HashMap::new();
-        let mut lines = Lines::of(
-            self.failed
-                .begin_psql(
-                    &[
-                        &PINNED[..],
-                        &[
-                            "set synchronize_seqscans = off",
-                            "set statement_timeout = 0",
-                            &reading.statement,
-                        ],
-                    ]
-                    .concat(),
-                    self.left(),
-                )
-                .await
-                .map_err(Problem::of)?,
-        );
+        let whole = ["set synchronize_seqscans = off", "set statement_timeout = 0"];
+        let settings = [&PINNED[..], &whole].concat();
+        let statement = bytes::bytes_of(&format!("{};\n", reading.statement))
+            .map_err(|error| self.unwritten(&error))?;
+        let begun = self.failed.begin_exact(&settings, &statement, self.left()).await;
+        let mut lines = Lines::of(begun.map_err(Problem::of)?);
         let mut batch: Vec<Row> = Vec::new();
-        let mut bytes = 0;
+        let mut size = 0;
         while let Some(line) = lines.next().await.map_err(Problem::of)? {
             match serde_json::from_str::<Answered>(&line) {
                 Ok((None, key, Some(digest), Some(values), further)) => {
-                    bytes += values.len();
+                    size += values.len();
                     batch.push(Row { key: key.unwrap_or_default(), digest, values, further });
                 }
                 Ok((Some(why), ..)) => *refused.entry(why).or_default() += 1,
                 Ok(_) => return Err(Problem::Table("a row without values".into())),
                 Err(error) => return Err(Problem::Table(error.to_string())),
             }
-            if batch.len() >= BATCH_ROWS || bytes >= BATCH_BYTES {
+            if batch.len() >= BATCH_ROWS || size >= BATCH_BYTES {
                 self.settle(mapping, table, &std::mem::take(&mut batch)).await?;
-                bytes = 0;
+                size = 0;
             }
         }
         lines.finish().await.map_err(Problem::of)?;
@@ -83,7 +70,7 @@ impl Exporting<'_> {
         self.draft.end_table().map_err(|error| self.unwritten(&error))?;
         for (number, reason) in reading.refusals.iter().enumerate() {
             if let Some(rows) = refused.get(&number) {
-                refuse(table, *rows, reason);
+                refuse(table, *rows, &self.said(reason));
             }
         }
         Ok(())
@@ -104,6 +91,9 @@ impl Exporting<'_> {
             let why = "the table has no key, so whether a row is new can't be told; \
                        they are in the comments below";
             refuse(table, batch.len() as u64, why);
+            for refused in table.refused.iter_mut().filter(|refused| refused.reason == why) {
+                refused.is_told = true;
+            }
             for row in batch {
                 self.comment(mapping, "written", row)?;
             }
@@ -119,7 +109,7 @@ impl Exporting<'_> {
                 }
                 Some((same, _)) if *same == row.digest && mapping.further.is_empty() => {}
                 Some((same, _)) if *same == row.digest && self.is_rewritten(mapping) => {
-                    refuse(table, 1, &rewritten(mapping));
+                    refuse(table, 1, &self.said(&rewritten(mapping)));
                 }
                 Some((same, true)) if *same != row.digest => {
                     table.taken += 1;
@@ -129,6 +119,11 @@ impl Exporting<'_> {
                     table.updated += 1;
                     if table.updated <= UPDATED_TOLD {
                         self.comment(mapping, "updated", row)?;
+                    } else {
+                        let why = format!(
+                            "updated, of which only the first {UPDATED_TOLD} are told one by one"
+                        );
+                        refuse(table, 1, &why);
                     }
                 }
             }
@@ -159,7 +154,9 @@ impl Exporting<'_> {
         let settings = [&PINNED[..], &["set statement_timeout = '60s'"]].concat();
         let within = self.left().min(READING_TIMEOUT * 3);
         self.old
-            .psql_of_file(&settings, &asked.0, within, &mut |piece| answer.extend_from_slice(piece))
+            .exact_of_file(&settings, &asked.0, within, &mut |piece| {
+                answer.extend_from_slice(piece)
+            })
             .await
             .map_err(Problem::of)?;
         let text = String::from_utf8_lossy(&answer);
@@ -199,7 +196,6 @@ struct Question(PathBuf);
 
 impl Question {
     fn write(beside: &Path, text: &str) -> std::io::Result<Self> {
-        use std::io::Write;
         use std::os::unix::fs::OpenOptionsExt;
 
         let path = file::beside(beside, ".question.partial");
@@ -207,7 +203,7 @@ impl Question {
         let question = Self(path);
         let mut file =
             options.write(true).create(true).truncate(true).mode(0o600).open(&question.0)?;
-        file.write_all(text.as_bytes())?;
+        bytes::put(&mut file, text)?;
         Ok(question)
     }
 }
@@ -219,7 +215,7 @@ impl Drop for Question {
     }
 }
 
-/// The lines of a program's output.
+/// The lines of a program's output, as `bytes` has them.
 struct Lines<'r> {
     running: Running<'r>,
     buffer: Vec<u8>,
@@ -237,7 +233,7 @@ impl<'r> Lines<'r> {
             let new = self.buffer.get(searched..).unwrap_or_default();
             if let Some(end) = new.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=searched + end).collect();
-                return Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()));
+                return Ok(Some(bytes::text_of(&line)));
             }
             searched = self.buffer.len();
             if self.is_over {

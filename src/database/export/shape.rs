@@ -12,6 +12,8 @@ use serde::Deserialize;
 /// The answer of `shape.sql`.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Shape {
+    /// The database's, as PostgreSQL calls it. All text here is in it, as `bytes` has it.
+    pub encoding: String,
     pub tables: Vec<Table>,
     /// Where each sequence is, by qualified name.
     pub sequences: BTreeMap<String, i64>,
@@ -215,7 +217,8 @@ mod tests {
     }
 
     fn shape(tables: &[Value]) -> Shape {
-        serde_json::from_value(json!({"tables": tables, "sequences": {}})).expect("a shape")
+        serde_json::from_value(json!({"encoding": "UTF8", "tables": tables, "sequences": {}}))
+            .expect("a shape")
     }
 
     fn required(mut column: Value) -> Value {

@@ -12,6 +12,7 @@ with spaces as (
                         and d.classid = 'pg_class'::regclass and d.objid = c.oid)
 )
 select jsonb_build_object(
+  'encoding', current_setting('server_encoding'),
   'tables', (select coalesce(jsonb_agg(jsonb_build_object(
       'id', t.oid::bigint,
       'name', t.name,

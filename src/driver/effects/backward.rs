@@ -1,6 +1,6 @@
 //! The effects of the way back. Each looks first and is done when the world is as it was.
 
-use super::containers::{Which, no_restart, was_started};
+use super::containers::{Which, no_restart, occupies_database, was_started};
 use super::{Effects, done};
 use crate::app::supervisor;
 use crate::error::Trouble;
@@ -49,6 +49,13 @@ impl Effects<'_> {
 
     pub(super) async fn start_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         self.ensure_old(known).await?;
+        let old = self.inspect_present(self.old_id(known), "old").await?;
+        if occupies_database(&old) {
+            // It was never stopped: its server's lock file is no stale one.
+            return done();
+        }
+        // In another directory it would serve, and take payments, on another database.
+        self.must_be_as_noted(known).await?;
         self.start(known, self.old(known), self.next(known)?).await?;
         done()
     }

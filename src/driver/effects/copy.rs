@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::{Effects, done, fail};
 use crate::database::{self, Access, Runner, ServerFacts};
 use crate::driver::Progress;
@@ -53,7 +55,7 @@ impl Effects<'_> {
         // What the server would write to its files in the next minutes is in the first pass then,
         // and not in the one that is downtime.
         self.checkpoint(&Runner::new(self.engine, old, &target)).await;
-        let copy = self.copy_path(&source);
+        let copy = self.copy_path(known, &container, &source).await?;
         let progress = self.progress.clone();
         let (from, to) = (source.clone(), copy.clone());
         let copied = self
@@ -95,11 +97,31 @@ impl Effects<'_> {
         copied
     }
 
-    /// Beside the directory, so that it comes back by a rename.
-    fn copy_path(&self, source: &Path) -> PathBuf {
-        let name = source.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-        let id = self.at.job.id.short();
-        source.with_file_name(format!(".{name}.payram-restore-{id}-{}", self.at.hop))
+    /// Where it comes back from by a rename, and no container reaches it.
+    async fn copy_path(
+        &self,
+        known: &Known<'_>,
+        old: &Value,
+        source: &Path,
+    ) -> Result<PathBuf, Trouble> {
+        let mut reached = mounts::sources(old);
+        if let Some(next) = self.inspect(self.next(known)?.id).await? {
+            reached.extend(mounts::sources(&next));
+        }
+        let from = source.to_owned();
+        let place = self.blocking(move |_| restore_point::place(&from, &reached)).await?;
+        if let Some(mount) = &place.reached_by {
+            let (directory, mount) = (place.directory.display(), mount.display());
+            self.say(&format!(
+                "the copy lies in {directory}, which the container reaches through its mount {mount}"
+            ))
+            .await;
+        }
+        Ok(place.directory.join(self.copy_name(source)))
+    }
+
+    fn copy_name(&self, source: &Path) -> String {
+        restore_point::copy_name(source, &format!("{}-{}", self.at.job.id.short(), self.at.hop))
     }
 
     pub(super) async fn restore_point(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
@@ -186,17 +208,24 @@ impl Effects<'_> {
                     (PathBuf::from(source), PathBuf::from(copy), PathBuf::from(&failed));
                 let expected = known.restore_point.map(|point| point.sha256.clone());
                 let progress = self.progress.clone();
-                self.blocking(move |cancel| {
-                    // A restore that was begun has moved the copy away already.
-                    if to.is_dir() {
-                        let mut told = |done_bytes| {
-                            progress.send_replace(Progress { done_bytes, total_bytes: 0 });
-                        };
-                        restore_point::verify(&to, expected.as_deref(), &mut told, cancel)?;
-                    }
-                    restore_point::restore(&from, &to, &aside)
-                })
-                .await?;
+                let dressed = self
+                    .blocking(move |cancel| {
+                        // A restore that was begun has moved the copy away already.
+                        if to.is_dir() {
+                            let mut told = |done_bytes| {
+                                progress.send_replace(Progress { done_bytes, total_bytes: 0 });
+                            };
+                            restore_point::verify(&to, expected.as_deref(), &mut told, cancel)?;
+                        }
+                        restore_point::restore(&from, &to, &aside)
+                    })
+                    .await?;
+                if dressed > 0 {
+                    self.say(&format!(
+                        "{dressed} files and directories of the copy had another owner, mode or time than was noted: put right. Their contents are as noted"
+                    ))
+                    .await;
+                }
                 Ok(Fact::Restored(Restored { failed }))
             }
             Copy::Dump { path, reason } => fail(
@@ -241,11 +270,17 @@ impl Effects<'_> {
                     }
                 };
             }
-            // `pre_copy` was begun and did not end: what it left lies where it would have told.
-            None => match self.directory_of_old(known).await? {
-                Some(source) => self.copy_path(&source),
-                None => return Ok(()),
-            },
+            // `pre_copy` was begun and did not end: what it left lies where it would have told,
+            // which depends on mounts that may be others by now.
+            None => {
+                let Some(source) = self.directory_of_old(known).await? else { return Ok(()) };
+                let name = self.copy_name(&source);
+                let discard = move |_: &Cancel| {
+                    let places = restore_point::places(&source, &name)?;
+                    places.iter().try_for_each(|copy| restore_point::discard(copy))
+                };
+                return self.blocking(discard).await;
+            }
         };
         self.blocking(move |_| restore_point::discard(&copy)).await
     }
@@ -261,7 +296,9 @@ impl Effects<'_> {
         let Ok(facts) = database::server_facts(self.engine, old, target.port).await else {
             return Ok(None);
         };
-        Ok(mounts::host_path(&container, Path::new(&facts.data_directory)))
+        let named = mounts::host_path(&container, Path::new(&facts.data_directory));
+        // As `pre_copy` names it.
+        Ok(named.map(|source| source.canonicalize().unwrap_or(source)))
     }
 
     fn copy_of<'k>(&self, known: &Known<'k>) -> Result<&'k Copy, Trouble> {

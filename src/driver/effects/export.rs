@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::lone;
 use super::{Effects, fail};
 use crate::clock::Timestamp;
-use crate::database::{self, Heading, Runner};
+use crate::database::{self, Heading, Runner, said_of_table};
 use crate::driver::prepare::SavedSpec;
 use crate::engine::mounts;
 use crate::error::Trouble;
@@ -48,10 +48,10 @@ impl Effects<'_> {
         let export = exported?;
         if let Export::Written { tables, .. } = &export {
             for table in tables {
-                self.say(&format!("exported: {}", database::said_of_table(table))).await;
+                self.say(&format!("written by the failed version: {}", said_of_table(table))).await;
                 for refused in &table.refused {
-                    let (rows, reason) = (refused.rows, &refused.reason);
-                    self.say(&format!("not exported: {}: {rows} rows: {reason}", table.name)).await;
+                    let said = database::said_of_refused(refused);
+                    self.say(&format!("export of {}: {said}", table.name)).await;
                 }
             }
         }

@@ -32,6 +32,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 pub(super) use containers::{name_of, occupies_database, was_started};
+pub(super) use remake::REMADE_LABEL;
 
 use super::Progress;
 use super::hop::At;

@@ -61,7 +61,7 @@ impl<'t, 'k> OwnDatabase<'t, 'k> {
         };
         let identifier = copy
             .filter(|_| expected.is_none())
-            .and_then(|copy| Control::read(copy).ok())
+            .and_then(|copy| Control::read(copy).ok().flatten())
             .map(|control| control.system_identifier);
         Ok(Self {
             effects,

@@ -1,10 +1,11 @@
 //! A second server on the database's directory, whoever started it: the worst that can happen.
 //!
 //! It is looked for again and again while a version is watched, from its start until the old
-//! container is tidied away. The kernel says which servers work in the directory; where this host
-//! can't look, the engine's list of running containers does. The intruder is killed without grace,
-//! because an orderly shutdown would write a checkpoint over the control file that both share;
-//! then the other is stopped, and the directory counts as damaged.
+//! container is tidied away. The kernel says which servers work in the directory, and the engine
+//! which further containers run as the shop does on it, or did so since this version was started:
+//! so an intruder that was killed just before the updater was is found by the next one. It is
+//! killed without grace, because an orderly shutdown would write a checkpoint over the control
+//! file that both share; then the other is stopped, and the directory counts as damaged.
 //!
 //! It is journaled before it is killed: a program that dies in between would find a world without
 //! a trace of it, start the version again and believe it.
@@ -15,12 +16,16 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::containers::Which;
+use super::containers::{Which, name_of};
 use super::{Effects, fail};
+use crate::clock::Timestamp;
 use crate::database::{self, HostServer, Place};
 use crate::driver::durable;
 use crate::driver::narrate::short;
-use crate::driver::recovery::{directory_of, rival};
+use crate::driver::prepare::SavedSpec;
+use crate::driver::recovery::directory_of;
+use crate::engine::EngineError;
+use crate::engine::Inspection;
 use crate::error::Trouble;
 use crate::journal::Reader;
 use crate::machine::Known;
@@ -32,7 +37,7 @@ const NOTED: &str = "two servers on ";
 /// Between two looks at the servers of this host.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Between two looks at the engine's containers, where this host's processes tell nothing.
+/// Between two looks at the engine's containers.
 const LIST_EVERY: Duration = Duration::from_secs(2);
 
 /// How long an intruder may take to be gone.
@@ -88,26 +93,18 @@ impl Effects<'_> {
 /// Looks out for one version.
 pub(super) struct Sentinel<'t, 'k> {
     effects: &'t Effects<'t>,
+    known: &'t Known<'k>,
     which: Which<'t>,
     directory: Option<&'k Path>,
-    ours: Vec<String>,
     looked: Option<Instant>,
     listed: Option<Instant>,
 }
 
 impl<'t, 'k> Sentinel<'t, 'k> {
     /// For the version in this container.
-    pub fn new(effects: &'t Effects<'t>, known: &Known<'k>, which: Which<'t>) -> Self {
-        let next = known.next.map(|next| next.id.clone());
-        let ours = [Some(which.id.to_owned()), Some(effects.old_id(known).to_owned()), next];
-        Self {
-            effects,
-            which,
-            directory: directory_of(known),
-            ours: ours.into_iter().flatten().collect(),
-            looked: None,
-            listed: None,
-        }
+    pub fn new(effects: &'t Effects<'t>, known: &'t Known<'k>, which: Which<'t>) -> Self {
+        let directory = directory_of(known);
+        Self { effects, known, which, directory, looked: None, listed: None }
     }
 
     /// Looks, unless it did so a moment ago; `container` is this version's, as it is now.
@@ -120,43 +117,98 @@ impl<'t, 'k> Sentinel<'t, 'k> {
             return Ok(());
         }
         self.looked = Some(Instant::now());
-        let Ok(place) = Place::of(directory) else { return Ok(()) };
-        let servers = database::servers_in(place);
-        if let Some(intruder) = servers.iter().find(|server| is_foreign(server, container)) {
-            return self.meets(intruder, place).await;
+        if let Ok(place) = Place::of(directory) {
+            let servers = database::servers_in(place);
+            if let Some(intruder) = servers.iter().find(|server| is_foreign(server, container)) {
+                return self.meets(intruder, place).await;
+            }
         }
-        if servers.iter().any(|server| server.is_of(container)) {
-            return Ok(());
-        }
-        // Its own server is not seen either: the engine's is another host's, or it only starts.
         if self.listed.is_some_and(|listed| listed.elapsed() < LIST_EVERY) {
             return Ok(());
         }
         self.listed = Some(Instant::now());
-        let ours: Vec<&str> = self.ours.iter().map(String::as_str).collect();
-        let Some(other) = rival(self.effects.engine, container, directory, &ours).await? else {
-            return Ok(());
-        };
-        let id = other["Id"].as_str().unwrap_or_default().to_owned();
-        let name = other["Name"].as_str().unwrap_or_default().trim_start_matches('/');
-        let found = self.note(&format!("container {name} ({})", short(&id))).await;
-        self.effects.engine.kill(&id).await?;
+        let Some(other) = self.another_shop(container, directory).await? else { return Ok(()) };
+        let id = other["Id"].as_str().unwrap_or_default();
+        let who = format!("container {} ({})", name_of(&other), short(id));
+        if !Inspection(&other).occupies_database() {
+            let (from, to) = (&other["State"]["StartedAt"], &other["State"]["FinishedAt"]);
+            let text = |at: &Value| at.as_str().unwrap_or("an unknown time").to_owned();
+            let found = format!(
+                "{who} was started on it, too, and ran from {} to {}",
+                text(from),
+                text(to)
+            );
+            let found = self.note(&found).await;
+            return self.ends(found).await;
+        }
+        let found = self.note(&format!("{who} was started on it, too, and is killed")).await;
+        self.kill_container(id).await?;
         self.ends(found).await
     }
 
-    async fn meets(&self, intruder: &HostServer, place: Place) -> Result<(), Trouble> {
-        let found;
-        match intruder.container_id() {
-            Some(id) => {
-                let inspected = self.effects.inspect(id).await?;
-                let name = inspected.as_ref().map(super::containers::name_of).unwrap_or_default();
-                let who = format!("container {name} ({})", short(id));
-                found = self.note(&format!("a PostgreSQL server of {who}")).await;
-                self.effects.engine.kill(id).await?;
+    /// A container that runs on the directory as the shop does, or did while this version ran.
+    /// One of the shop's image that is there for something else (a job that packs files, say) is
+    /// none, as long as it has no server.
+    async fn another_shop(
+        &self,
+        container: &Value,
+        directory: &Path,
+    ) -> Result<Option<Value>, Trouble> {
+        let effects = self.effects;
+        for other in effects.engine.containers(None).await? {
+            if other.id == self.which.id || !database::may_write_to(&other, directory) {
+                continue;
             }
+            let Some(other) = effects.inspect(&other.id).await? else { continue };
+            let is_ours = self.is_one_of_the_two(&other);
+            let is_our_like =
+                database::is_same_product(container, &other) && is_alike(container, &other);
+            if !(is_ours || is_our_like) {
+                continue;
+            }
+            let is_meant = is_ours && !self.was_started_by_somebody(&other);
+            if Inspection(&other).occupies_database()
+                || (!is_meant && ran_beside(&other, container))
+            {
+                return Ok(Some(other));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_one_of_the_two(&self, other: &Value) -> bool {
+        let id = other["Id"].as_str().unwrap_or_default();
+        id == self.effects.old_id(self.known) || self.known.next.is_some_and(|next| next.id == id)
+    }
+
+    /// Whether the old container has been started since the upgrade began, or was started at all
+    /// where it had to be made again. The new one is started by the upgrade itself.
+    fn was_started_by_somebody(&self, other: &Value) -> bool {
+        let id = other["Id"].as_str().unwrap_or_default();
+        if id != self.known.hop.old.id {
+            return id == self.effects.old_id(self.known);
+        }
+        let saved = SavedSpec::read(&self.known.hop.old.spec_file);
+        saved
+            .is_ok_and(|saved| saved.container["State"]["StartedAt"] != other["State"]["StartedAt"])
+    }
+
+    async fn meets(&self, intruder: &HostServer, place: Place) -> Result<(), Trouble> {
+        let container = match intruder.container_id() {
+            Some(id) => self.effects.inspect(id).await?,
+            None => None,
+        };
+        let found;
+        match &container {
+            Some(container) => {
+                let id = container["Id"].as_str().unwrap_or_default();
+                let who = format!("container {} ({})", name_of(container), short(id));
+                found = self.note(&worked(&who)).await;
+                self.kill_container(id).await?;
+            }
+            // No container of this engine.
             None => {
-                let who = format!("process {} of this host", intruder.pid);
-                found = self.note(&format!("a PostgreSQL server, {who},")).await;
+                found = self.note(&worked(&format!("process {} of this host", intruder.pid))).await;
                 kill(intruder.pid);
             }
         }
@@ -166,6 +218,14 @@ impl<'t, 'k> Sentinel<'t, 'k> {
                 .await;
         }
         self.ends(found).await
+    }
+
+    /// One that has ended by itself meanwhile needs no kill.
+    async fn kill_container(&self, id: &str) -> Result<(), Trouble> {
+        match self.effects.engine.kill(id).await {
+            Ok(()) | Err(EngineError::Refused { status: 404 | 409, .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn is_gone(&self, pid: u32, place: Place) -> bool {
@@ -179,21 +239,22 @@ impl<'t, 'k> Sentinel<'t, 'k> {
         true
     }
 
-    /// Journals who the other one is, before anything is done to it.
-    async fn note(&self, who: &str) -> String {
+    /// Journals what was found, before anything is done about it.
+    async fn note(&self, found: &str) -> String {
         let directory = self.directory.unwrap_or(Path::new("")).display();
-        let which = self.which;
-        let found = format!(
-            "{NOTED}{directory}: {who} worked in it beside the {which}; it is killed, and the {which} stopped"
-        );
+        let found = format!("{NOTED}{directory} while the {} ran: {found}", self.which);
         self.effects.say(&found).await;
         found
     }
 
-    /// Stops this version: what it wrote on would only be damaged further.
+    /// Stops this version: what it wrote on would only be damaged further. That it can't be
+    /// stopped takes nothing from what was found.
     async fn ends(&self, found: String) -> Result<(), Trouble> {
-        self.effects.stop(self.which).await?;
-        fail(FailureCode::DatabaseDamaged, found)
+        let end = match self.effects.stop(self.which).await {
+            Ok(()) => "it was stopped, too".to_owned(),
+            Err(trouble) => format!("it could not be stopped: {trouble}"),
+        };
+        fail(FailureCode::DatabaseDamaged, format!("{found}; {end}"))
     }
 }
 
@@ -201,6 +262,23 @@ impl<'t, 'k> Sentinel<'t, 'k> {
 /// nothing is not touched.
 fn is_foreign(server: &HostServer, container: &Value) -> bool {
     !server.is_of(container) && server.is_told_apart_from(container)
+}
+
+/// Whether two containers, raw inspections, run the same command.
+fn is_alike(a: &Value, b: &Value) -> bool {
+    a["Path"] == b["Path"] && a["Args"] == b["Args"]
+}
+
+/// Whether a container that has ended was started after this run of the other had begun. Both
+/// times are the engine's.
+fn ran_beside(ended: &Value, container: &Value) -> bool {
+    let started = |container: &Value| {
+        container["State"]["StartedAt"].as_str().and_then(Timestamp::parse).map(Timestamp::millis)
+    };
+    match (started(ended), started(container)) {
+        (Some(its), Some(ours)) => its > ours,
+        (_, _) => false,
+    }
 }
 
 /// Ends a process of this host at once.
@@ -211,4 +289,8 @@ fn kill(pid: u32) {
     {
         tracing::warn!(%error, ?pid, "a second server could not be killed");
     }
+}
+
+fn worked(who: &str) -> String {
+    format!("a second PostgreSQL server worked in it, of {who}, and is killed")
 }

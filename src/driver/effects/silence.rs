@@ -56,6 +56,10 @@ impl Effects<'_> {
                 lock_file: self.lock_file(known),
             })));
         }
+        if let Some(Copy::Directory { source, .. }) = known.copy {
+            // A moment ago it was so, too; from here on a mistake costs downtime.
+            self.must_work_in(known, &container, Path::new(source)).await?;
+        }
         let target = self.database(known)?;
         let runner = Runner::new(self.engine, self.old_id(known), &target);
         self.checkpoint(&runner).await;

@@ -3,21 +3,32 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{CopySeen, Names, Seen, Serving, Sight, Stranger, World};
+use super::neighbours::{Due, Neighbours, version_of};
+use super::{CopySeen, Good, Names, Seen, Serving, Sight, Stranger, World};
 use crate::app::container;
-use crate::app::core::Probe;
+use crate::app::core::{Probe, is_same_version};
 use crate::config::Settings;
-use crate::database::is_same_product;
-use crate::driver::effects::{name_of, occupies_database, was_started};
+use crate::driver::effects::{REMADE_LABEL, name_of, occupies_database, was_started};
 use crate::driver::failed_path;
 use crate::engine::{Engine, EngineError};
+use crate::history::{By, LastGood};
 use crate::journal::JobRecord;
 use crate::machine::facts::Copy;
-use crate::machine::{Known, State};
+use crate::machine::{Hop, Known, State};
 
-/// Looks. Without a job that has begun, at the shop's container alone.
+/// What is done about an unfinished job without being asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Hand {
+    /// The driver is at work on it.
+    pub is_driven: bool,
+    /// A daemon holds it and waits for a word.
+    pub is_held: bool,
+}
+
+/// Looks. Without a job that has begun, and where something else was good last since then, at that
+/// container and the shop's name alone.
 ///
 /// # Errors
 /// When the engine can't be asked.
@@ -25,50 +36,66 @@ pub async fn look(
     engine: &dyn Engine,
     settings: &Settings,
     job: Option<&JobRecord>,
-    is_driven: bool,
+    last_good: Option<&LastGood>,
+    hand: Hand,
 ) -> Result<Sight, EngineError> {
+    let good = last_good.filter(|good| takes_the_place(good, job));
     let hop = job.and_then(JobRecord::hop);
     let known = hop.map(|hop| hop.machine.state().known());
-    let shop = match (job, known) {
-        (_, Some(known)) => known.hop.old.name.clone(),
-        (Some(job), None) => job.body.container_name.clone(),
-        (None, None) => container::find(engine, settings, None)
+    let shop = match (job, known, good) {
+        (_, Some(known), _) => known.hop.old.name.clone(),
+        (Some(job), None, _) => job.body.container_name.clone(),
+        (None, None, Some(good)) => good.container_name.clone(),
+        (None, None, None) => container::find(engine, settings, None)
             .await
             .map(|found| found.name)
             .unwrap_or_default(),
     };
-    let old = match known {
-        Some(known) => engine.inspect_container(&known.hop.old.id).await?,
-        None if shop.is_empty() => {
+    let (old, next) = match (good, known) {
+        (Some(good), _) => (container_of(engine, good).await?, None),
+        (None, Some(known)) => {
+            let old = old_container(engine, job, known.hop).await?;
+            let next = match known.next {
+                Some(next) => engine.inspect_container(&next.id).await?,
+                None => None,
+            };
+            (old, next)
+        }
+        (None, None) if shop.is_empty() => {
             // Nothing is named: an engine that can't be asked still has to be told.
             engine.facts().await?;
-            None
+            (None, None)
         }
-        None => engine.inspect_container(&shop).await?,
+        (None, None) => (engine.inspect_container(&shop).await?, None),
     };
-    let next = match known.and_then(|known| known.next) {
-        Some(next) => engine.inspect_container(&next.id).await?,
+    let neighbours = Neighbours {
+        engine,
+        settings,
+        ours: ids(good, known.as_ref(), old.as_ref()),
+        directory: known.as_ref().and_then(directory_of),
+        product: product(old.as_ref().or(next.as_ref()), job, good),
+    };
+    let stranger = match good.is_some() || known.is_some() {
+        true => neighbours.stranger(&shop, old.as_ref().filter(|_| good.is_some())).await?,
+        false => None,
+    };
+    let serving = serving(
+        engine,
+        settings,
+        [
+            (Serving::Old, old.as_ref()),
+            (Serving::Next, next.as_ref()),
+            (Serving::Stranger, stranger.as_ref().map(|(_, container)| container)),
+        ],
+    )
+    .await;
+    let due = Due::of(job, last_good.filter(|_| good.is_some()), old.as_ref(), next.as_ref());
+    let later = match due {
+        Some(due) => neighbours.later(&due, &shop).await?,
         None => None,
     };
-    let stranger = match known {
-        Some(known) => stranger(engine, &known).await?,
-        None => None,
-    };
-    let mut serving = Serving::Nobody;
-    for (who, container) in [
-        (Serving::Old, old.as_ref()),
-        (Serving::Next, next.as_ref()),
-        (Serving::Stranger, stranger.as_ref().map(|(_, container)| container)),
-    ] {
-        if serving == Serving::Nobody
-            && let Some(container) = container.filter(|container| occupies_database(container))
-            && Probe::of(settings).find(engine, container).await.is_ok()
-        {
-            serving = who;
-        }
-    }
     let (copy, copy_path, failed_path) = match (job, hop) {
-        (Some(job), Some(hop)) => copy_seen(job, hop.machine.state()),
+        (Some(job), Some(hop)) if good.is_none() => copy_seen(job, hop.machine.state()),
         (_, _) => (CopySeen::NotMade, String::new(), String::new()),
     };
     let name = |container: Option<&Value>| container.map(name_of).unwrap_or_default().to_owned();
@@ -79,8 +106,9 @@ pub async fn look(
             serving,
             stranger: stranger.as_ref().map_or(Stranger::None, |(stranger, _)| *stranger),
             copy,
-            is_driven,
+            is_driven: hand.is_driven,
             resume: settings.resume,
+            is_held: hand.is_held,
         },
         names: Names {
             shop,
@@ -91,7 +119,94 @@ pub async fn look(
             failed: failed_path,
             docker: settings.docker_bin.clone(),
         },
+        good: good.map(|good| Good {
+            version: good.version.clone().unwrap_or_else(|| "an unknown version".to_owned()),
+            how: good.by.sentence(),
+            id: old.as_ref().map(id_of).unwrap_or_default().to_owned(),
+            image: good.image_id.clone().unwrap_or_default(),
+        }),
+        later,
     })
+}
+
+/// Whether this decides and not the last upgrade: it was recorded after that, or that never began.
+fn takes_the_place(good: &LastGood, job: Option<&JobRecord>) -> bool {
+    match job {
+        None => true,
+        Some(job) if job.is_active() => false,
+        Some(job) => job.hop().is_none() || (good.by == By::Recorded && good.seq > job.seq),
+    }
+}
+
+/// The container that was good last. What an earlier program recorded it told by name alone, and
+/// another version may have the name by now.
+async fn container_of(engine: &dyn Engine, good: &LastGood) -> Result<Option<Value>, EngineError> {
+    match &good.container_id {
+        Some(id) => engine.inspect_container(id).await,
+        None => Ok(engine.inspect_container(&good.container_name).await?.filter(|container| {
+            let version = version_of(container);
+            version.is_some_and(|found| {
+                good.version.as_deref().is_some_and(|good| is_same_version(&found, good))
+            })
+        })),
+    }
+}
+
+fn ids(good: Option<&LastGood>, known: Option<&Known<'_>>, old: Option<&Value>) -> Vec<String> {
+    match (good, known) {
+        (Some(_), _) | (None, None) => old.map(id_of).map(str::to_owned).into_iter().collect(),
+        (None, Some(known)) => {
+            let old = old.map_or(known.hop.old.id.as_str(), id_of);
+            let next = known.next.map(|next| next.id.as_str());
+            [Some(old), next].into_iter().flatten().map(str::to_owned).collect()
+        }
+    }
+}
+
+/// What is asked whether another container runs the same product: one that is there, or what is
+/// known of it.
+fn product(there: Option<&Value>, job: Option<&JobRecord>, good: Option<&LastGood>) -> Value {
+    there.cloned().unwrap_or_else(|| {
+        let repo = job.and_then(|job| job.body.hops.first()).map(|hop| &hop.target.repo);
+        let image = good.and_then(|good| good.image_id.as_ref());
+        json!({"Image": image, "Config": {"Image": repo}})
+    })
+}
+
+async fn serving(
+    engine: &dyn Engine,
+    settings: &Settings,
+    all: [(Serving, Option<&Value>); 3],
+) -> Serving {
+    for (who, container) in all {
+        if let Some(container) = container.filter(|container| occupies_database(container))
+            && Probe::of(settings).find(engine, container).await.is_ok()
+        {
+            return who;
+        }
+    }
+    Serving::Nobody
+}
+
+/// The container that served before the hop; the one that was made in its place where somebody
+/// removed it.
+///
+/// # Errors
+/// When the engine can't be asked.
+pub(in crate::driver) async fn old_container(
+    engine: &dyn Engine,
+    job: Option<&JobRecord>,
+    hop: &Hop,
+) -> Result<Option<Value>, EngineError> {
+    if let Some(found) = engine.inspect_container(&hop.old.id).await? {
+        return Ok(Some(found));
+    }
+    let Some(job) = job else { return Ok(None) };
+    let label = format!("{REMADE_LABEL}={}/{}", job.id, job.hops.len());
+    match engine.containers(Some(&label)).await?.first() {
+        Some(remade) => engine.inspect_container(&remade.id).await,
+        None => Ok(None),
+    }
 }
 
 fn seen(container: Option<&Value>) -> Seen {
@@ -103,30 +218,6 @@ fn seen(container: Option<&Value>) -> Seen {
     }
 }
 
-/// Who is neither of the two and runs on their database, or else has the shop's name.
-async fn stranger(
-    engine: &dyn Engine,
-    known: &Known<'_>,
-) -> Result<Option<(Stranger, Value)>, EngineError> {
-    let ours: Vec<&str> =
-        [Some(known.hop.old.id.as_str()), known.next.map(|next| next.id.as_str())]
-            .into_iter()
-            .flatten()
-            .collect();
-    for id in &ours {
-        if let Some(directory) = directory_of(known)
-            && let Some(container) = engine.inspect_container(id).await?
-            && let Some(rival) = rival(engine, &container, directory, &ours).await?
-        {
-            return Ok(Some((Stranger::OnDatabase, rival)));
-        }
-    }
-    let holder = engine.inspect_container(&known.hop.old.name).await?;
-    Ok(holder
-        .filter(|holder| !ours.contains(&holder["Id"].as_str().unwrap_or_default()))
-        .map(|holder| (Stranger::HoldsName, holder)))
-}
-
 /// The database's directory on this host, once it is known; none where it is elsewhere.
 pub(in crate::driver) fn directory_of<'k>(known: &Known<'k>) -> Option<&'k Path> {
     match known.copy {
@@ -135,38 +226,8 @@ pub(in crate::driver) fn directory_of<'k>(known: &Known<'k>) -> Option<&'k Path>
     }
 }
 
-/// A running container other than `ours` that runs PayRam and may write to this database
-/// directory: two of them on one destroy it (I2). A container that shares anything else, or one
-/// of another image (one that ships logs, say), is none.
-///
-/// # Errors
-/// When the engine can't be asked.
-pub(in crate::driver) async fn rival(
-    engine: &dyn Engine,
-    container: &Value,
-    directory: &Path,
-    ours: &[&str],
-) -> Result<Option<Value>, EngineError> {
-    for other in engine.containers(None).await? {
-        if ours.contains(&other.id.as_str()) || other.state != "running" {
-            continue;
-        }
-        let Some(other) = engine.inspect_container(&other.id).await? else { continue };
-        let may_write = may_write_to(&other, directory);
-        if occupies_database(&other) && may_write && is_same_product(container, &other) {
-            return Ok(Some(other));
-        }
-    }
-    Ok(None)
-}
-
-/// Whether a writable mount of this container holds the directory, or lies in it.
-fn may_write_to(container: &Value, directory: &Path) -> bool {
-    let mounts = container["Mounts"].as_array().into_iter().flatten();
-    mounts
-        .filter(|mount| mount["RW"] != false)
-        .filter_map(|mount| mount["Source"].as_str().filter(|source| !source.is_empty()))
-        .any(|source| directory.starts_with(source) || Path::new(source).starts_with(directory))
+pub(super) fn id_of(container: &Value) -> &str {
+    container["Id"].as_str().unwrap_or_default()
 }
 
 fn copy_seen(job: &JobRecord, state: &State) -> (CopySeen, String, String) {
@@ -184,31 +245,4 @@ fn copy_seen(job: &JobRecord, state: &State) -> (CopySeen, String, String) {
         (false, false) => CopySeen::Missing,
     };
     (seen, copy.clone(), failed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn only_who_may_write_to_the_database_is_a_rival() {
-        let directory = Path::new("/srv/payram/db/postgres");
-        let may = |source: &str, writes: bool| {
-            let mounts = json!({"Mounts": [{"Source": source, "RW": writes}]});
-            may_write_to(&mounts, directory)
-        };
-        for source in
-            ["/srv", "/srv/payram/db", "/srv/payram/db/postgres", "/srv/payram/db/postgres/pg_wal"]
-        {
-            assert!(may(source, true), "{source}");
-            assert!(!may(source, false), "{source} is read only");
-        }
-        for source in
-            ["/srv/payram/log", "/srv/payram/db/postgres.failed-1", "/var/run/docker.sock", ""]
-        {
-            assert!(!may(source, true), "{source}");
-        }
-        assert!(!may_write_to(&json!({}), directory));
-    }
 }

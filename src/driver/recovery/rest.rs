@@ -2,8 +2,8 @@
 //! is cleared, the way back is taken again where no row is at stake.
 
 use super::{
-    Consent, CopySeen, Decision, Names, Remedy, Seen, Serving, Sight, Stranger, keep, never_asked,
-    stranger_in_the_way,
+    Consent, CopySeen, Decision, Names, Remedy, Seen, Serving, Sight, Stranger, keep, later,
+    never_asked, stranger_in_the_way,
 };
 use crate::driver::narrate::kept;
 use crate::driver::{export_path, failed_path};
@@ -79,7 +79,9 @@ fn say_what_is_forgotten(decision: &mut Decision, job: &JobRecord, needs: &Needs
         Some(Copy::Directory { source, .. }) => {
             let failed = failed_path(source, &job.id, job.hops.len());
             let file = export_path(&failed);
-            format!("it is kept in {failed}, and its rows are then exported to {file}")
+            format!(
+                "it is kept in {failed}, and {file} then holds its rows, or says which could not be exported"
+            )
         }
         Some(Copy::Dump { reason, .. }) => format!("its rows are not exported: {reason}"),
         None => "nothing is exported: the database was never copied".to_owned(),
@@ -88,21 +90,26 @@ fn say_what_is_forgotten(decision: &mut Decision, job: &JobRecord, needs: &Needs
 }
 
 /// Which container should serve.
-struct Due<'a> {
-    role: &'static str,
-    seen: Seen,
-    name: &'a str,
-    remedy: Remedy,
+pub(super) struct Due<'a> {
+    pub role: &'static str,
+    pub seen: Seen,
+    pub name: &'a str,
+    pub remedy: Remedy,
     /// The other one of the two.
-    other: Seen,
-    other_serves: Serving,
-    other_name: &'a str,
+    pub other: Seen,
+    pub other_serves: Serving,
+    pub other_name: &'a str,
 }
 
 fn after_success(verified: &Verified, sight: &Sight) -> Decision {
     let (world, names) = (&sight.world, &sight.names);
     let version = &verified.swapped.backed_up.hop.version;
     let hop = &verified.swapped.backed_up.hop;
+    if world.serving != Serving::Next
+        && let Some(refused) = later::in_the_way(&format!("{version} was verified"), sight)
+    {
+        return refused;
+    }
     if let Some(probation) = verified.probation.as_ref().filter(|p| p.keeps_the_way_back())
         && let Some(decision) = kept_after(version, probation, sight)
     {
@@ -205,7 +212,7 @@ fn after_rollback(target: &str, sight: &Sight) -> Decision {
 }
 
 /// What should serve does not: it is started where nothing else runs in its place.
-fn should_serve(sight: &Sight, why: &str, due: &Due<'_>) -> Decision {
+pub(super) fn should_serve(sight: &Sight, why: &str, due: &Due<'_>) -> Decision {
     let (world, names) = (&sight.world, &sight.names);
     let Names { shop, docker, stranger, .. } = names;
     let Due { role, name, .. } = due;
@@ -224,13 +231,22 @@ fn should_serve(sight: &Sight, why: &str, due: &Due<'_>) -> Decision {
     if due.other == Seen::Running {
         let other = due.other_name;
         let answers = if world.serving == due.other_serves { " and answers" } else { "" };
-        return Decision::refused(
+        let refused = Decision::refused(
             format!(
                 "{why}; since then somebody started the other container {other}, which runs{answers} on the same database: it is not stopped"
             ),
             keep(sight, other),
-        )
-        .or(format!("to go on without it: {docker} stop {other} && payram-updater recover"));
+        );
+        return match sight.later {
+            // What is older would not be started in its place.
+            Some(_) => refused,
+            None => refused.or(format!(
+                "to go on without it: {docker} stop {other} && payram-updater recover"
+            )),
+        };
+    }
+    if let Some(refused) = later::in_the_way(why, sight) {
+        return refused;
     }
     match due.seen {
         Seen::Running => Decision::refused(
@@ -248,9 +264,10 @@ fn should_serve(sight: &Sight, why: &str, due: &Due<'_>) -> Decision {
                 format!("{why}; {role} is gone and nothing serves"),
                 format!("make it again as it was made at first, named {shop}, then: payram-updater sync"),
             );
-            match due.other {
-                Seen::Gone => refused,
-                Seen::Created | Seen::Stopped | Seen::Running => {
+            match (due.other, due.other_serves) {
+                // The old version is never started on what the new one wrote.
+                (Seen::Gone, _) | (_, Serving::Old) => refused,
+                (Seen::Created | Seen::Stopped | Seen::Running, _) => {
                     let other = due.other_name;
                     refused.or(format!(
                         "or try the other version's container on the database as it is: {docker} start {other}"
@@ -278,6 +295,24 @@ fn needs_operator(
     {
         return refused;
     }
+    let may_restore =
+        needs.begun != Begun::Return && needs.restored.is_none() && world.copy == CopySeen::There;
+    // The copy is of before the upgrade; whatever was written since is moved aside and kept.
+    if !(consent.restore_database && may_restore)
+        && let Some(mut refused) =
+            later::in_the_way(&format!("the upgrade to {target} stopped"), sight)
+    {
+        if may_restore {
+            let free = match world.stranger == Stranger::HoldsName {
+                true => format!("{docker} rename {shop} {shop}-other && "),
+                false => String::new(),
+            };
+            refused = refused.or(format!(
+                "or the database as it was before {target}, what was written since is kept aside: {free}payram-updater recover --restore-database"
+            ));
+        }
+        return refused;
+    }
     if world.serving == Serving::Next {
         return Decision::refused(
             format!("the container {next} of {target} runs and answers: it is not stopped"),
@@ -299,11 +334,17 @@ fn needs_operator(
         )
         .or(again(old));
     }
+    if world.stranger == Stranger::HoldsName && consent.restore_database && may_restore {
+        let again = "payram-updater recover --restore-database";
+        return Decision::refused(
+            format!(
+                "a container that is no part of this upgrade has the name {shop}, so that the old version could not take it"
+            ),
+            format!("{docker} rename {shop} {shop}-other && {again}"),
+        );
+    }
     if let Some(refused) = stranger_in_the_way(sight) {
         return refused;
-    }
-    if world.old == Seen::Gone {
-        return old_is_gone(job, sight, needs);
     }
     let is_restoring = !is_returning && needs.restored.is_none();
     if world.next == Seen::Running && !stops_next(job) {
@@ -354,9 +395,12 @@ fn needs_operator(
             )
         }
         Some(_) | None => {
-            let serves = match world.serving == Serving::Old {
-                true => "the old version serves already and is not stopped",
-                false => "the old version is started and verified",
+            let serves = match (world.serving == Serving::Old, world.old) {
+                (true, _) => "the old version serves already and is not stopped".to_owned(),
+                (false, Seen::Gone) => made_again(needs),
+                (false, Seen::Created | Seen::Stopped | Seen::Running) => {
+                    "the old version is started and verified".to_owned()
+                }
             };
             Decision::will(
                 "rollback",
@@ -422,35 +466,11 @@ fn copy_in_doubt(sight: &Sight, consent: Consent, needs: &NeedsOperator) -> Opti
     }
 }
 
-fn old_is_gone(job: &JobRecord, sight: &Sight, needs: &NeedsOperator) -> Decision {
-    let target = &job.body.resolved_target;
-    let Names { next, shop, docker, .. } = &sight.names;
-    let refused = Decision::refused(
-        "the old container is gone and nothing serves: there is nothing to go back to",
-        backup_is_the_way(needs, sight),
-    );
-    match sight.world.next {
-        Seen::Gone => refused,
-        Seen::Created | Seen::Stopped | Seen::Running => {
-            let name = match next == shop {
-                true => String::new(),
-                false => format!("{docker} rename {next} {shop} && "),
-            };
-            refused.or(format!(
-                "or go on with {target} on the database as it is: {name}{docker} start {shop}, and when it serves: payram-updater sync"
-            ))
-        }
-    }
-}
-
-/// Nothing but the dump is left.
-fn backup_is_the_way(needs: &NeedsOperator, sight: &Sight) -> String {
-    let known = needs.interrupted.known();
-    let spec = &known.hop.old.spec_file;
-    let image = &known.hop.old.image_id;
-    let shop = &sight.names.shop;
-    let backup = known.backup.map_or("the newest backup", |backup| backup.path.as_str());
+/// What the way back does where somebody removed the old container, and what it needs for that.
+fn made_again(needs: &NeedsOperator) -> String {
+    let hop = &needs.interrupted.known().hop;
     format!(
-        "make the old container again by hand, named {shop}, from its specification {spec} (image {image}) on an empty database directory, pg_restore {backup} into it, then: payram-updater sync"
+        "the old container is gone: it is made again from {} (image {}, which must be on this host), on the database that is there, then started and verified",
+        hop.old.spec_file, hop.old.image_id
     )
 }

@@ -42,6 +42,7 @@ fn worlds() -> Vec<World> {
                                 copy,
                                 is_driven,
                                 resume,
+                                is_held: false,
                             });
                         }
                     }
@@ -147,6 +148,7 @@ fn record(machine: Option<Machine>, ending: Option<Option<FailureCode>>) -> JobR
     JobRecord {
         id: JobId::fresh(),
         body: serde_json::from_value(body).expect("a body"),
+        seq: 1,
         created: Timestamp::from_millis(0),
         updated: Timestamp::from_millis(0),
         hops: machine.map(HopRecord::at).into_iter().collect(),
@@ -228,7 +230,6 @@ fn faults(
             must(!is_active && phase == Some(Phase::NeedsOperator), "only after a stop");
             must(world.serving != Serving::Next, "the new version that serves is not stopped");
             must(world.stranger == Stranger::None, "nobody else is in the way");
-            must(world.old != Seen::Gone, "there is something to go back to");
             let is_restoring = event == Event::RecoverRestoring;
             must(!is_restoring || consent.restore_database, "a restore has consent");
             if let Some(State::NeedsOperator(needs)) = state {
@@ -254,6 +255,7 @@ fn faults(
             must(is_down(world.old) && world.next != Seen::Running, "one of the two at most runs");
             must(world.stranger == Stranger::None, "nobody else runs there");
         }
+        Remedy::StartGood => must(false, "without what was good last it is not started"),
         Remedy::StartNext => {
             must(phase == Some(Phase::Verified) && !is_active, "the new one, after Verified");
             must(is_down(world.next) && world.old != Seen::Running, "one of the two at most runs");
@@ -296,7 +298,7 @@ fn every_decision_in_every_world_is_safe() {
         for world in worlds() {
             for (is_driven, resume) in hands {
                 let world = World { is_driven: *is_driven, resume: *resume, ..world };
-                let sight = Sight { world, names: names(&world) };
+                let sight = Sight { world, names: names(&world), good: None, later: None };
                 for restore_database in [false, true] {
                     let consent = Consent { restore_database };
                     let made = decide(job, &sight, consent);
@@ -331,6 +333,87 @@ fn every_decision_in_every_world_is_safe() {
     assert_eq!(actions.keys().copied().collect::<Vec<_>>(), expected, "each action is met");
 }
 
+fn good() -> Good {
+    Good {
+        version: "2.0.0".into(),
+        how: "was recorded as good last (sync)",
+        id: "g".into(),
+        image: "sha256:3".into(),
+    }
+}
+
+fn later(version: Option<&str>) -> Later {
+    Later {
+        name: "theirs".into(),
+        version: version.map(str::to_owned),
+        is_running: false,
+        is_shop_taken: true,
+        due_version: "1.9.8".into(),
+        due_name: None,
+    }
+}
+
+#[test]
+fn what_was_recorded_is_started_alone_or_nothing_is() {
+    let (mut started, mut refused) = (0, 0);
+    for world in worlds() {
+        // There is no second container then.
+        if world.next != Seen::Gone || world.copy != CopySeen::NotMade {
+            continue;
+        }
+        for after in [None, Some(later(Some("2.1.0"))), Some(later(None))] {
+            let names = Names { old: names(&world).old, ..names(&world) };
+            let sight = Sight { world, names, good: Some(good()), later: after };
+            for job in [None, Some(record(None, Some(Some(FailureCode::ContainerNotFound))))] {
+                let made = decide(job.as_ref(), &sight, Consent::default());
+                let what = format!("{world:?} {:?}: {made:?}", sight.later);
+                let is_down = matches!(world.old, Seen::Created | Seen::Stopped);
+                match made.remedy {
+                    Remedy::StartGood => {
+                        started += 1;
+                        assert!(is_down && world.stranger != Stranger::OnDatabase, "{what}");
+                        assert_eq!(sight.later, None, "{what}");
+                    }
+                    Remedy::Nothing if made.success => {
+                        assert_ne!(world.serving, Serving::Nobody, "{what}");
+                    }
+                    Remedy::Nothing => refused += 1,
+                    other => panic!("{other:?}: {what}"),
+                }
+                let starts = made.refusals.iter().any(|way| way.contains("docker start"));
+                assert!(!starts || sight.later.is_some(), "only what is newer: {what}");
+            }
+        }
+    }
+    assert!(started > 0 && refused > 0, "{started} started, {refused} refused");
+}
+
+#[test]
+fn no_version_is_started_where_a_newer_one_ran_since() {
+    let all: Vec<JobRecord> = machines().into_iter().flat_map(jobs).collect();
+    let mut refused = 0;
+    for job in &all {
+        for world in worlds() {
+            let after = Some(later(Some("2.1.0")));
+            let sight = Sight { world, names: names(&world), good: None, later: after };
+            for restore_database in [false, true] {
+                let made = decide(Some(job), &sight, Consent { restore_database });
+                let what = format!("{:?} {world:?}: {made:?}", job.phase());
+                match made.remedy {
+                    Remedy::Nothing | Remedy::Tidy => {}
+                    // Its database is the copy's again.
+                    Remedy::TakeWayBack(Event::RecoverRestoring) => {
+                        assert!(restore_database && world.copy == CopySeen::There, "{what}");
+                    }
+                    other => panic!("{other:?}: {what}"),
+                }
+                refused += usize::from(!made.success);
+            }
+        }
+    }
+    assert!(refused > 1000, "{refused}");
+}
+
 #[test]
 fn a_decision_that_would_stop_what_serves_is_found_by_the_table() {
     let (world, consent) = (
@@ -342,6 +425,7 @@ fn a_decision_that_would_stop_what_serves_is_found_by_the_table() {
             copy: CopySeen::There,
             is_driven: false,
             resume: Resume::Resume,
+            is_held: false,
         },
         Consent::default(),
     );
@@ -350,7 +434,7 @@ fn a_decision_that_would_stop_what_serves_is_found_by_the_table() {
         .find(|machine| machine.phase() == Phase::NeedsOperator)
         .map(|machine| record(Some(machine), Some(Some(FailureCode::HealthcheckFailed))));
     let job = job.expect("a job that waits");
-    let sight = Sight { world, names: names(&world) };
+    let sight = Sight { world, names: names(&world), good: None, later: None };
     let mut made = decide(Some(&job), &sight, consent);
     assert_eq!((made.action, made.remedy), ("refused", Remedy::Nothing));
     made = Decision {

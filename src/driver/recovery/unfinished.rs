@@ -2,7 +2,7 @@
 //! stop what serves, or is certain to fail while a command of the operator would clear the way.
 
 use super::{
-    CopySeen, Decision, Names, Remedy, Seen, Serving, Sight, Stranger, stranger_in_the_way,
+    CopySeen, Decision, Names, Remedy, Seen, Serving, Sight, Stranger, later, stranger_in_the_way,
 };
 use crate::config::Resume;
 use crate::journal::JobRecord;
@@ -21,6 +21,10 @@ pub(super) fn decide(job: &JobRecord, sight: &Sight) -> Decision {
             format!("the upgrade to {target} begins now; {}", replaced(sight)),
         );
     };
+    let unfinished = format!("the upgrade to {target} is unfinished");
+    if let Some(refused) = later::in_the_way_of_unfinished(&unfinished, sight) {
+        return refused;
+    }
     // A stranger that has only the name fails the renames, and with them the shop's return.
     if sight.world.stranger == Stranger::HoldsName
         && let Some(refused) = stranger_in_the_way(sight)

@@ -1,0 +1,9 @@
+//! What the journal means: what follows from its rows for a decision that is made now.
+//!
+//! The journal itself knows no verdicts; it gives the rows. Here they are read, by pure
+//! functions, and nowhere else: `inspect`, `recover` and `sync` must not come to different
+//! answers. Imports `journal` and `machine` alone.
+
+mod last_good;
+
+pub use last_good::{By, LastGood, last_good, read_last_good};
