@@ -1,8 +1,11 @@
 //! Exhaustive search of the product's own machine against a small model of the world (design
 //! section 6): every outcome of every step, a death of the program before, in and after every
 //! effect and every journal write, again during the resume, a reboot at any point, an operator
-//! who calls off or recovers, and a new version that does whatever a new version can do to the
-//! database, at any moment that it runs.
+//! who cancels or recovers, and a new version that does whatever a new version can do to the
+//! database, at any moment that it runs. The watch after `Verified` ends in every way that it can.
+//!
+//! In searches of their own a stranger starts a second server on the database's directory, or
+//! takes a container away; and what the new version serves is another database than the shop's.
 //!
 //! What a new version does is not chosen beforehand: at each moment it may write, end, pass its
 //! gate or not, so that the good one, the unhealthy one, the one that changes the schema, rows,
@@ -11,12 +14,14 @@
 //! reached, and only the paths are counted by how many faults they have.
 //!
 //! Not in the model: a request that the engine carries out long after it was given up on, a
-//! container that somebody else starts by hand, a database outside of the container.
+//! second server that comes and goes between two looks, a database outside of the container.
 
 #[path = "search/effects.rs"]
 mod effects;
 #[path = "search/explore.rs"]
 mod explore;
+#[path = "search/intruder.rs"]
+mod intruder;
 #[path = "search/invariants.rs"]
 mod invariants;
 #[path = "search/machines.rs"]
@@ -32,36 +37,31 @@ use effects::Sabotage;
 use explore::{Extent, Search};
 use invariants::Invariant;
 use payram_updater::machine::facts::RollbackDatabase;
+use world::Stranger;
 
 const SETTINGS: [RollbackDatabase; 3] =
     [RollbackDatabase::Lossless, RollbackDatabase::Manual, RollbackDatabase::Always];
 
+/// `PROBATION_MINUTES` as it is by default; hops of earlier versions have none.
+const PROBATION: Option<u64> = Some(900);
+
 #[test]
 fn no_fault_at_any_point_breaks_a_promise_whatever_the_setting() {
     let began = Instant::now();
-    let extents = std::thread::scope(|scope| {
-        let searches = [true, false].map(|has_supervisor| {
-            scope.spawn(move || {
-                SETTINGS.map(|setting| {
-                    let which = format!("{setting:?}, supervisor {has_supervisor}");
-                    let extent = Search::new(setting, has_supervisor).run();
-                    (which, extent)
-                })
-            })
-        });
-        searches.map(|search| search.join().expect("the search itself does not fail"))
-    });
-    let (mut states, mut transitions, mut paths) = (0, 0, 0);
-    for (which, extent) in extents.into_iter().flatten() {
-        match extent {
-            Ok(extent) => {
-                states += extent.states;
-                transitions += extent.transitions;
-                paths += extent.paths[3];
-                print(&which, &extent);
-            }
-            Err(found) => panic!("{which}: {:?} is broken\n{}", found.invariant, found.trace),
+    let mut searches: Vec<(String, Search)> = Vec::new();
+    for has_supervisor in [true, false] {
+        for setting in SETTINGS {
+            let which = format!("{setting:?}, supervisor {has_supervisor}");
+            searches.push((which, Search::new(setting, has_supervisor, PROBATION)));
         }
+    }
+    let without = Search::new(RollbackDatabase::Lossless, true, None);
+    searches.push(("Lossless, supervisor true, without a probation".into(), without));
+    let (mut states, mut transitions, mut paths) = (0, 0, 0);
+    for extent in all(searches) {
+        states += extent.states;
+        transitions += extent.transitions;
+        paths += extent.paths[3];
     }
     println!(
         "in all {states} states, {transitions} transitions, {paths} paths with at most 3 faults, \
@@ -69,6 +69,32 @@ fn no_fault_at_any_point_breaks_a_promise_whatever_the_setting() {
         began.elapsed().as_secs_f64()
     );
     assert!(states > 100_000, "the search reached only {states} states");
+}
+
+/// Runs them, two at a time, and prints each.
+fn all(searches: Vec<(String, Search)>) -> Vec<Extent> {
+    let half = searches.len().div_ceil(2);
+    let mut first = searches;
+    let second = first.split_off(half);
+    let run = |searches: Vec<(String, Search)>| -> Vec<_> {
+        searches.into_iter().map(|(which, search)| (which, search.run())).collect()
+    };
+    let found = std::thread::scope(|scope| {
+        [first, second]
+            .map(|searches| scope.spawn(move || run(searches)))
+            .map(|thread| thread.join().expect("the search itself does not fail"))
+    });
+    let mut extents = Vec::new();
+    for (which, extent) in found.into_iter().flatten() {
+        match extent {
+            Ok(extent) => {
+                print(&which, &extent);
+                extents.push(extent);
+            }
+            Err(found) => panic!("{which}: {:?} is broken\n{}", found.invariant, found.trace),
+        }
+    }
+    extents
 }
 
 fn print(which: &str, extent: &Extent) {
@@ -89,14 +115,25 @@ fn print(which: &str, extent: &Extent) {
 
 #[test]
 fn a_strangers_hand_in_the_containers_never_makes_the_journal_claim_what_is_not_so() {
-    for setting in [RollbackDatabase::Lossless, RollbackDatabase::Always] {
-        match Search::new(setting, true).with_strangers().run() {
-            Ok(extent) => print(&format!("{setting:?}, with strangers"), &extent),
-            Err(found) => {
-                panic!("{setting:?}: {:?} is broken\n{}", found.invariant, found.trace)
-            }
-        }
-    }
+    use RollbackDatabase::{Always, Lossless};
+    let takers = Search::new(Lossless, true, PROBATION).with_strangers(&Stranger::TAKERS);
+    // Not even where the restore point comes back by itself may it come back by itself here.
+    let server = Search::new(Always, true, PROBATION).with_strangers(&[Stranger::StartsServer]);
+    let searches = [
+        ("Lossless, with strangers who take something".to_owned(), takers),
+        ("Always, with a stranger's server".to_owned(), server),
+    ];
+    all(searches.into());
+}
+
+#[test]
+fn a_new_version_that_serves_another_database_is_never_verified() {
+    let searches = [true, false].map(|has_supervisor| {
+        let lossless = RollbackDatabase::Lossless;
+        let search = Search::new(lossless, has_supervisor, PROBATION).with_other_databases();
+        (format!("{lossless:?}, supervisor {has_supervisor}, with other databases"), search)
+    });
+    all(searches.into());
 }
 
 #[test]
@@ -123,10 +160,32 @@ fn each_sabotaged_effect_is_found_and_told_as_a_list_of_steps() {
         (Sabotage::ExportMountsTheDatabaseInUse, Always, I2),
         (Sabotage::ExportTakesWhatItReads, Always, I4),
         (Sabotage::RemoveNextLeavesTheExporter, Always, ByItself),
+        (Sabotage::TidyPrecedesProbation, Lossless, WayBackKept),
+        (Sabotage::TidyFollowsTrouble, Lossless, WayBackKept),
+        (Sabotage::GateDoesNotAskWhichDatabase, Lossless, I13),
+        (Sabotage::ProbationIsSkipped, Lossless, I13),
+        (Sabotage::GateDoesNotLookOut, Lossless, I13),
+        (Sabotage::AssessmentDoesNotLookOut, Lossless, I13),
+        (Sabotage::ProbationDoesNotLookOut, Lossless, I13),
+        (Sabotage::TidyDoesNotLookOut, Lossless, I13),
+        (Sabotage::DamageIsNotJournaledFirst, Lossless, I4),
+        (Sabotage::DamageFoundByTidyIsForgotten, Lossless, I13),
+        (Sabotage::StartOldDoesNotLookForStrangers, Lossless, I2),
+        (Sabotage::OldIsNotMadeAgain, Lossless, ByItself),
     ];
     for (sabotage, setting, expected) in sabotages {
         let has_supervisor = sabotage != Sabotage::AssessmentLetsWhatHasNoSupervisorWrite;
-        match Search::new(setting, has_supervisor).sabotaged(sabotage).run() {
+        let search = Search::new(setting, has_supervisor, PROBATION).sabotaged(sabotage);
+        let search = if sabotage == Sabotage::GateDoesNotAskWhichDatabase {
+            search.with_other_databases()
+        } else if sabotage.needs_a_server() {
+            search.with_strangers(&[Stranger::StartsServer])
+        } else if sabotage == Sabotage::OldIsNotMadeAgain {
+            search.with_strangers(&Stranger::TAKERS)
+        } else {
+            search
+        };
+        match search.run() {
             Ok(extent) => panic!("{sabotage:?} was not found in {} states", extent.states),
             Err(found) => {
                 println!("{sabotage:?} breaks {:?}:\n{}", found.invariant, found.trace);
@@ -134,4 +193,5 @@ fn each_sabotaged_effect_is_found_and_told_as_a_list_of_steps() {
             }
         }
     }
+    println!("{} sabotages, each found", sabotages.len());
 }

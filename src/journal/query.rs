@@ -113,6 +113,31 @@ impl Reader {
         self.log_page(job, after, Seq::MAX, usize::MAX).map(|(lines, _)| lines)
     }
 
+    /// The last log line of a hop that begins like this; with `since_asked` only when it is newer
+    /// than the last word of a person on how to go back.
+    pub fn line_of_hop(
+        &self,
+        job: &JobId,
+        hop: usize,
+        beginning: &str,
+        since_asked: bool,
+    ) -> Result<Option<String>, JournalError> {
+        let hop = i64::try_from(hop).unwrap_or(i64::MAX);
+        self.read("read a log line", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT body FROM journal
+                     WHERE job = ?1 AND kind = 'log' AND hop = ?2 AND instr(body, ?3) = 1
+                     AND (NOT ?4 OR seq > (SELECT coalesce(max(seq), 0) FROM journal
+                         WHERE job = ?1 AND kind = 'transition' AND hop = ?2
+                         AND name IN ('recover', 'recover_restoring', 'recover_restoring_shown')))
+                     ORDER BY seq DESC LIMIT 1",
+                )?
+                .query_row(params![job.as_str(), hop, beginning, since_asked], |row| row.get(0))
+                .optional()
+        })
+    }
+
     /// The first of these lines, up to row `upto`, and no further when their texts have
     /// `bytes` bytes; oldest first. Also whether these are all.
     pub fn log_page(

@@ -8,7 +8,7 @@ mod done;
 mod table;
 
 use self::table::row;
-use super::facts::{Assessment, Export};
+use super::facts::{Assessment, Export, Probation, ProbationEnd};
 use super::failure::{Failure, FailureCode};
 use super::outcome::Outcome;
 use super::rollback::{Consent, NeedsOperator, RolledBack, RollingBack};
@@ -233,6 +233,14 @@ impl Machine {
                     export: back.export,
                 };
                 (Machine::at(State::NeedsOperator(Box::new(needs))), Some(Event::NeedsDecision))
+            }
+            // A second server that came after the watch is as bad as one that came in it: nothing
+            // is tidied away until a person says so.
+            State::Verified(mut verified) if failure.code == FailureCode::DatabaseDamaged => {
+                let seconds = verified.probation.as_ref().map_or(0, |probation| probation.seconds);
+                let (end, findings) = (ProbationEnd::Damaged, vec![failure.message]);
+                verified.probation = Some(Probation { end, findings, seconds });
+                (Machine::at(State::Verified(verified)), None)
             }
             state @ (State::Verified(_) | State::RolledBack(_) | State::NeedsOperator(_)) => {
                 (Machine::at(state), None)

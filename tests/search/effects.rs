@@ -4,7 +4,10 @@
 
 use payram_updater::machine::Step;
 
-use super::world::{CopyOfIt, Directory, Lone, Name, Next, Programs, Touch, World};
+use payram_updater::machine::facts::ProbationEnd;
+
+use super::intruder::{ensure_old, look_out, probation};
+use super::world::{CopyOfIt, Directory, Lone, Name, Next, Programs, Served, Touch, World};
 
 /// One thing done wrong on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,35 @@ pub enum Sabotage {
     ExportMountsTheDatabaseInUse,
     ExportTakesWhatItReads,
     RemoveNextLeavesTheExporter,
+    ProbationIsSkipped,
+    TidyPrecedesProbation,
+    TidyFollowsTrouble,
+    GateDoesNotAskWhichDatabase,
+    GateDoesNotLookOut,
+    AssessmentDoesNotLookOut,
+    ProbationDoesNotLookOut,
+    TidyDoesNotLookOut,
+    DamageIsNotJournaledFirst,
+    DamageFoundByTidyIsForgotten,
+    StartOldDoesNotLookForStrangers,
+    OldIsNotMadeAgain,
+}
+
+impl Sabotage {
+    /// Whether it takes a stranger's server to show.
+    pub fn needs_a_server(self) -> bool {
+        matches!(
+            self,
+            Sabotage::ProbationIsSkipped
+                | Sabotage::GateDoesNotLookOut
+                | Sabotage::AssessmentDoesNotLookOut
+                | Sabotage::ProbationDoesNotLookOut
+                | Sabotage::TidyDoesNotLookOut
+                | Sabotage::DamageIsNotJournaledFirst
+                | Sabotage::DamageFoundByTidyIsForgotten
+                | Sabotage::StartOldDoesNotLookForStrangers
+        )
+    }
 }
 
 /// What an effect needs to know from the machine.
@@ -38,10 +70,14 @@ pub struct Known {
     pub has_programs: bool,
     /// The restore point came back.
     pub is_restored: bool,
+    /// What failed is that another database was served.
+    pub is_mismatch: bool,
+    /// What failed is that a second server worked in the directory.
+    pub is_damaged: bool,
 }
 
 /// What an effect answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     Done,
     Backup,
@@ -55,19 +91,32 @@ pub enum Answer {
     },
     RestorePoint,
     Verdict,
+    Probation(ProbationEnd),
     Assessment(Found),
     Restored,
     Export,
     /// It can't be done.
     Refused,
+    /// It can't be: another database than the shop's is served.
+    Mismatch,
+    /// It can't be: a second server worked in the database's directory.
+    Damaged,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+impl Answer {
+    /// Whether the step is not done.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, Answer::Refused | Answer::Mismatch | Answer::Damaged)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     Unchanged,
     Schema,
     Rows,
     Unreadable,
+    Damaged,
     Serves,
 }
 
@@ -82,7 +131,7 @@ impl Run {
         self.worlds[self.worlds.len() - 1]
     }
 
-    fn change(&mut self, change: impl FnOnce(&mut World)) {
+    pub fn change(&mut self, change: impl FnOnce(&mut World)) {
         let mut world = self.last();
         change(&mut world);
         if world != self.last() {
@@ -188,7 +237,7 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
         Step::StartNext => {
             let next = world.next?;
             if !next.was_started {
-                if world.old_runs() {
+                if world.old_runs() || world.rival {
                     return None;
                 }
                 on_next(run, |next| (next.running, next.was_started) = (true, true));
@@ -196,7 +245,17 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
             Some(Answer::Done)
         }
         // Whether it is healthy is not the model's to say: the search takes both.
-        Step::Verify => world.next_runs().then_some(Answer::Verdict),
+        Step::Verify => {
+            if sabotage != Sabotage::GateDoesNotLookOut && look_out(run, Touched::Next, sabotage) {
+                return Some(Answer::Damaged);
+            }
+            if !world.next_runs() {
+                return None;
+            }
+            let asks = sabotage != Sabotage::GateDoesNotAskWhichDatabase;
+            let is_own = world.served == Served::Own || !asks;
+            Some(if is_own { Answer::Verdict } else { Answer::Mismatch })
+        }
         Step::ArmNext => {
             world.next?;
             on_next(run, |next| next.armed = true);
@@ -204,10 +263,21 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
             let looks = sabotage != Sabotage::ArmNextDoesNotLook;
             (run.last().next_runs() || !looks).then_some(Answer::Done)
         }
-        Step::Probation => unreachable!("no hop here has one"),
+        Step::Probation if sabotage == Sabotage::TidyPrecedesProbation => {
+            attempt(run, Step::Tidy, known, sabotage)?;
+            Some(Answer::Probation(ProbationEnd::Passed))
+        }
+        Step::Probation => Some(Answer::Probation(probation(run, sabotage))),
         Step::Tidy => {
-            if world.old.is_some() && !world.next_runs() {
-                return None;
+            if world.old.is_some() {
+                let looks = sabotage != Sabotage::TidyDoesNotLookOut;
+                if looks && look_out(run, Touched::Next, sabotage) {
+                    let is_forgotten = sabotage == Sabotage::DamageFoundByTidyIsForgotten;
+                    return Some(if is_forgotten { Answer::Refused } else { Answer::Damaged });
+                }
+                if !world.next_runs() || world.served != Served::Own {
+                    return None;
+                }
             }
             run.change(|w| w.old = None);
             discard(run)
@@ -240,7 +310,7 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
             Some(Answer::Done)
         }
         Step::RestoreOldName => {
-            world.old?;
+            ensure_old(run, sabotage)?;
             if world.next.is_some_and(|next| next.name == Name::Payram) {
                 return None;
             }
@@ -248,9 +318,13 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
             Some(Answer::Done)
         }
         Step::StartOld => {
-            let old = world.old?;
+            let old = ensure_old(run, sabotage)?;
             let looks = sabotage != Sabotage::StopNextIsSkippedAndStartOldDoesNotLook;
             if looks && world.next_runs() {
+                return None;
+            }
+            let looks = sabotage != Sabotage::StartOldDoesNotLookForStrangers;
+            if looks && world.rival && !old.running {
                 return None;
             }
             if !old.running && sabotage != Sabotage::StartOldIsSkipped {
@@ -270,15 +344,29 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
             Some(Answer::Done)
         }
         Step::RearmOld => {
-            world.old?;
+            ensure_old(run, sabotage)?;
             if sabotage != Sabotage::RearmOldIsSkipped {
                 on_old(run, |old| old.armed = true);
             }
             Some(Answer::Done)
         }
         Step::VerifyOld => {
-            let old = world.old.filter(|old| old.running)?;
-            (old.programs != Programs::Stopped).then_some(Answer::Verdict)
+            if look_out(run, Touched::Old, sabotage) {
+                return Some(Answer::Damaged);
+            }
+            let old = run.last().old.filter(|old| old.running)?;
+            if old.programs == Programs::Stopped {
+                return None;
+            }
+            // One that was made again when these were set already gets them here.
+            if world.remade {
+                if world.next.is_some_and(|next| next.name == Name::Payram) {
+                    return None;
+                }
+                on_old(run, |old| old.name = Name::Payram);
+                on_old(run, |old| old.armed = true);
+            }
+            Some(Answer::Verdict)
         }
         Step::ExportRows => {
             // What runs on the failed directory mounts nothing else.
@@ -309,18 +397,28 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
             {
                 run.change(|w| w.old = None);
             }
-            remove_labelled(run)?;
+            // What it took is in a database of its own, which would go with it.
+            if !(known.is_mismatch && world.next.is_some_and(|next| next.was_started)) {
+                remove_labelled(run)?;
+            }
             Some(Answer::Done)
         }
         Step::DiscardCopy => discard(run),
     }
 }
 
-fn on_old(run: &mut Run, change: impl FnOnce(&mut super::world::Old)) {
+/// Which of the two a server is looked for beside.
+#[derive(Clone, Copy)]
+pub enum Touched {
+    Old,
+    Next,
+}
+
+pub fn on_old(run: &mut Run, change: impl FnOnce(&mut super::world::Old)) {
     run.change(|w| w.old.iter_mut().for_each(change_once(change)));
 }
 
-fn on_next(run: &mut Run, change: impl FnOnce(&mut Next)) {
+pub fn on_next(run: &mut Run, change: impl FnOnce(&mut Next)) {
     run.change(|w| w.next.iter_mut().for_each(change_once(change)));
 }
 
@@ -370,7 +468,7 @@ fn remove_exporter(run: &mut Run) {
 fn restore_point(run: &mut Run, sabotage: Sabotage) -> Option<Answer> {
     let world = run.last();
     let directory = world.database?;
-    if world.old_runs() || world.next_runs() {
+    if world.old_runs() || world.next_runs() || world.rival {
         return None;
     }
     if sabotage == Sabotage::RestorePointIsSkipped {
@@ -388,7 +486,7 @@ fn restore_point(run: &mut Run, sabotage: Sabotage) -> Option<Answer> {
 
 fn restore_database(run: &mut Run, sabotage: Sabotage) -> Option<Answer> {
     let world = run.last();
-    if world.old_runs() || world.next_runs() {
+    if world.old_runs() || world.next_runs() || world.rival {
         return None;
     }
     if !world.restored {
@@ -423,20 +521,33 @@ fn discard(run: &mut Run) -> Option<Answer> {
 }
 
 fn assess(run: &mut Run, known: Known, sabotage: Sabotage) -> Option<Found> {
+    if known.is_damaged {
+        return Some(Found::Damaged);
+    }
     remove_lone_server(run);
     let next = run.last().next?;
+    let looks = next.was_started && sabotage != Sabotage::AssessmentDoesNotLookOut;
+    if looks && look_out(run, Touched::Next, sabotage) {
+        return Some(Found::Damaged);
+    }
     if !next.was_started {
         return Some(Found::Unchanged);
     }
     if !known.has_fingerprint {
         return Some(Found::Unreadable);
     }
-    if next.running {
+    // The server of another database says nothing of the shop's.
+    if next.running && known.is_mismatch {
+        on_next(run, |next| (next.running, next.silenced) = (false, false));
+    } else if next.running {
         let has_supervisor = run.last().has_supervisor;
         if has_supervisor {
             on_next(run, |next| next.silenced = true);
         }
         if has_supervisor || sabotage == Sabotage::AssessmentLetsWhatHasNoSupervisorWrite {
+            if run.last().served != Served::Own {
+                return Some(Found::Unreadable);
+            }
             match run.last().database.map(compare) {
                 Some(Found::Unreadable) | None => {}
                 Some(found) => return Some(found),
@@ -452,7 +563,7 @@ fn assess(run: &mut Run, known: Known, sabotage: Sabotage) -> Option<Found> {
         return Some(Found::Unreadable);
     }
     run.change(|w| w.lone = Lone::Created);
-    let found = if world.old_runs() {
+    let found = if world.old_runs() || world.rival {
         Found::Unreadable
     } else {
         run.change(|w| w.lone = Lone::Running);

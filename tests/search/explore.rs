@@ -8,14 +8,14 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use payram_updater::machine::facts::RollbackDatabase;
+use payram_updater::machine::facts::{ProbationEnd, RollbackDatabase};
 use payram_updater::machine::{Phase, Step};
 
 use super::effects::{Answer, Found, Run, Sabotage, run};
 use super::invariants::{Invariant, broken};
 use super::machines::{Input, Machines};
 use super::trace::Trace;
-use super::world::{Lone, Reboot, Stranger, Touch, World};
+use super::world::{Intrusion, Lone, Reboot, Served, Stage, Stranger, Touch, World};
 
 /// Honest steps after which a machine has come to rest; the longest way has fewer.
 const STEPS_TO_REST: u32 = 64;
@@ -46,10 +46,13 @@ pub enum Move {
     NextWrote(Touch),
     NextExited,
     NextStoppedByHand,
+    NextStartedByHand,
     Recovered,
     RecoveredRestoring,
     RecoveredRestoringShown,
     Intruded(Stranger),
+    Covered(Served),
+    StrangerStopped,
 }
 
 #[derive(Clone, Copy)]
@@ -84,20 +87,26 @@ pub struct Search {
     pub machines: Machines,
     pub nodes: Vec<Node>,
     pub parents: Vec<(u32, Move)>,
-    index: HashMap<u64, u32, BuildHasherDefault<Mix>>,
+    index: HashMap<u128, u32, BuildHasherDefault<Mix>>,
     /// For each node the end of its edges in `edges`.
     ends: Vec<u32>,
     edges: Vec<u32>,
     /// Where the node leads when nothing goes wrong; with consent from NeedsOperator.
     honest: Vec<u32>,
     sabotage: Sabotage,
-    strangers: bool,
+    strangers: &'static [Stranger],
+    others: bool,
 }
 
 impl Search {
-    pub fn new(setting: RollbackDatabase, has_supervisor: bool) -> Self {
+    /// Of hops with a probation of this many seconds, or none as in journals of earlier versions.
+    pub fn new(
+        setting: RollbackDatabase,
+        has_supervisor: bool,
+        probation_seconds: Option<u64>,
+    ) -> Self {
         let mut search = Search {
-            machines: Machines::new(setting, has_supervisor),
+            machines: Machines::new(setting, has_supervisor, probation_seconds),
             nodes: Vec::new(),
             parents: Vec::new(),
             index: HashMap::default(),
@@ -105,7 +114,8 @@ impl Search {
             edges: Vec::new(),
             honest: Vec::new(),
             sabotage: Sabotage::Nothing,
-            strangers: false,
+            strangers: &[],
+            others: false,
         };
         let world = World::serving(has_supervisor);
         search.reach(Node { machine: 0, is_pending: false, world }, 0, Move::Start);
@@ -117,9 +127,14 @@ impl Search {
         Self { sabotage, ..self }
     }
 
-    /// With one stranger's hand in each path.
-    pub fn with_strangers(self) -> Self {
-        Self { strangers: true, ..self }
+    /// With one of these strangers' hands in each path.
+    pub fn with_strangers(self, strangers: &'static [Stranger]) -> Self {
+        Self { strangers, ..self }
+    }
+
+    /// Where the new version may come to serve another database than the shop's.
+    pub fn with_other_databases(self) -> Self {
+        Self { others: true, ..self }
     }
 
     /// Reaches everything, or the first broken promise.
@@ -131,9 +146,7 @@ impl Search {
             next += 1;
         }
         let longest_way_to_rest = self.all_come_to_rest()?;
-        if !self.strangers {
-            self.all_that_can_go_back_do()?;
-        }
+        self.all_that_can_go_back_do()?;
         let count = |phase| {
             self.nodes.iter().filter(|node| self.machines.view(node.machine).phase == phase).count()
         };
@@ -159,13 +172,22 @@ impl Search {
             }
             Some(step) => honest = self.attempt(from, step)?,
             None if view.phase == Phase::NeedsOperator => {
-                self.lead(from, Input::Recover, node.world, Move::Recovered)?;
+                let decided = node.world.decided();
+                self.lead(from, Input::Recover, decided, Move::Recovered)?;
                 let input = Input::RecoverRestoring;
-                honest = self.lead(from, input, node.world, Move::RecoveredRestoring)?;
+                honest = self.lead(from, input, decided, Move::RecoveredRestoring)?;
                 let shown = Input::RecoverRestoringShown;
-                self.lead(from, shown, node.world, Move::RecoveredRestoringShown)?;
+                self.lead(from, shown, decided, Move::RecoveredRestoringShown)?;
                 let world = node.world.next_stopped_by_hand();
                 self.go(from, Node { world, ..node }, Move::NextStoppedByHand)?;
+                // Of one that worked beside the new version it is told, or it was not seen by him.
+                if node.world.damage != Some(Stage::Gate) {
+                    let world = World { rival: false, ..node.world };
+                    self.go(from, Node { world, ..node }, Move::StrangerStopped)?;
+                }
+            }
+            None if self.sabotage == Sabotage::TidyFollowsTrouble && view.keeps_the_way_back => {
+                self.attempt(from, Step::Tidy)?;
             }
             None => {}
         }
@@ -175,15 +197,42 @@ impl Search {
             self.go(from, Node { world, ..node }, Move::Rebooted(how))?;
         }
         self.go(from, Node { world: node.world.old_writes(), ..node }, Move::OldWrote)?;
-        for touch in Touch::WRITES {
+        // A stranger's hand and another database multiply everything: there, one kind of write.
+        let is_plain = self.strangers.is_empty() && !self.others;
+        let touches = if is_plain { Touch::WRITES.as_slice() } else { &[Touch::Rows] };
+        for touch in touches.iter().copied() {
             let world = node.world.next_writes(touch);
             self.go(from, Node { world, ..node }, Move::NextWrote(touch))?;
         }
         self.go(from, Node { world: node.world.next_exits(), ..node }, Move::NextExited)?;
-        if self.strangers && view.is_gate_ahead && !node.world.intruded {
-            for stranger in Stranger::ALL {
-                let world = node.world.intrude(stranger);
-                self.go(from, Node { world, ..node }, Move::Intruded(stranger))?;
+        if node.world.intrusion == Intrusion::Nobodys {
+            for stranger in self.strangers.iter().copied() {
+                let may_be = match stranger {
+                    // Once the old container is gone, what the new one meets is no upgrade's.
+                    Stranger::StartsServer => view.stage.is_some() && node.world.old.is_some(),
+                    Stranger::RemovesOld
+                    | Stranger::RemovesOldAndItsImage
+                    | Stranger::RemovesNext
+                    | Stranger::DeletesCopy => view.is_gate_ahead,
+                };
+                if may_be {
+                    let world = node.world.intrude(stranger);
+                    self.go(from, Node { world, ..node }, Move::Intruded(stranger))?;
+                }
+            }
+        }
+        // A person who finds a new version down after its verdict may start it again by hand.
+        if !self.strangers.is_empty() && view.phase == Phase::Verified && !node.world.next_runs() {
+            let mut world = node.world;
+            if let Some(next) = world.next.as_mut() {
+                next.running = true;
+            }
+            self.go(from, Node { world, ..node }, Move::NextStartedByHand)?;
+        }
+        if self.others && view.phase == Phase::Pulled {
+            for served in Served::OTHERS {
+                let world = node.world.covered(served);
+                self.go(from, Node { world, ..node }, Move::Covered(served))?;
             }
         }
         Ok(())
@@ -205,10 +254,33 @@ impl Search {
                 ));
             }
         }
+        if let Some((at, world)) = effect
+            .worlds
+            .iter()
+            .enumerate()
+            .find(|(_, after)| after.rival && after.running() > world.running())
+        {
+            let what = "it starts a server beside a stranger's".to_owned();
+            let last = (Move::Died(step, at as u8), *world);
+            return Err(self.found(Invariant::I2, from, last, what));
+        }
         self.run_again(from, step, &effect)?;
 
         let input = Input::Answered(effect.answer);
-        let honest = self.lead(from, input, effect.last(), Move::Honest(step, effect.answer))?;
+        let mut honest =
+            self.lead(from, input, effect.last(), Move::Honest(step, effect.answer))?;
+        if step == Step::Probation {
+            use ProbationEnd::{NextUpgrade, Passed, ToConfirm, Troubled};
+            // What the world does not decide.
+            let ends = match effect.answer {
+                Answer::Probation(Passed) => [NextUpgrade, Troubled, ToConfirm].as_slice(),
+                _ => &[Troubled],
+            };
+            for end in ends {
+                let answer = Answer::Probation(*end);
+                self.lead(from, Input::Answered(answer), world, Move::Honest(step, answer))?;
+            }
+        }
         if step == Step::Quiesce && effect.answer != Answer::Refused {
             let blind = Answer::Quiesced { has_fingerprint: false };
             self.lead(from, Input::Answered(blind), effect.last(), Move::Honest(step, blind))?;
@@ -216,6 +288,10 @@ impl Search {
         // Where the failure is no verdict on it, a new version that serves is left alone.
         if step == Step::AssessDatabase
             && world.next.is_some_and(|next| next.running && !next.silenced)
+            && !world.rival
+            && !world.noted
+            && !view.known.is_damaged
+            && !view.known.is_mismatch
         {
             let serves = Answer::Assessment(Found::Serves);
             let world = World { lone: Lone::Absent, ..world };
@@ -231,8 +307,10 @@ impl Search {
         };
         if let Some(world) = started_again {
             self.go(from, Node { machine, is_pending: true, world }, Move::Died(step, 1))?;
-            let verdict = Input::Answered(Answer::Verdict);
-            self.lead(from, verdict, world, Move::Honest(step, Answer::Verdict))?;
+            let then = run(step, view.known, world, self.sabotage);
+            let (answer, world) = (then.answer, then.last());
+            let input = Input::Answered(answer);
+            honest = self.lead(from, input, world, Move::Honest(step, answer))?;
         }
         let may_be_cancelled =
             matches!(view.phase, Phase::Planned | Phase::BackedUp | Phase::Pulled | Phase::Swapped);
@@ -263,7 +341,7 @@ impl Search {
         step: Step,
         effect: &Run,
     ) -> Result<(), Box<CounterExample>> {
-        if effect.answer == Answer::Refused {
+        if effect.answer.is_refusal() && effect.worlds.len() == 1 {
             return Ok(());
         }
         let known = self.machines.view(self.nodes[from as usize].machine).known;
@@ -297,6 +375,8 @@ impl Search {
     }
 
     fn go(&mut self, from: u32, to: Node, by: Move) -> Result<u32, Box<CounterExample>> {
+        let stage = self.machines.view(to.machine).stage;
+        let to = Node { world: to.world.overlapping(stage), ..to };
         let there = self.reach(to, from, by);
         if there == from {
             return Ok(there);
@@ -314,10 +394,10 @@ impl Search {
 
     /// The number of this node, reached before or not.
     fn reach(&mut self, node: Node, from: u32, by: Move) -> u32 {
-        // 39 bits of the world, one, and 16 of the machine.
-        let key = node.world.key() << 17 | u64::from(node.is_pending) << 16;
+        // 50 bits of the world, one, and 16 of the machine.
+        let key = u128::from(node.world.key()) << 17 | u128::from(node.is_pending) << 16;
         let next = self.nodes.len() as u32;
-        let number = *self.index.entry(key | u64::from(node.machine)).or_insert(next);
+        let number = *self.index.entry(key | u128::from(node.machine)).or_insert(next);
         if number == next {
             self.nodes.push(node);
             self.parents.push((from, by));
@@ -351,7 +431,12 @@ impl Search {
             let is_as_left = node.world.database.is_some_and(|database| {
                 database.touch == Touch::Clean && !database.ahead && view.known.has_fingerprint
             });
-            let is_clear = is_as_left || !view.is_to_be_assessed;
+            let is_asked = node.world.served == Served::Own || view.known.is_mismatch;
+            let is_clear = (is_as_left && is_asked) || !view.is_to_be_assessed;
+            // A container that somebody took is made again; any other hand may need a person.
+            if node.world.intrusion > Intrusion::TookOld {
+                continue;
+            }
             let (invariant, first) = if view.phase == Phase::NeedsOperator {
                 if node.world.next_runs() {
                     continue;
@@ -469,6 +554,11 @@ impl Hasher for Mix {
         for byte in bytes {
             self.write_u64(u64::from(*byte));
         }
+    }
+
+    fn write_u128(&mut self, value: u128) {
+        self.write_u64((value >> 64) as u64);
+        self.write_u64(value as u64);
     }
 
     fn write_u64(&mut self, value: u64) {

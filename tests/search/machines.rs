@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use payram_updater::machine::facts::{
     Assessment, Backup, Copy, CoreRules, Export, Fingerprint, NextContainer, OldContainer,
-    Programs, Proof, PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase, Server,
-    TargetImage, Verdict,
+    Probation, ProbationEnd, Programs, Proof, PulledImage, Quiesced, RestorePoint, Restored,
+    RollbackDatabase, Server, TargetImage, Verdict,
 };
 use payram_updater::machine::failure::{Failure, FailureCode};
 use payram_updater::machine::transition::TRANSITIONS;
@@ -18,6 +18,7 @@ use payram_updater::machine::{
 };
 
 use super::effects::{Answer, Found, Known};
+use super::world::Stage;
 
 /// What comes to a machine.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +34,7 @@ pub enum Input {
 }
 
 impl Input {
-    const SLOTS: usize = 26;
+    const SLOTS: usize = 34;
 
     fn slot(self) -> usize {
         match self {
@@ -63,6 +64,14 @@ impl Input {
             Input::Answered(Answer::Export) => 23,
             Input::RecoverRestoringShown => 24,
             Input::Answered(Answer::Assessment(Found::Serves)) => 25,
+            Input::Answered(Answer::Assessment(Found::Damaged)) => 26,
+            Input::Answered(Answer::Mismatch) => 27,
+            Input::Answered(Answer::Damaged) => 28,
+            Input::Answered(Answer::Probation(ProbationEnd::Passed)) => 29,
+            Input::Answered(Answer::Probation(ProbationEnd::NextUpgrade)) => 30,
+            Input::Answered(Answer::Probation(ProbationEnd::Troubled)) => 31,
+            Input::Answered(Answer::Probation(ProbationEnd::Damaged)) => 32,
+            Input::Answered(Answer::Probation(ProbationEnd::ToConfirm)) => 33,
         }
     }
 }
@@ -86,6 +95,14 @@ pub struct View {
     pub claims_export: bool,
     /// It is at rest without a verdict: the old version was never silent, and not looked at.
     pub is_unseen: bool,
+    /// The new version has passed its gate.
+    pub has_verdict: bool,
+    /// How the watch after it ended.
+    pub probation: Option<ProbationEnd>,
+    /// All that the way back needs must be there, though the new version is verified.
+    pub keeps_the_way_back: bool,
+    /// What a second server that comes now comes in the middle of.
+    pub stage: Option<Stage>,
 }
 
 pub struct Machines {
@@ -98,10 +115,14 @@ pub struct Machines {
 
 impl Machines {
     /// Number 0 is a machine that has done nothing yet.
-    pub fn new(setting: RollbackDatabase, has_supervisor: bool) -> Self {
+    pub fn new(
+        setting: RollbackDatabase,
+        has_supervisor: bool,
+        probation_seconds: Option<u64>,
+    ) -> Self {
         let mut machines =
             Machines { all: Vec::new(), by_text: HashMap::new(), led: Vec::new(), has_supervisor };
-        machines.intern(Machine::new(hop(setting)));
+        machines.intern(Machine::new(Hop { probation_seconds, ..hop(setting) }));
         machines
     }
 
@@ -150,8 +171,11 @@ impl Machines {
 
     fn outcome(&self, input: Input) -> Result<Outcome, Event> {
         let failure = Failure::new(FailureCode::Unknown, "it broke");
+        let coded = |code| Outcome::Failed { failure: Failure::new(code, "it broke") };
         Ok(match input {
             Input::Answered(Answer::Refused) => Outcome::Failed { failure },
+            Input::Answered(Answer::Mismatch) => coded(FailureCode::DatabaseMismatch),
+            Input::Answered(Answer::Damaged) => coded(FailureCode::DatabaseDamaged),
             Input::Answered(answer) => Outcome::Done { fact: self.fact(answer) },
             Input::Unknown => Outcome::Unknown { failure },
             Input::Interrupted => Outcome::Interrupted,
@@ -167,7 +191,7 @@ impl Machines {
         let running = if self.has_supervisor { vec!["payram-core".into()] } else { Vec::new() };
         let programs = Programs { running, last_answer_ms: Some(1), habits: None };
         match answer {
-            Answer::Done | Answer::Refused => Fact::Done,
+            Answer::Done | Answer::Refused | Answer::Mismatch | Answer::Damaged => Fact::Done,
             Answer::Backup => Fact::Backup(Backup {
                 path: "/b.dump".into(),
                 size_bytes: 1,
@@ -220,11 +244,15 @@ impl Machines {
                 notes: Vec::new(),
                 to_confirm: None,
             }),
+            Answer::Probation(end) => {
+                Fact::Probation(Probation { end, findings: Vec::new(), seconds: 900 })
+            }
             Answer::Assessment(found) => Fact::Assessment(match found {
                 Found::Unchanged => Assessment::Unchanged,
                 Found::Schema => Assessment::SchemaChanged { what: "a column".into() },
                 Found::Rows => Assessment::RowsChanged { tables: vec!["payments: 1 row".into()] },
                 Found::Unreadable => Assessment::Unreadable { reason: "no answer".into() },
+                Found::Damaged => Assessment::Damaged { by: "another".into() },
                 Found::Serves => Assessment::Serves { version: "1.9.7".into() },
             }),
             Answer::Export => Fact::Export(Export::Nothing),
@@ -237,6 +265,8 @@ impl View {
     fn of(machine: &Machine) -> Self {
         let state = machine.state();
         let known = state.known();
+        let failed_with = |code| known.failure.is_some_and(|failure| failure.code == code);
+        let end = known.probation.map(|probation| probation.end);
         View {
             phase: machine.phase(),
             step: machine.step(),
@@ -244,6 +274,8 @@ impl View {
                 has_fingerprint: known.quiesced.is_some_and(|q| q.fingerprint.is_some()),
                 has_programs: known.programs.is_some(),
                 is_restored: known.restored.is_some(),
+                is_mismatch: failed_with(FailureCode::DatabaseMismatch),
+                is_damaged: failed_with(FailureCode::DatabaseDamaged),
             },
             is_gate_ahead: match state {
                 State::Planned(_) | State::BackedUp(_) | State::Pulled(_) => true,
@@ -259,7 +291,53 @@ impl View {
             owes_export: known.restored.is_some() && known.export.is_none(),
             claims_export: matches!(known.export, Some(Export::Nothing | Export::Written { .. })),
             is_unseen: matches!(state, State::RolledBack(back) if back.verdict.is_none()),
+            has_verdict: match state {
+                State::Swapped(swapped) => swapped.verdict.is_some(),
+                State::Verified(_) => true,
+                State::Planned(_)
+                | State::BackedUp(_)
+                | State::Pulled(_)
+                | State::RollingBack(_)
+                | State::RolledBack(_)
+                | State::NeedsOperator(_) => false,
+            },
+            probation: end,
+            keeps_the_way_back: matches!(state, State::Verified(_))
+                && match end {
+                    None => known.hop.probation_seconds.is_some(),
+                    Some(ProbationEnd::Passed | ProbationEnd::NextUpgrade) => false,
+                    Some(
+                        ProbationEnd::Troubled | ProbationEnd::Damaged | ProbationEnd::ToConfirm,
+                    ) => true,
+                },
+            stage: stage(state),
         }
+    }
+}
+
+fn stage(state: &State) -> Option<Stage> {
+    match state {
+        State::Planned(_) | State::BackedUp(_) | State::Pulled(_) | State::RolledBack(_) => None,
+        State::Swapped(swapped) if swapped.verdict.is_none() => Some(Stage::Gate),
+        State::Swapped(swapped) => Some(match swapped.backed_up.hop.probation_seconds {
+            Some(_) => Stage::Probation,
+            None => Stage::Tidy,
+        }),
+        State::Verified(verified) => match &verified.probation {
+            None if verified.swapped.backed_up.hop.probation_seconds.is_some() => {
+                Some(Stage::Probation)
+            }
+            Some(probation) if probation.keeps_the_way_back() => None,
+            None | Some(_) => (!verified.is_tidy).then_some(Stage::Tidy),
+        },
+        State::RollingBack(back) if back.remaining.contains(&Step::AssessDatabase) => {
+            Some(Stage::Gate)
+        }
+        State::RollingBack(back) => {
+            back.remaining.contains(&Step::VerifyOld).then_some(Stage::Return)
+        }
+        // What comes while a person is asked is the person's.
+        State::NeedsOperator(_) => None,
     }
 }
 
@@ -280,6 +358,15 @@ fn is_consented(asked: &State, after: &State) -> Result<(), String> {
     let (State::RollingBack(asked), State::RollingBack(after)) = (asked, after) else {
         return Ok(());
     };
+    let is_damaged = matches!(after.assessment, Some(Assessment::Damaged { .. }));
+    if is_damaged
+        && asked.assessment.is_none()
+        && asked.restored.is_none()
+        && asked.consent == Consent::None
+        && after.hold.is_none()
+    {
+        return Err("nobody but a person decides over a damaged directory".into());
+    }
     let is_asked = asked.consent == Consent::AsShown
         && asked.interrupted.known().hop.rollback_database == RollbackDatabase::Manual
         && asked.begun == Begun::Nothing
@@ -295,13 +382,20 @@ fn is_consented(asked: &State, after: &State) -> Result<(), String> {
     }
 }
 
-/// The text with every failure's code and sentence taken out.
+/// The text with every failure's sentence taken out, and its code unless a step goes by it.
 fn without_sentences(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut parts = text.split("Failure {");
     kept.push_str(parts.next().unwrap_or_default());
     for part in parts {
+        // Why the upgrade failed, which its steps back look at.
+        let is_its_own = kept.ends_with("failure: ");
         kept.push_str("Failure");
+        for code in ["DatabaseMismatch", "DatabaseDamaged"] {
+            if is_its_own && part.trim_start().starts_with(&format!("code: {code},")) {
+                kept.push_str(code);
+            }
+        }
         kept.push_str(part.split_once('}').map_or("", |(_, after)| after));
     }
     kept

@@ -88,6 +88,9 @@ impl fmt::Display for Move {
         match self {
             Move::Start => f.write_str("start"),
             Move::Honest(step, Answer::Refused) => write!(f, "{step}: it can't be done"),
+            Move::Honest(step, Answer::Mismatch) => write!(f, "{step}: another database is served"),
+            Move::Honest(step, Answer::Damaged) => write!(f, "{step}: there was a second server"),
+            Move::Honest(step, Answer::Probation(end)) => write!(f, "{step}: {end:?}"),
             Move::Honest(step, Answer::Assessment(found)) => write!(f, "{step}: {found:?}"),
             Move::Honest(step, Answer::Quiesced { has_fingerprint: false }) => {
                 write!(f, "{step}: done, without a fingerprint")
@@ -113,6 +116,9 @@ impl fmt::Display for Move {
             Move::Recovered => f.write_str("recover"),
             Move::RecoveredRestoring => f.write_str("recover --restore-database --yes"),
             Move::RecoveredRestoringShown => f.write_str("recover --restore-database, and a yes"),
+            Move::NextStartedByHand => f.write_str("somebody starts the next container by hand"),
+            Move::StrangerStopped => f.write_str("the operator stops the stranger's server"),
+            Move::Covered(served) => write!(f, "behind the new version's mount is {served:?}"),
             Move::Intruded(stranger) => write!(f, "a stranger: {stranger:?}"),
         }
     }

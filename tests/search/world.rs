@@ -77,6 +77,44 @@ pub struct CopyOfIt {
     pub sealed: bool,
 }
 
+/// What the server in the next container has mounted where the database is (I13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// The shop's own directory.
+    Own,
+    /// A fresh cluster, as behind a volume of the new image.
+    Fresh,
+    /// The shop's cluster as it was some time ago.
+    Older,
+}
+
+impl Served {
+    pub const OTHERS: [Served; 2] = [Served::Fresh, Served::Older];
+}
+
+/// What the upgrade was about when a second server came to the database's directory while one of
+/// the shop's ran on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The new version was at its gate, or what it did to the database was still to be told.
+    Gate,
+    /// The old version was on its way back, its database judged already.
+    Return,
+    /// The new version had its verdict, and its probation was still to end.
+    Probation,
+    /// All that was left was to tidy.
+    Tidy,
+}
+
+/// Whose hand was in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Intrusion {
+    Nobodys,
+    /// It took the parked old container alone.
+    TookOld,
+    Strangers,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct World {
     pub old: Option<Old>,
@@ -99,8 +137,22 @@ pub struct World {
     pub wrote: Touch,
     /// Something was changed without a journaled intent; the same.
     pub unintended: bool,
-    /// A stranger had a hand in it; the same.
-    pub intruded: bool,
+    /// Who else had a hand in it; the same.
+    pub intrusion: Intrusion,
+    /// What the next container serves.
+    pub served: Served,
+    /// A server that a stranger started works in the database's directory.
+    pub rival: bool,
+    /// Two servers worked in it at the same time; nobody but the checks looks at it.
+    pub damage: Option<Stage>,
+    /// The journal names the second server.
+    pub noted: bool,
+    /// It does since a person last said how to go on.
+    pub noted_since: bool,
+    /// The old container's image and volumes are there.
+    pub remakable: bool,
+    /// It was made again.
+    pub remade: bool,
 }
 
 /// How the engine comes back from a reboot.
@@ -116,13 +168,20 @@ pub enum Reboot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stranger {
     RemovesOld,
+    RemovesOldAndItsImage,
     RemovesNext,
     DeletesCopy,
+    StartsServer,
 }
 
 impl Stranger {
-    pub const ALL: [Stranger; 3] =
-        [Stranger::RemovesOld, Stranger::RemovesNext, Stranger::DeletesCopy];
+    /// Those who take something away, before the version that is to serve has passed its gate.
+    pub const TAKERS: [Stranger; 4] = [
+        Stranger::RemovesOld,
+        Stranger::RemovesOldAndItsImage,
+        Stranger::RemovesNext,
+        Stranger::DeletesCopy,
+    ];
 }
 
 impl World {
@@ -147,7 +206,14 @@ impl World {
             has_supervisor,
             wrote: Touch::Clean,
             unintended: false,
-            intruded: false,
+            intrusion: Intrusion::Nobodys,
+            served: Served::Own,
+            rival: false,
+            damage: None,
+            noted: false,
+            noted_since: false,
+            remakable: true,
+            remade: false,
         }
     }
 
@@ -159,7 +225,7 @@ impl World {
         self.next.is_some_and(|next| next.running)
     }
 
-    /// How many run that mount the database's directory.
+    /// How many of the shop's run that mount the database's directory.
     pub fn running(&self) -> usize {
         [self.old_runs(), self.next_runs(), self.lone == Lone::Running]
             .iter()
@@ -180,8 +246,10 @@ impl World {
     }
 
     /// The new version migrates or serves: it may write at any time while it runs.
+    /// What it serves instead of the shop's is its own affair.
     pub fn next_writes(mut self, touch: Touch) -> Self {
-        let writes = self.next.is_some_and(|next| next.running && !next.silenced);
+        let writes = self.next.is_some_and(|next| next.running && !next.silenced)
+            && self.served == Served::Own;
         if let (true, Some(database)) = (writes, self.database.as_mut()) {
             database.touch = database.touch.max(touch);
             self.wrote = self.wrote.max(database.touch);
@@ -191,7 +259,7 @@ impl World {
 
     /// `verify` starts a new version that was stopped with its engine, unless the old one runs.
     pub fn next_started_again(mut self) -> Option<Self> {
-        let runs = self.old_runs() || self.lone == Lone::Running;
+        let runs = self.old_runs() || self.lone == Lone::Running || self.rival || self.noted;
         let next = self.next.as_mut().filter(|next| next.was_started && !next.running && !runs)?;
         next.running = true;
         Some(self)
@@ -199,7 +267,7 @@ impl World {
 
     /// The same of the old version, on the way back.
     pub fn old_started_again(mut self) -> Option<Self> {
-        let runs = self.next_runs() || self.lone == Lone::Running;
+        let runs = self.next_runs() || self.lone == Lone::Running || self.rival || self.noted_since;
         let old = self.old.as_mut().filter(|old| !old.running && !runs)?;
         (old.running, old.programs) = (true, Programs::Running);
         Some(self)
@@ -246,12 +314,46 @@ impl World {
     }
 
     pub fn intrude(mut self, stranger: Stranger) -> Self {
+        self.intrusion = Intrusion::Strangers;
         match stranger {
-            Stranger::RemovesOld => self.old = None,
+            Stranger::RemovesOld => {
+                // A clean-up job takes what does not run.
+                if self.old.is_some_and(|old| !old.running) {
+                    self.intrusion = Intrusion::TookOld;
+                }
+                self.old = None;
+            }
+            Stranger::RemovesOldAndItsImage => (self.old, self.remakable) = (None, false),
             Stranger::RemovesNext => self.next = None,
             Stranger::DeletesCopy => self.copy = None,
+            Stranger::StartsServer => self.rival = true,
         }
-        self.intruded = true;
+        self
+    }
+
+    /// Two servers that run at the same time have damaged the directory.
+    pub fn overlapping(mut self, stage: Option<Stage>) -> Self {
+        if self.rival && self.running() > 0 && self.damage.is_none() {
+            self.damage = stage;
+        }
+        self
+    }
+
+    /// What the next container has where the database is turns out to be another one.
+    pub fn covered(mut self, served: Served) -> Self {
+        let is_new = self.next.is_some_and(|next| !next.was_started);
+        if is_new && self.served == Served::Own {
+            self.served = served;
+        }
+        self
+    }
+
+    /// A person was told why it stopped, and says how to go on.
+    pub fn decided(mut self) -> Self {
+        self.noted_since = false;
+        if self.damage == Some(Stage::Return) {
+            self.damage = None;
+        }
         self
     }
 
@@ -296,7 +398,14 @@ impl World {
         put(u64::from(self.has_supervisor), 1);
         put(self.wrote as u64, 2);
         put(u64::from(self.unintended), 1);
-        put(u64::from(self.intruded), 1);
+        put(self.intrusion as u64, 2);
+        put(self.served as u64, 2);
+        put(u64::from(self.rival), 1);
+        put(self.damage.map_or(0, |stage| 1 + stage as u64), 3);
+        put(u64::from(self.noted), 1);
+        put(u64::from(self.noted_since), 1);
+        put(u64::from(self.remakable), 1);
+        put(u64::from(self.remade), 1);
         key
     }
 
@@ -323,6 +432,9 @@ impl World {
         compare("copy", copy(self), copy(after));
         let aside = |world: &World| world.aside.map_or("nothing".into(), words);
         compare("kept aside", aside(self), aside(after));
+        compare("the new version serves", words(self.served), words(after.served));
+        compare("a second server", words(self.rival), words(after.rival));
+        compare("it is journaled", words(self.noted), words(after.noted));
         changes
     }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::containers::{Which, occupies_database, was_started};
 use super::forward::FINGERPRINT_BUDGET;
+use super::second_server::Noted;
 use super::{Effects, lone};
 use crate::app::supervisor;
 use crate::database::{self, Access, Runner};
@@ -40,6 +41,16 @@ impl Effects<'_> {
         }
         self.remove_lone_server(known).await?;
         let next = self.next(known)?;
+        // Two servers that worked in it together leave nothing that a comparison could find.
+        if self.inspect(next.id).await?.is_some_and(|container| was_started(&container)) {
+            match self.must_be_alone(known, next, Noted::Ever).await {
+                Ok(()) => {}
+                Err(Trouble::Failed(failure)) if failure.code == FailureCode::DatabaseDamaged => {
+                    return Ok(Fact::Assessment(Assessment::Damaged { by: failure.message }));
+                }
+                Err(trouble) => return Err(trouble),
+            }
+        }
         let container = self.inspect(next.id).await?;
         let is_up = container.as_ref().is_some_and(occupies_database);
         let was_judged = known.failure.is_some_and(|failure| failure.code.is_a_verdict());

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::containers::{Which, no_restart, occupies_database, was_started};
 use super::habits;
 use super::own_database::OwnDatabase;
-use super::second_server::Sentinel;
+use super::second_server::Noted;
 use super::{Effects, HOP_LABEL, done, fail};
 use crate::app::supervisor;
 use crate::clock::Timestamp;
@@ -417,6 +417,7 @@ impl Effects<'_> {
         let next = self.next(known)?;
         let old = self.old(known);
         if self.inspect(old.id).await?.is_some() {
+            self.must_be_alone(known, next, Noted::Ever).await?;
             let container = self.inspect_present(next.id, next.role).await?;
             if !occupies_database(&container) {
                 return fail(
@@ -433,7 +434,6 @@ impl Effects<'_> {
                     format!("the {old} is kept: the {next} does not answer"),
                 );
             }
-            Sentinel::new(self, known, next).look(&container).await?;
             if let Err((found, code, _)) =
                 OwnDatabase::new(self, known, next)?.look(&container, None).await?
             {

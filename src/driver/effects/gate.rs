@@ -17,7 +17,7 @@ use super::containers::Which;
 use super::outside::{Cause, Outside};
 use super::own_database::OwnDatabase;
 use super::redact::Redactor;
-use super::second_server::Sentinel;
+use super::second_server::{Noted, Sentinel};
 use super::{Effects, fail};
 use crate::app::core::{self, Place, Probe, Search};
 use crate::app::watch::{Change, Watch, is_usual};
@@ -76,6 +76,7 @@ impl Break {
 impl Effects<'_> {
     pub(super) async fn verify(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         let next = self.next(known)?;
+        self.must_be_alone(known, next, Noted::Ever).await?;
         self.start_what_was_stopped(known, next, self.old(known)).await?;
         let verdict = self.pass_gate(known, next, &self.expected_of_next(known)).await;
         if let Err(Trouble::Failed(_)) = &verdict {
@@ -110,6 +111,7 @@ impl Effects<'_> {
     /// The old version passes the same gate, or it is not rolled back to. What was done to it
     /// late, meanwhile, is undone, once: a second stop is a person's.
     pub(super) async fn verify_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.must_be_alone(known, self.old(known), Noted::SinceAsked).await?;
         self.start_old_again(known).await?;
         let hop = known.hop;
         let habits = known.programs.and_then(|programs| programs.habits.as_ref());

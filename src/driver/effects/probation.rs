@@ -11,7 +11,7 @@ use super::Effects;
 use super::containers::{Which, no_restart};
 use super::outside::{Cause, Outside};
 use super::own_database::OwnDatabase;
-use super::second_server::Sentinel;
+use super::second_server::{Noted, Sentinel};
 use crate::app::core::{Health, Probe};
 use crate::app::watch::{Watch, is_usual};
 use crate::clock::{self, Timestamp};
@@ -71,6 +71,11 @@ impl Effects<'_> {
         let Some(container) = self.inspect(next.id).await? else {
             return Ok(troubled(format!("the {next} was removed")));
         };
+        if let Some(found) =
+            self.damage(next, self.must_be_alone(known, next, Noted::Ever).await).await?
+        {
+            return Ok(Some(found));
+        }
         if let Some(found) = self.restarted_unseen(known, next, &container) {
             return Ok(Some(found));
         }
@@ -101,14 +106,8 @@ impl Effects<'_> {
                     }
                 }
             }
-            match sentinel.look(&container).await {
-                Ok(()) => {}
-                Err(Trouble::Failed(failure)) if failure.code == FailureCode::DatabaseDamaged => {
-                    // It stays down: what it wrote on would only be damaged further.
-                    self.set_policy(next, &no_restart()).await?;
-                    return Ok(Some((ProbationEnd::Damaged, failure.message)));
-                }
-                Err(trouble) => return Err(trouble),
+            if let Some(found) = self.damage(next, sentinel.look(&container).await).await? {
+                return Ok(Some(found));
             }
             if asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
                 asked = Some(Instant::now());
@@ -139,6 +138,23 @@ impl Effects<'_> {
                 return Ok(None);
             }
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// What a look for a second server found. The version stays down then: what it wrote on would
+    /// only be damaged further.
+    async fn damage(
+        &self,
+        next: Which<'_>,
+        looked: Result<(), Trouble>,
+    ) -> Result<Option<Found>, Trouble> {
+        match looked {
+            Ok(()) => Ok(None),
+            Err(Trouble::Failed(failure)) if failure.code == FailureCode::DatabaseDamaged => {
+                self.set_policy(next, &no_restart()).await?;
+                Ok(Some((ProbationEnd::Damaged, failure.message)))
+            }
+            Err(trouble) => Err(trouble),
         }
     }
 

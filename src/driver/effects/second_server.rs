@@ -6,6 +6,9 @@
 //! so an intruder that was killed just before the updater was is found by the next one. It is
 //! killed without grace, because an orderly shutdown would write a checkpoint over the control
 //! file that both share; then the other is stopped, and the directory counts as damaged.
+//!
+//! It is journaled before it is killed: a program that dies in between would find a world without
+//! a trace of it, start the version again and believe it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,14 +20,19 @@ use super::containers::{Which, name_of};
 use super::{Effects, fail};
 use crate::clock::Timestamp;
 use crate::database::{self, HostServer, Place};
+use crate::driver::durable;
 use crate::driver::narrate::short;
 use crate::driver::prepare::SavedSpec;
 use crate::driver::recovery::directory_of;
 use crate::engine::EngineError;
 use crate::engine::Inspection;
 use crate::error::Trouble;
+use crate::journal::Reader;
 use crate::machine::Known;
-use crate::machine::failure::FailureCode;
+use crate::machine::failure::{Failure, FailureCode};
+
+/// How the journal's line about a second server begins; it is looked for by this.
+const NOTED: &str = "two servers on ";
 
 /// Between two looks at the servers of this host.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -34,6 +42,53 @@ const LIST_EVERY: Duration = Duration::from_secs(2);
 
 /// How long an intruder may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Which of the journal's lines about a second server count.
+#[derive(Clone, Copy)]
+pub(super) enum Noted {
+    /// All of this hop.
+    Ever,
+    /// Those since a person last said how to go on.
+    SinceAsked,
+}
+
+impl Effects<'_> {
+    /// Sees that no second server works in the database's directory beside this version, and that
+    /// none did.
+    ///
+    /// # Errors
+    /// `DATABASE_DAMAGED` when one does, or the journal says that one did: none of the two runs
+    /// then.
+    pub(super) async fn must_be_alone(
+        &self,
+        known: &Known<'_>,
+        which: Which<'_>,
+        noted: Noted,
+    ) -> Result<(), Trouble> {
+        let container = self.inspect(which.id).await?;
+        if let Some(container) = &container {
+            Sentinel::new(self, known, which).look(container).await?;
+        }
+        let Some(found) = self.second_server_noted(noted).await? else { return Ok(()) };
+        if container.is_some() {
+            self.stop(which).await?;
+        }
+        fail(FailureCode::DatabaseDamaged, found)
+    }
+
+    async fn second_server_noted(&self, noted: Noted) -> Result<Option<String>, Trouble> {
+        let path = self.journal.path().to_owned();
+        let (job, hop) = (self.at.job.id.clone(), self.at.hop);
+        let since_asked = matches!(noted, Noted::SinceAsked);
+        let read = move || Reader::open(&path)?.line_of_hop(&job, hop, NOTED, since_asked);
+        durable(read).await.map_err(|error| {
+            Trouble::Unknown(Failure::new(
+                FailureCode::Unknown,
+                format!("read the journal: {error}"),
+            ))
+        })
+    }
+}
 
 /// Looks out for one version.
 pub(super) struct Sentinel<'t, 'k> {
@@ -83,10 +138,12 @@ impl<'t, 'k> Sentinel<'t, 'k> {
                 text(from),
                 text(to)
             );
-            return self.ends(&found).await;
+            let found = self.note(&found).await;
+            return self.ends(found).await;
         }
+        let found = self.note(&format!("{who} was started on it, too, and is killed")).await;
         self.kill_container(id).await?;
-        self.ends(&format!("{who} was started on it, too, and was killed")).await
+        self.ends(found).await
     }
 
     /// A container that runs on the directory as the shop does, or did while this version ran.
@@ -141,21 +198,26 @@ impl<'t, 'k> Sentinel<'t, 'k> {
             Some(id) => self.effects.inspect(id).await?,
             None => None,
         };
-        let who = match &container {
+        let found;
+        match &container {
             Some(container) => {
                 let id = container["Id"].as_str().unwrap_or_default();
+                let who = format!("container {} ({})", name_of(container), short(id));
+                found = self.note(&worked(&who)).await;
                 self.kill_container(id).await?;
-                format!("container {} ({})", name_of(container), short(id))
             }
             // No container of this engine.
             None => {
+                found = self.note(&worked(&format!("process {} of this host", intruder.pid))).await;
                 kill(intruder.pid);
-                format!("process {} of this host", intruder.pid)
             }
-        };
-        let is_gone = self.is_gone(intruder.pid, place).await;
-        let how = if is_gone { "was killed" } else { "was killed and is still there" };
-        self.ends(&format!("a second PostgreSQL server worked in it, of {who}, which {how}")).await
+        }
+        if !self.is_gone(intruder.pid, place).await {
+            self.effects
+                .say(&format!("process {} was killed and is still there", intruder.pid))
+                .await;
+        }
+        self.ends(found).await
     }
 
     /// One that has ended by itself meanwhile needs no kill.
@@ -177,19 +239,22 @@ impl<'t, 'k> Sentinel<'t, 'k> {
         true
     }
 
+    /// Journals what was found, before anything is done about it.
+    async fn note(&self, found: &str) -> String {
+        let directory = self.directory.unwrap_or(Path::new("")).display();
+        let found = format!("{NOTED}{directory} while the {} ran: {found}", self.which);
+        self.effects.say(&found).await;
+        found
+    }
+
     /// Stops this version: what it wrote on would only be damaged further. That it can't be
     /// stopped takes nothing from what was found.
-    async fn ends(&self, found: &str) -> Result<(), Trouble> {
-        let directory = self.directory.unwrap_or(Path::new("")).display();
-        self.effects.say(&format!("two servers on {directory}: {found}")).await;
+    async fn ends(&self, found: String) -> Result<(), Trouble> {
         let end = match self.effects.stop(self.which).await {
             Ok(()) => "it was stopped, too".to_owned(),
             Err(trouble) => format!("it could not be stopped: {trouble}"),
         };
-        fail(
-            FailureCode::DatabaseDamaged,
-            format!("while the {} ran on {directory}, {found}; {end}", self.which),
-        )
+        fail(FailureCode::DatabaseDamaged, format!("{found}; {end}"))
     }
 }
 
@@ -224,4 +289,8 @@ fn kill(pid: u32) {
     {
         tracing::warn!(%error, ?pid, "a second server could not be killed");
     }
+}
+
+fn worked(who: &str) -> String {
+    format!("a second PostgreSQL server worked in it, of {who}, and is killed")
 }
