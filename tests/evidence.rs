@@ -366,7 +366,8 @@ fn sidecars_another_shop_and_the_hosts_own_database_are_no_obstacle_and_are_left
     drop(beside);
     world.docker(&["image", "rm", &image]);
     world.assert_sound("1.9.7", "an upgrade beside others");
-    other_shop.assert_sound("1.9.6", "somebody else's upgrade");
+    assert!(other_shop.is_healthy());
+    assert_eq!(other_shop.payments_lost(), Vec::<String>::new());
 }
 
 /// A container that runs no server; removed with the test.
@@ -485,10 +486,6 @@ fn an_old_container_whose_image_was_removed_too_is_a_persons_and_the_database_st
         &shown,
         &["made again from", "must be on this host", "on the database that is there"],
     );
-    // Without the image it is not done, and said so again.
-    let recovered = world.cli(&["recover", "--yes"]);
-    assert_eq!(recovered.status.code(), Some(5), "{}", said(&recovered));
-    assert_parts(&said(&recovered), &["is not on this host any more"]);
     // The advice of the image is good: with it the way back is taken to its end.
     world.docker(&["pull", "--quiet", &own.image]);
     let recovered = world.cli(&["recover", "--yes"]);

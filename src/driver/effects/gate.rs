@@ -157,9 +157,20 @@ impl Effects<'_> {
             usual: Vec::new(),
             restarts: 0,
         };
+        if self.was_never_stopped(known, &container) {
+            trial.database.works_where_it_did();
+        }
         let first = trial.first_answer().await?;
         self.say(&format!("the {which} answers at {}", first.place)).await;
         trial.stays(first).await
+    }
+
+    /// Whether this is the old container, in the very run that was saved before the upgrade.
+    fn was_never_stopped(&self, known: &Known<'_>, container: &Value) -> bool {
+        container["Id"].as_str() == Some(known.hop.old.id.as_str())
+            && SavedSpec::read(&known.hop.old.spec_file).is_ok_and(|saved| {
+                saved.container["State"]["StartedAt"] == container["State"]["StartedAt"]
+            })
     }
 
     /// The inspection of a container that runs.

@@ -77,6 +77,12 @@ impl<'t, 'k> OwnDatabase<'t, 'k> {
         })
     }
 
+    /// Leaves out where this host's path leads: of a version that has run since before the upgrade
+    /// began, and works where it always did, whatever was moved or mounted over since.
+    pub fn works_where_it_did(&mut self) {
+        self.source = None;
+    }
+
     /// What a person should know.
     pub fn notes(&self) -> &[String] {
         &self.notes
