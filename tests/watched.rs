@@ -124,6 +124,12 @@ fn kept_after(world: &World, daemon: &Daemon, parts: &[&str]) -> Value {
     report
 }
 
+/// Its first process ends as if by its own fault: the engine notes no hand.
+fn ends_by_itself(world: &World) {
+    // Not waited for: the command ends with the container.
+    world.docker(&["exec", "--detach", &world.name, "sh", "-c", "kill -TERM 1"]);
+}
+
 /// Everything for the way back is there.
 fn is_kept(world: &World) {
     let old = parked(world).expect("the old container is kept");
@@ -148,7 +154,7 @@ fn a_version_that_ends_after_it_was_verified_is_told_and_the_way_back_is_kept() 
     let report = inspection(&world);
     assert_eq!(report["overallState"], "OK", "{report:#}");
     // It ends by itself, and its restart policy starts it again.
-    world.docker(&["exec", &world.name, "kill", "-TERM", "1"]);
+    ends_by_itself(&world);
     let report = kept_after(&world, &daemon, &["ended by itself and was started again"]);
     assert_eq!(report["overallState"], "DEGRADED", "{report:#}");
     let shown = said(&world.cli(&["recover", "--dry-run"]));
@@ -173,7 +179,7 @@ fn a_version_that_stays_down_after_it_was_verified_is_started_by_recover_and_not
         .start();
     let daemon = world.daemon();
     end_of(&world, &daemon, "1.9.7", 0);
-    world.docker(&["exec", &world.name, "kill", "-TERM", "1"]);
+    ends_by_itself(&world);
     let report = kept_after(&world, &daemon, &["ended by itself (exit code", "it is exited"]);
     assert_ne!(report["overallState"], "OK", "{report:#}");
     let recovered = world.cli(&["recover", "--yes"]);
