@@ -6,6 +6,7 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::http::Request;
 use support::{Answer, World, require};
 
 #[test]
@@ -21,7 +22,10 @@ fn of_eight_requests_at_once_one_gets_the_upgrade_and_seven_are_told_its_id() {
     let answers: Vec<Answer> = std::thread::scope(|scope| {
         let ask = || {
             together.wait();
-            daemon.post("/upgrade/run", &wanted)
+            // Eight plans at once: each looks at the container by several commands.
+            let request = Request::post("/upgrade/run", &wanted.to_string());
+            let patience = Duration::from_secs(90);
+            request.patience(patience).to_port(world.updater_port).expect("an answer")
         };
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
         threads.into_iter().map(|thread| thread.join().expect("an answer")).collect()

@@ -153,8 +153,9 @@ fn what_an_earlier_version_wrote_is_read_as_it_was_meant() {
 /// Where an upgrade is by the transitions that its rows claim.
 fn claimed(rows: &[Value]) -> Phase {
     let hop = &rows.last().expect("a row")["hop"];
-    let transitions = rows.iter().filter(|row| row["kind"] == "transition" && row["hop"] == *hop);
-    let entered = transitions.last().map(|row| row["body"]["to"].clone());
+    let mut transitions =
+        rows.iter().filter(|row| row["kind"] == "transition" && row["hop"] == *hop);
+    let entered = transitions.next_back().map(|row| row["body"]["to"].clone());
     entered.map_or(Phase::Planned, |to| serde_json::from_value(to).expect("a phase"))
 }
 

@@ -14,13 +14,16 @@ use super::preflight::Preflight;
 use crate::app::unmounted;
 use crate::config::Settings;
 use crate::database::{self, Access, Database, Sharer};
-use crate::engine::{Engine, mounts};
+use crate::engine::{Change, Engine, EngineError, mounts};
 use crate::error::Trouble;
 use crate::machine::failure::{Failure, FailureCode};
 use crate::restore_point;
 
 /// How long the looks of each check may take together.
 const LOOKS_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long the engine may take to say which files were changed.
+const CHANGES_WITHIN: Duration = Duration::from_secs(8);
 
 /// Files that a sentence names.
 const NAMED: usize = 8;
@@ -41,10 +44,33 @@ pub(super) async fn look(shop: &Shop<'_>, preflight: &mut Preflight) -> Vec<Stri
     let mut notes = Vec::new();
     // A database that is not named is refused by the check of that name.
     let Ok(target) = database::locate(&environment, &shop.settings.pg) else { return notes };
+    // Some engines walk the whole image for it: asked for beside the other looks, and not for long.
+    let changes = tokio::time::timeout(CHANGES_WITHIN, shop.engine.changes(shop.id));
+    let ((), changes) = tokio::join!(around(shop, &target, preflight, &mut notes), changes);
+    match changes {
+        Ok(changes) => files(shop, changes, preflight),
+        Err(_) => preflight.passed(
+            "unmounted",
+            format!(
+                "the engine did not say within {} s which files were changed outside of the mounts; they are looked for again, and kept, before anything is stopped",
+                CHANGES_WITHIN.as_secs()
+            ),
+        ),
+    }
+    notes
+}
+
+/// The database's directory, and who else mounts it.
+async fn around(
+    shop: &Shop<'_>,
+    target: &Database,
+    preflight: &mut Preflight,
+    notes: &mut Vec<String>,
+) {
     if target.access == Access::OnHost {
         let at = format!("the database is outside of the container, at {}", target.host);
         preflight.passed("directory", at);
-    } else if let Some(directory) = bounded(directory(shop, &target, preflight)).await.flatten() {
+    } else if let Some(directory) = bounded(directory(shop, target, preflight)).await.flatten() {
         let looked = bounded(neighbours(shop, &directory, preflight)).await;
         if looked.is_none() {
             let message = format!("no answer within {} s", LOOKS_WITHIN.as_secs());
@@ -52,10 +78,6 @@ pub(super) async fn look(shop: &Shop<'_>, preflight: &mut Preflight) -> Vec<Stri
         }
         notes.extend(bounded(reached_copy(shop, &directory)).await.flatten());
     }
-    if bounded(files(shop, preflight)).await.is_none() {
-        preflight.passed("unmounted", "the engine did not say which files were changed");
-    }
-    notes
 }
 
 /// That the copy of the database will lie where the container reaches it; none when it will not.
@@ -212,8 +234,8 @@ async fn neighbours(shop: &Shop<'_>, directory: &Path, preflight: &mut Preflight
 }
 
 /// Which files the container changed outside of every mount.
-async fn files(shop: &Shop<'_>, preflight: &mut Preflight) {
-    let changes = match shop.engine.changes(shop.id).await {
+fn files(shop: &Shop<'_>, changes: Result<Vec<Change>, EngineError>, preflight: &mut Preflight) {
+    let changes = match changes {
         Ok(changes) => changes,
         Err(error) => {
             let message = format!("the engine does not say which files were changed: {error}");
