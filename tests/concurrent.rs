@@ -23,7 +23,8 @@ fn of_eight_requests_at_once_one_gets_the_upgrade_and_seven_are_told_its_id() {
         let ask = || {
             together.wait();
             // Eight plans at once: each looks at the container by several commands.
-            let request = Request::post("/upgrade/run", &wanted.to_string());
+            let body = wanted.to_string();
+            let request = Request::post("/upgrade/run", &body);
             let patience = Duration::from_secs(90);
             request.patience(patience).to_port(world.updater_port).expect("an answer")
         };

@@ -7,7 +7,9 @@ use payram_updater::machine::Step;
 use payram_updater::machine::facts::ProbationEnd;
 
 use super::intruder::{ensure_old, look_out, probation};
-use super::world::{CopyOfIt, Directory, Lone, Name, Next, Programs, Served, Touch, World};
+use super::world::{
+    CopyOfIt, Directory, Intrusion, Lone, Name, Next, Programs, Served, Touch, World,
+};
 
 /// One thing done wrong on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,6 +321,10 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
         }
         Step::StartOld => {
             let old = ensure_old(run, sabotage)?;
+            // One that was made again may have missed the steps that give it these.
+            if world.intrusion == Intrusion::TookOld {
+                on_old(run, |old| (old.name, old.armed) = (Name::Payram, true));
+            }
             let looks = sabotage != Sabotage::StopNextIsSkippedAndStartOldDoesNotLook;
             if looks && world.next_runs() {
                 return None;

@@ -49,6 +49,11 @@ impl Effects<'_> {
 
     pub(super) async fn start_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         self.ensure_old(known).await?;
+        if self.remade.get().is_some() {
+            // Made again in this very step, it missed those that give it its name and its policy.
+            self.set_name(self.old(known), &known.hop.old.name).await?;
+            self.set_policy(self.old(known), &known.hop.old.restart_policy).await?;
+        }
         let old = self.inspect_present(self.old_id(known), "old").await?;
         if occupies_database(&old) {
             // It was never stopped: its server's lock file is no stale one.
