@@ -133,7 +133,7 @@ fn a_version_that_never_gets_healthy_is_rolled_back_to_the_old_one_which_serves(
     let run = world.cli(&["run", "--to", "9.0.1", "--yes"]);
 
     let status = assert_rolled_back(&daemon, &run, "HEALTHCHECK_FAILED");
-    assert_said(&status, &["was not healthy within 5 s", "500", "1.9.6 serves again"]);
+    assert_said(&status, &["did not stay good for 3 s within 5 s", "500", "1.9.6 serves again"]);
     assert_eq!(status["serving"], true, "{status}");
     let after = world.container().expect("the old container");
     assert_eq!((&after["Id"], &after["Name"]), (&before["Id"], &before["Name"]));

@@ -374,7 +374,10 @@ fn judge_database(verdict: &mut Verdict, settings: &Settings, seen: &Seen) {
             "container {} ({}, restart policy {}) mounts the database's directory and may be started by itself",
             other.name, other.state, other.policy
         );
-        verdict.found("neighbours", Severity::Warning, found);
+        // One that somebody stopped stays down under this policy, as long as nobody starts it.
+        let stays_down = other.policy == "unless-stopped" && !other.is_running();
+        let severity = if stays_down { Severity::Info } else { Severity::Warning };
+        verdict.found("neighbours", severity, found);
     }
     if may_run.is_empty() {
         let names: Vec<&str> = directory.sharers.iter().map(|each| each.name.as_str()).collect();

@@ -322,7 +322,9 @@ impl Place {
         let count = |journal: &Connection| {
             let sql = "SELECT count(*) FROM journal WHERE name IS NOT 'tidy' AND NOT (
                 kind = 'log' AND EXISTS (SELECT 1 FROM journal AS tidy
-                    WHERE tidy.kind = 'intent' AND tidy.name = 'tidy' AND tidy.seq < journal.seq))";
+                    WHERE tidy.kind = 'intent' AND tidy.name = 'tidy' AND tidy.seq < journal.seq))
+                -- Nor that the daemon says, once after its start, that it waits for a person.
+                AND NOT (kind = 'log' AND body LIKE 'Stopped after a restart, waiting for you%')";
             journal.query_row(sql, [], |row| row.get(0)).ok()
         };
         self.journal().as_ref().and_then(count).unwrap_or(0)

@@ -70,7 +70,7 @@ fn a_version_that_failed_here_is_not_offered_by_the_dashboard_and_says_when_why_
             failed["failedAt"].as_str().expect("a time"),
             &failed["digest"].as_str().expect("a digest")[..19],
             "HEALTHCHECK_FAILED",
-            "was not healthy within 2 s",
+            "did not stay good for 1 s within 2 s",
             "payram-updater recover --clear-quarantine 2.0.0",
         ] {
             assert!(message.contains(part), "{part}: {message}");

@@ -25,7 +25,9 @@ fn an_upgrade_ends_verified_and_loses_no_payment() {
 
 /// The release is rolled back with this code, and the old container serves again.
 fn goes_back(release: serde_json::Value, code: &str) -> Shop {
-    let shop = Shop::open(json!({"2.0.0": release}));
+    let mut shop = Shop::open(json!({"2.0.0": release}));
+    // Long enough for what turns bad only later.
+    shop.set("VERIFY_SECONDS", "4");
     let daemon = shop.daemon();
     let before = shop.id();
     let (exit, said) = shop.upgrade("2.0.0");

@@ -43,7 +43,6 @@ pub enum Sabotage {
     ProbationDoesNotLookOut,
     TidyDoesNotLookOut,
     DamageIsNotJournaledFirst,
-    DamageFoundByTidyIsForgotten,
     StartOldDoesNotLookForStrangers,
     OldIsNotMadeAgain,
 }
@@ -59,7 +58,6 @@ impl Sabotage {
                 | Sabotage::ProbationDoesNotLookOut
                 | Sabotage::TidyDoesNotLookOut
                 | Sabotage::DamageIsNotJournaledFirst
-                | Sabotage::DamageFoundByTidyIsForgotten
                 | Sabotage::StartOldDoesNotLookForStrangers
         )
     }
@@ -274,8 +272,7 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
             if world.old.is_some() {
                 let looks = sabotage != Sabotage::TidyDoesNotLookOut;
                 if looks && look_out(run, Touched::Next, sabotage) {
-                    let is_forgotten = sabotage == Sabotage::DamageFoundByTidyIsForgotten;
-                    return Some(if is_forgotten { Answer::Refused } else { Answer::Damaged });
+                    return Some(Answer::Damaged);
                 }
                 if !world.next_runs() || world.served != Served::Own {
                     return None;

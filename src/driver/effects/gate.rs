@@ -159,6 +159,10 @@ impl Effects<'_> {
             usual: Vec::new(),
             restarts: 0,
         };
+        // What somebody did to the old version is undone after its gate, once (`put_back`).
+        if which.id == self.old_id(known) {
+            trial.outside = trial.outside.again(&container);
+        }
         if self.was_never_stopped(known, &container) {
             trial.database.works_where_it_did();
         }
@@ -468,7 +472,7 @@ impl Trial<'_, '_> {
             Cause::SomebodyAgain { how } => fail(
                 FailureCode::HealthcheckFailed,
                 format!(
-                    "the {} was {how} from outside a second time while it was watched",
+                    "the {} was {how} from outside while it was watched, and not borne again",
                     self.which
                 ),
             ),

@@ -113,6 +113,11 @@ impl<'t, 'k> Sentinel<'t, 'k> {
     /// `DATABASE_DAMAGED` when there was a second server: it is killed and this version stopped.
     pub async fn look(&mut self, container: &Value) -> Result<(), Trouble> {
         let Some(directory) = self.directory else { return Ok(()) };
+        // Where this version does not run, another that runs is no second one: somebody may have
+        // put it in its place, and what serves is not stopped.
+        if !Inspection(container).occupies_database() {
+            return Ok(());
+        }
         if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
             return Ok(());
         }
