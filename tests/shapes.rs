@@ -1,5 +1,7 @@
 //! The same good upgrade in the shapes in which a shop is found: PostgreSQL 15 and 17, the mounts
 //! of PayRam's own start command, named volumes, no supervisor, an external database.
+//!
+//! Tests that return unless `PAYRAM_TEST_FULL=1` belong to the long run.
 
 mod support;
 
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use support::builder::WorldBuilder;
 use support::operator::{check, plan, said, upgrade};
+use support::settings::is_full;
 use support::{World, free_port, postgres_bin, require, wait_until};
 
 /// Plan, upgrade, and what is there afterwards.
@@ -27,6 +30,9 @@ fn is_upgraded(builder: WorldBuilder) {
 
 #[test]
 fn with_postgresql_17() {
+    if !is_full() {
+        return;
+    }
     if require("docker") {
         is_upgraded(World::build("1.9.6").postgres_17());
     }
@@ -34,6 +40,9 @@ fn with_postgresql_17() {
 
 #[test]
 fn with_the_mounts_of_payrams_own_start_command() {
+    if !is_full() {
+        return;
+    }
     if require("docker") {
         is_upgraded(World::build("1.9.6").nested_mounts());
     }
@@ -41,6 +50,9 @@ fn with_the_mounts_of_payrams_own_start_command() {
 
 #[test]
 fn with_postgresql_17_nested_mounts_and_no_supervisor() {
+    if !is_full() {
+        return;
+    }
     if require("docker") {
         is_upgraded(
             World::build("1.9.6").postgres_17().nested_mounts().env("PAYRAM_SUPERVISOR", "off"),
@@ -50,6 +62,9 @@ fn with_postgresql_17_nested_mounts_and_no_supervisor() {
 
 #[test]
 fn without_a_supervisor() {
+    if !is_full() {
+        return;
+    }
     if require("docker") {
         is_upgraded(World::build("1.9.6").env("PAYRAM_SUPERVISOR", "off"));
     }
@@ -57,6 +72,9 @@ fn without_a_supervisor() {
 
 #[test]
 fn in_locale_c_and_sql_ascii() {
+    if !is_full() {
+        return;
+    }
     if require("docker") {
         is_upgraded(World::build("1.9.6").env("PAYRAM_ENCODING", "SQL_ASCII"));
     }
@@ -64,6 +82,9 @@ fn in_locale_c_and_sql_ascii() {
 
 #[test]
 fn with_the_database_in_a_named_volume() {
+    if !is_full() {
+        return;
+    }
     if !require("docker") {
         return;
     }
@@ -88,6 +109,9 @@ impl Drop for Volume {
 
 #[test]
 fn with_an_external_database() {
+    if !is_full() {
+        return;
+    }
     if !require("docker") || !require("postgres") || !require("root") {
         return;
     }
