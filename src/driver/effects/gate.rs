@@ -471,10 +471,7 @@ impl Trial<'_, '_> {
             }
             Cause::SomebodyAgain { how } => fail(
                 FailureCode::HealthcheckFailed,
-                format!(
-                    "the {} was {how} from outside while it was watched, and not borne again",
-                    self.which
-                ),
+                format!("the {} was {how} from outside while it was watched", self.which),
             ),
             Cause::Somebody { how } => {
                 let again =
