@@ -13,9 +13,20 @@ use super::server::server_facts;
 use crate::engine::{ContainerSummary, Engine, EngineError, mounts};
 use crate::error::Trouble;
 
+/// Where a container's server was seen to work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Workplace {
+    /// In the directory that was asked about.
+    There,
+    /// In another one: a sentence with both paths.
+    Elsewhere(String),
+    /// No server was seen at all, as while it is stopped or starts: a sentence.
+    Unseen(String),
+}
+
 /// Whether the server in a running container, a raw inspection, works in this directory of the
 /// host: by device and inode, as the kernel says it of the server's own process at this moment;
-/// where this host can't look, by the container's mounts. Otherwise a sentence with both paths.
+/// where this host can't look, by the container's mounts.
 ///
 /// # Errors
 /// When the engine does not answer.
@@ -24,31 +35,31 @@ pub async fn server_works_in(
     container: &Value,
     port: u16,
     directory: &Path,
-) -> Result<Result<(), String>, Trouble> {
+) -> Result<Workplace, Trouble> {
     let place = match Place::of(directory) {
         Ok(place) => place,
         Err(error) => {
-            return Ok(Err(format!(
+            return Ok(Workplace::Elsewhere(format!(
                 "the database's directory, which its container mounts, should be {} on this host, which can't be looked at: {error}",
                 directory.display()
             )));
         }
     };
     if host_servers::in_place(place).iter().any(|server| server.is_of(container)) {
-        return Ok(Ok(()));
+        return Ok(Workplace::There);
     }
     // Not there, or this host can't see it: the container is asked where its server works.
     let id = container["Id"].as_str().unwrap_or_default();
     let facts = match server_facts(engine, id, port).await {
         Ok(facts) => facts,
-        Err(Trouble::Failed(failure)) => return Ok(Err(failure.message)),
+        Err(Trouble::Failed(failure)) => return Ok(Workplace::Unseen(failure.message)),
         Err(unknown @ Trouble::Unknown(_)) => return Err(unknown),
     };
     let inside = Path::new(&facts.data_directory);
     if let Some(seen) = host_servers::place_inside(container, inside) {
         return Ok(match seen == place {
-            true => Ok(()),
-            false => Err(format!(
+            true => Workplace::There,
+            false => Workplace::Elsewhere(format!(
                 "the database's server works in {} of its container, which is not {} of this host: that one was moved, or something else is mounted over it, since the container was started",
                 inside.display(),
                 directory.display()
@@ -58,8 +69,8 @@ pub async fn server_works_in(
     let host = mounts::host_path(container, inside);
     let is_same = host.as_deref().is_some_and(|host| is_one_path(host, directory));
     Ok(match is_same {
-        true => Ok(()),
-        false => Err(format!(
+        true => Workplace::There,
+        false => Workplace::Elsewhere(format!(
             "the database's server works in {} of its container, which is {} on this host, expected {}",
             inside.display(),
             host.map_or("on no mount".to_owned(), |host: PathBuf| host.display().to_string()),

@@ -43,7 +43,7 @@ mod tool;
 
 pub use assess::assess;
 pub use cluster::{Control, Identity, difference, directory_difference, identity};
-pub use directory::{Sharer, is_same_product, may_write_to, server_works_in, sharers};
+pub use directory::{Sharer, Workplace, is_same_product, may_write_to, server_works_in, sharers};
 pub use dump::{DumpFile, dump};
 pub use export::{Heading, export_rows, said_of_export, said_of_refused, said_of_table};
 pub use fingerprint::{fingerprint, fingerprint_since};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::config::Settings;
-use crate::database::{self, Access, Place, Sharer};
+use crate::database::{self, Access, Place, Sharer, Workplace};
 use crate::engine::{Engine, mounts};
 
 /// How long all looks may take together.
@@ -65,7 +65,9 @@ async fn seen(
     };
     let works = database::server_works_in(engine, container, target.port, &path).await;
     let mismatch = match works {
-        Ok(found) => found.err(),
+        Ok(Workplace::There) => None,
+        Ok(Workplace::Elsewhere(found)) => Some(found),
+        Ok(Workplace::Unseen(found)) => return Some(Err(found)),
         Err(trouble) => return Some(Err(trouble.to_string())),
     };
     let sharers = match database::sharers(engine, container, &path, &[id]).await {

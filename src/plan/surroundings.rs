@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::preflight::Preflight;
 use crate::app::unmounted;
 use crate::config::Settings;
-use crate::database::{self, Access, Database, Sharer};
+use crate::database::{self, Access, Database, Sharer, Workplace};
 use crate::engine::{Change, Engine, EngineError, mounts};
 use crate::error::Trouble;
 use crate::machine::failure::{Failure, FailureCode};
@@ -131,8 +131,13 @@ async fn directory(
     let real = named.canonicalize().unwrap_or_else(|_| named.clone());
     let works = database::server_works_in(shop.engine, shop.inspection, target.port, &real).await;
     match works {
-        Ok(Ok(())) => {}
-        Ok(Err(found)) => {
+        Ok(Workplace::There) => {}
+        Ok(Workplace::Unseen(found)) => {
+            preflight
+                .refused("directory", Failure::new(FailureCode::RuntimeInspectionFailed, found));
+            return None;
+        }
+        Ok(Workplace::Elsewhere(found)) => {
             let message = format!(
                 "{found}. Put it back where it was (move it back, or unmount what lies over it), then try again; {} must not be restarted before that, because it would then serve what lies there now",
                 shop.name

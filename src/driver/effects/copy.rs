@@ -51,7 +51,8 @@ impl Effects<'_> {
         if !source.join("PG_VERSION").is_file() {
             return dump(format!("{} can't be reached from this host", source.display()));
         }
-        self.must_work_in(known, &container, &source).await?;
+        let works = self.works_nowhere_but_in(known, &container, &source).await?;
+        works.or_else(|unseen| fail(FailureCode::RuntimeInspectionFailed, unseen))?;
         // What the server would write to its files in the next minutes is in the first pass then,
         // and not in the one that is downtime.
         self.checkpoint(&Runner::new(self.engine, old, &target)).await;

@@ -302,7 +302,8 @@ impl Effects<'_> {
         self.nobody_else_runs(known, &old).await?;
         self.next_is_there(known).await?;
         if let Some(Copy::Directory { source, .. }) = known.copy {
-            self.must_work_in(known, &old, Path::new(source)).await?;
+            let works = self.works_nowhere_but_in(known, &old, Path::new(source)).await?;
+            works.or_else(|unseen| fail(FailureCode::RuntimeInspectionFailed, unseen))?;
         }
         self.set_policy(self.old(known), &no_restart()).await?;
         done()

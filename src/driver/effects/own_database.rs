@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::containers::Which;
 use super::{Effects, fail};
-use crate::database::{self, Access, Control, Database, Runner};
+use crate::database::{self, Access, Control, Database, Runner, Workplace};
 use crate::error::Trouble;
 use crate::machine::Known;
 use crate::machine::facts::{Cluster, Copy, Habits};
@@ -115,12 +115,18 @@ impl<'t, 'k> OwnDatabase<'t, 'k> {
         container: &Value,
         habits: Option<&Habits>,
     ) -> Result<Result<(), Found>, Trouble> {
-        if let Some(source) = self.source
-            && let Err(found) =
-                database::server_works_in(self.effects.engine, container, self.target.port, source)
-                    .await?
-        {
-            return Ok(Err((found, FailureCode::DatabaseMismatch, true)));
+        if let Some(source) = self.source {
+            let (engine, port) = (self.effects.engine, self.target.port);
+            match database::server_works_in(engine, container, port, source).await? {
+                Workplace::There => {}
+                Workplace::Elsewhere(found) => {
+                    return Ok(Err((found, FailureCode::DatabaseMismatch, true)));
+                }
+                // It may be starting.
+                Workplace::Unseen(found) => {
+                    return Ok(Err((found, FailureCode::HealthcheckFailed, false)));
+                }
+            }
         }
         let runner = Runner::new(self.effects.engine, self.which.id, &self.target);
         let now = match database::identity(&runner).await {
@@ -190,17 +196,19 @@ impl<'t, 'k> OwnDatabase<'t, 'k> {
 }
 
 impl Effects<'_> {
-    /// Sees that the server in this container works in this directory of the host.
-    pub(super) async fn must_work_in(
+    /// Sees that the server in this container works in this directory of the host and in no other.
+    /// Answers whether it was seen at all.
+    pub(super) async fn works_nowhere_but_in(
         &self,
         known: &Known<'_>,
         container: &Value,
         source: &Path,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Result<(), String>, Trouble> {
         let port = self.database(known)?.port;
         match database::server_works_in(self.engine, container, port, source).await? {
-            Ok(()) => Ok(()),
-            Err(found) => fail(FailureCode::DatabaseMismatch, found),
+            Workplace::There => Ok(Ok(())),
+            Workplace::Elsewhere(found) => fail(FailureCode::DatabaseMismatch, found),
+            Workplace::Unseen(found) => Ok(Err(found)),
         }
     }
 }

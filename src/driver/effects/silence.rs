@@ -58,7 +58,12 @@ impl Effects<'_> {
         }
         if let Some(Copy::Directory { source, .. }) = known.copy {
             // A moment ago it was so, too; from here on a mistake costs downtime.
-            self.must_work_in(known, &container, Path::new(source)).await?;
+            let works = self.works_nowhere_but_in(known, &container, Path::new(source)).await?;
+            if let Err(unseen) = works {
+                // Somebody stopped it, or it ended: its directory is there all the same, and what
+                // serves on it in the end is compared with the copy.
+                self.say(&format!("the database's server is gone: {unseen}")).await;
+            }
         }
         let target = self.database(known)?;
         let runner = Runner::new(self.engine, self.old_id(known), &target);
