@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use payram_updater::machine::Step;
 use serde_json::Value;
 use support::clock::Clock;
-use support::{Account, Daemon, Point, Trap, World, is_full, require, wait_until};
+use support::{Account, Daemon, Point, Trap, World, in_long_run, is_full, require, wait_until};
 
 /// From the start of an upgrade to its end.
 const END_LIMIT: Duration = Duration::from_secs(240);
@@ -106,7 +106,7 @@ fn a_clock_that_is_set_back_in_mid_upgrade_confuses_nothing() {
 
 #[test]
 fn a_clock_that_is_set_forward_in_mid_upgrade_confuses_nothing() {
-    if !here() || !is_full() {
+    if !here() || !in_long_run() {
         return;
     }
     upgrade_while_set(&[(Step::Verify, "+3h")], "1.9.7", "VERIFIED");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use payram_updater::machine::Step;
 use serde_json::{Value, json};
 use support::world::PASSWORD;
-use support::{Account, Daemon, Point, Trap, World, is_full, require, wait_until};
+use support::{Account, Daemon, Point, Trap, World, in_long_run, is_full, require, wait_until};
 
 /// From the start of an upgrade to its end.
 const END_LIMIT: Duration = Duration::from_secs(300);
@@ -196,7 +196,7 @@ fn a_failed_versions_database_that_refuses_is_asked_on_its_own() {
 
 #[test]
 fn a_failed_versions_database_that_nobody_may_ask_waits_for_a_person() {
-    if !require("docker") || !is_full() {
+    if !require("docker") || !in_long_run() {
         return;
     }
     for refusal in [Refusal::Password, Refusal::Full] {

@@ -5,7 +5,7 @@ mod support;
 
 use payram_updater::machine::Step;
 use support::outage::{END_LIMIT, Place, engine, here, live_restoring_engine};
-use support::{Daemon, Outage, Point, PrivateEngine, World, chosen, is_full};
+use support::{Daemon, Outage, Point, PrivateEngine, World, chosen, in_long_run, is_full};
 
 /// What befalls the engine.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +101,7 @@ fn an_engine_that_is_killed_in_mid_swap_is_waited_for_and_the_upgrade_ends() {
 
 #[test]
 fn an_engine_whose_containers_go_on_without_it_may_be_lost_anywhere() {
-    if !here() || !is_full() {
+    if !here() || !in_long_run() {
         return;
     }
     let places = [

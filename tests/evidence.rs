@@ -1,8 +1,6 @@
 //! What is believed of a shop's database (I13): it is the directory that the host names and no
 //! other one, nobody else works in it, and what is needed for the way back is there, whoever has
 //! a hand in it meanwhile. On a real engine, with real servers and real mounts.
-//!
-//! Tests that return unless `PAYRAM_TEST_FULL=1` belong to the long run.
 
 mod support;
 
@@ -16,7 +14,6 @@ use serde_json::Value;
 use support::operator::{
     Running, assert_parts, assert_refused, check, identity, inspection, issues, plan, said, upgrade,
 };
-use support::settings::is_full;
 use support::{Fixture, OwnImage, World, require, wait_until};
 
 /// From something that was done to what follows from it.
@@ -139,9 +136,6 @@ fn an_image_whose_volume_hides_the_database_is_refused_before_anything_stops() {
 
 #[test]
 fn a_version_that_keeps_its_database_elsewhere_is_never_verified_and_the_old_one_returns() {
-    if !is_full() {
-        return;
-    }
     if !require("docker") {
         return;
     }
@@ -194,9 +188,6 @@ fn parked(world: &World) -> String {
 
 #[test]
 fn the_parked_old_container_started_by_somebody_is_killed_and_a_person_is_called() {
-    if !is_full() {
-        return;
-    }
     if !require("docker") {
         return;
     }
@@ -250,9 +241,6 @@ fn called_for_two_servers(world: &World, daemon: &support::Daemon) {
 
 #[test]
 fn a_bare_server_on_the_directory_is_killed_and_a_person_is_called() {
-    if !is_full() {
-        return;
-    }
     if !require("docker") || !require("postgres") || !require("root") {
         return;
     }
@@ -309,9 +297,6 @@ impl Drop for HostServer {
 
 #[test]
 fn who_could_start_by_itself_on_the_directory_is_refused_and_who_can_not_is_listed() {
-    if !is_full() {
-        return;
-    }
     if !require("docker") {
         return;
     }
@@ -347,9 +332,6 @@ fn who_could_start_by_itself_on_the_directory_is_refused_and_who_can_not_is_list
 
 #[test]
 fn sidecars_another_shop_and_the_hosts_own_database_are_no_obstacle_and_are_left_alone() {
-    if !is_full() {
-        return;
-    }
     if !require("docker") || !require("root") {
         return;
     }
@@ -415,9 +397,6 @@ impl Drop for Sidecar {
 
 #[test]
 fn what_a_clean_up_job_removes_is_noticed_before_the_stop_and_made_again_afterwards() {
-    if !is_full() {
-        return;
-    }
     if !require("docker") {
         return;
     }
@@ -522,9 +501,6 @@ fn an_old_container_whose_image_was_removed_too_is_a_persons_and_the_database_st
 
 #[test]
 fn files_on_no_mount_are_listed_in_the_plan_and_kept_in_an_archive() {
-    if !is_full() {
-        return;
-    }
     if !require("docker") {
         return;
     }

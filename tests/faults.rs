@@ -151,7 +151,7 @@ fn an_upgrade_that_is_called_off_while_it_verifies_brings_the_old_version_back()
     if !require("docker") {
         return;
     }
-    let world = World::build("1.9.6").rows(200).start();
+    let world = World::build("1.9.6").setting("HEALTH_TIMEOUT_SECONDS", "90").rows(200).start();
     let daemon = world.daemon();
     // It never answers, so there is time to call it off; it changes nothing.
     world.begin_upgrade("9.0.6");

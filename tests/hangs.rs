@@ -9,7 +9,7 @@ use payram_updater::machine::Step;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::sound::load_exported;
-use support::{Account, Daemon, Point, Trap, World, is_full, require};
+use support::{Account, Daemon, Point, Trap, World, in_long_run, is_full, require};
 
 /// From the start of an upgrade to its end.
 const END_LIMIT: Duration = Duration::from_secs(300);
@@ -46,7 +46,7 @@ fn an_old_version_that_ignores_term_gets_its_own_grace_and_its_killed_database_i
 
 #[test]
 fn an_old_version_that_ignores_term_serves_again_with_what_its_killed_database_held() {
-    if !require("docker") || !is_full() {
+    if !require("docker") || !in_long_run() {
         return;
     }
     let world = World::build("9.0.9").run_args(["--stop-timeout", "4"]).rows(500).start();
@@ -148,7 +148,7 @@ fn a_daemon_that_stands_still_while_it_verifies_ends_verified() {
 
 #[test]
 fn a_daemon_that_stands_still_before_the_swap_ends_verified() {
-    if require("docker") && is_full() {
+    if require("docker") && in_long_run() {
         freeze_at(Step::PreCopy, "1.9.7", "VERIFIED");
         freeze_at(Step::StopOld, "1.9.7", "VERIFIED");
     }
@@ -156,7 +156,7 @@ fn a_daemon_that_stands_still_before_the_swap_ends_verified() {
 
 #[test]
 fn a_daemon_that_stands_still_on_the_way_back_ends_where_it_was() {
-    if require("docker") && is_full() {
+    if require("docker") && in_long_run() {
         freeze_at(Step::StartOld, "9.0.2", "ROLLED_BACK");
         freeze_at(Step::VerifyOld, "9.0.4", "ROLLED_BACK");
     }

@@ -1,8 +1,6 @@
 //! What is kept of a failed version and of the time before it, on a real engine with a real
 //! database: the copy of the database, whatever the version does to owners and modes, and the
 //! rows that it wrote, whatever bytes are in them.
-//!
-//! Tests that return unless `PAYRAM_TEST_FULL=1` belong to the long run.
 
 mod support;
 
@@ -13,7 +11,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::operator;
-use support::settings::is_full;
 use support::sound::load_exported;
 use support::{Daemon, Fixture, World, require, wait_until};
 
@@ -80,9 +77,6 @@ fn builder() -> support::builder::WorldBuilder {
 
 #[test]
 fn a_version_that_changes_the_owner_of_all_that_it_mounts_does_not_reach_the_copy() {
-    if !is_full() {
-        return;
-    }
     if !require("docker") {
         return;
     }
@@ -98,9 +92,6 @@ fn a_version_that_changes_the_owner_of_all_that_it_mounts_does_not_reach_the_cop
 
 #[test]
 fn a_copy_whose_owner_a_version_changed_is_proved_by_its_contents_and_put_right() {
-    if !is_full() {
-        return;
-    }
     if !require("docker") {
         return;
     }
@@ -125,9 +116,6 @@ const CHECKSUM: &str = "SELECT count(*), md5(string_agg(concat_ws(' ', id, amoun
 
 #[test]
 fn rows_with_bytes_of_no_encoding_are_exported_and_loaded_as_they_are() {
-    if !is_full() {
-        return;
-    }
     if !require("docker") {
         return;
     }

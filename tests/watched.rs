@@ -1,8 +1,6 @@
 //! What a version does while it is watched, before `Verified` and for a while afterwards: programs
 //! that end and come back, slow answers, a bystander that is down since long, and somebody's hand.
 //! What it did itself is held against it; what the old version did too, or somebody else, is not.
-//!
-//! Tests that return unless `PAYRAM_TEST_FULL=1` belong to the long run.
 
 mod support;
 
@@ -10,7 +8,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::operator::{Running, assert_parts, identity, inspection, issues, said, upgrade};
-use support::settings::is_full;
 use support::{Daemon, Fixture, OwnImage, World, require, wait_until};
 
 /// From something that was done to what follows from it.
@@ -60,9 +57,6 @@ fn never_verified(every: &str, with: &str, supervisor: &str, watch_seconds: &str
 
 #[test]
 fn a_core_that_dies_every_three_seconds_is_never_verified() {
-    if !is_full() {
-        return;
-    }
     never_verified("3", "1", "on", "6");
 }
 
@@ -83,9 +77,6 @@ fn without_a_supervisor_a_core_that_dies_every_three_seconds_is_never_verified()
 
 #[test]
 fn without_a_supervisor_a_core_that_ends_well_every_seven_seconds_is_never_verified() {
-    if !is_full() {
-        return;
-    }
     never_verified("7", "0", "off", "12");
 }
 
@@ -151,9 +142,6 @@ fn is_kept(world: &World) {
 
 #[test]
 fn a_version_that_ends_after_it_was_verified_is_told_and_the_way_back_is_kept() {
-    if !is_full() {
-        return;
-    }
     if !require("docker") {
         return;
     }
@@ -205,9 +193,6 @@ fn a_version_that_stays_down_after_it_was_verified_is_started_by_recover_and_not
 
 #[test]
 fn the_probation_outlives_the_updater_bears_a_restart_by_hand_and_ends_with_the_next_upgrade() {
-    if !is_full() {
-        return;
-    }
     if !require("docker") {
         return;
     }
@@ -298,9 +283,6 @@ fn with_a_hand(world: &World, daemon: &Daemon, target: &str, hand: impl Fn()) ->
 
 #[test]
 fn what_somebody_does_to_a_good_version_once_is_not_held_against_it() {
-    if !is_full() {
-        return;
-    }
     if !require("docker") {
         return;
     }
@@ -356,9 +338,6 @@ fn a_version_that_the_kernel_kills_has_ended_by_itself() {
 
 #[test]
 fn what_the_old_version_did_too_is_a_note_and_what_only_the_new_one_does_is_judged() {
-    if !is_full() {
-        return;
-    }
     if !require("docker") {
         return;
     }

@@ -29,7 +29,7 @@ pub(super) struct Serving(Arc<Mutex<Seen>>);
 /// it. What can't be asked does not answer.
 pub(super) async fn surely(settings: &Settings, engine: &dyn Engine, container: &str) -> bool {
     match engine.inspect_container(container).await {
-        Ok(Some(found)) => Probe::of(settings).find(engine, &found).await.is_ok(),
+        Ok(Some(found)) => Probe::of(settings).find_at_once(engine, &found).await.is_ok(),
         Ok(None) | Err(_) => false,
     }
 }

@@ -91,6 +91,18 @@ pub fn require(what: &str) -> bool {
     }
 }
 
+/// Whether the long run is asked for (`PAYRAM_TEST_FULL=1`), to which this whole test belongs.
+/// Where it isn't, appends the test to the file that `PAYRAM_TEST_LEFT` names and returns false.
+pub fn in_long_run() -> bool {
+    let is_asked_for = is_full();
+    if !is_asked_for {
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        println!("left to the long run: {test}");
+        note("PAYRAM_TEST_LEFT", &test);
+    }
+    is_asked_for
+}
+
 /// `Ok` when the real thing is here, otherwise what is missing.
 fn present(what: &str) -> Result<(), String> {
     match what {

@@ -50,6 +50,20 @@ impl Probe {
         search(self.clone(), self.groups(engine, container).await?).await
     }
 
+    /// As [`Probe::find`], with all places asked at the same time: for an answer that somebody
+    /// waits for, which takes no longer than the slowest place then.
+    ///
+    /// # Errors
+    /// As [`Probe::find`].
+    pub async fn find_at_once(
+        &self,
+        engine: &dyn Engine,
+        container: &Value,
+    ) -> Result<Place, Silent> {
+        let places = self.groups(engine, container).await?.concat();
+        search(self.clone(), vec![places]).await
+    }
+
     async fn groups(&self, engine: &dyn Engine, container: &Value) -> Result<Groups, Silent> {
         if let Some(base) = &self.base {
             return Ok(vec![vec![Place { url: base.clone(), is_own: false }]]);
