@@ -157,9 +157,9 @@ fn a_version_that_ends_after_it_was_verified_is_told_and_the_way_back_is_kept() 
     ends_by_itself(&world);
     let report = kept_after(&world, &daemon, &["ended by itself and was started again"]);
     assert_eq!(report["overallState"], "DEGRADED", "{report:#}");
+    world.wait_healthy();
     let shown = said(&world.cli(&["recover", "--dry-run"]));
     assert_parts(&shown, &["ended by itself", "are kept"]);
-    world.wait_healthy();
     // A new upgrade goes on from there.
     end_of(&world, &daemon, "1.9.8", 0);
     assert_eq!(world.version().as_deref(), Some("1.9.8"));

@@ -471,7 +471,10 @@ impl Trial<'_, '_> {
             }
             Cause::SomebodyAgain { how } => fail(
                 FailureCode::HealthcheckFailed,
-                format!("the {} was {how} from outside while it was watched", self.which),
+                format!(
+                    "the {} was {how} from outside a second time while it was watched",
+                    self.which
+                ),
             ),
             Cause::Somebody { how } => {
                 let again =

@@ -114,6 +114,26 @@ impl Outside {
     }
 }
 
+/// How somebody ended the last run that ended since this moment, where the engine remembers that
+/// each end since then was somebody's doing; none where one was not, or nothing is known.
+pub(super) async fn by_hand_since(
+    engine: &dyn Engine,
+    id: &str,
+    since_ms: i64,
+) -> Option<&'static str> {
+    let now = Timestamp::now().millis();
+    let mut events = engine.events_between(id, since_ms, now).await.ok()?;
+    events.sort_by_key(|event| event.at_ms);
+    each_by_hand(&events)
+}
+
+fn each_by_hand(events: &[EngineEvent]) -> Option<&'static str> {
+    let runs = events.split(|event| event.action == "start");
+    let ended = runs.filter(|run| run.iter().any(|event| event.action == "die"));
+    let hands: Vec<Option<&'static str>> = ended.map(hand).collect();
+    hands.iter().copied().collect::<Option<Vec<_>>>()?.last().copied()
+}
+
 /// How somebody brought the first death about; none when nobody did.
 fn hand(events: &[EngineEvent]) -> Option<&'static str> {
     let mut events: Vec<&EngineEvent> = events.iter().collect();
@@ -171,6 +191,20 @@ mod tests {
             (&["die", "start", "kill", "die"], None),
         ] {
             assert_eq!(hand(&events(actions)), expected, "{actions:?}");
+        }
+    }
+
+    #[test]
+    fn runs_ended_by_hand_only_where_each_of_them_did() {
+        for (actions, expected) in [
+            (&["start", "kill", "die", "stop", "start", "restart"][..], Some("stopped")),
+            (&["kill", "die", "start", "kill", "die", "stop", "start"], Some("stopped")),
+            (&["kill", "die", "stop", "start", "die", "start"], None),
+            (&["die", "start"], None),
+            (&["start"], None),
+            (&[], None),
+        ] {
+            assert_eq!(each_by_hand(&events(actions)), expected, "{actions:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Effects;
 use super::containers::{Which, no_restart};
-use super::outside::{Cause, Outside};
+use super::outside::{Cause, Outside, by_hand_since};
 use super::own_database::OwnDatabase;
 use super::second_server::{Noted, Sentinel};
 use crate::app::core::{Health, Probe};
@@ -76,7 +76,7 @@ impl Effects<'_> {
         {
             return Ok(Some(found));
         }
-        if let Some(found) = self.restarted_unseen(known, next, &container) {
+        if let Some(found) = self.restarted_unseen(known, next, &container).await {
             return Ok(Some(found));
         }
         let mut outside = Outside::of(&container);
@@ -159,8 +159,8 @@ impl Effects<'_> {
     }
 
     /// Whether the container's run began after the verdict, while nobody watched; unless the host
-    /// was started anew since.
-    fn restarted_unseen(
+    /// was started anew since, or the engine remembers that it was somebody's doing.
+    async fn restarted_unseen(
         &self,
         known: &Known<'_>,
         next: Which<'_>,
@@ -173,6 +173,10 @@ impl Effects<'_> {
         let then = known.verdict.and_then(boot);
         let is_another_boot = then.is_some() && then != clock::uptime().map(|up| up.boot);
         if !is_later || is_another_boot {
+            return None;
+        }
+        if let Some(how) = by_hand_since(self.engine, next.id, verified).await {
+            self.say(&format!("the {next} was {how} from outside")).await;
             return None;
         }
         let at = started.rfc3339();
