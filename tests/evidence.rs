@@ -253,7 +253,7 @@ fn a_bare_server_on_the_directory_is_killed_and_a_person_is_called() {
     assert_eq!(status.code(), Some(5), "{text}\n{}", daemon.log());
     let message = daemon.status()["message"].to_string();
     println!("{message}");
-    assert_parts(&message, &["process", "of this host", "was killed"]);
+    assert_parts(&message, &["process", "of this host", "is killed"]);
     called_for_two_servers(&world, &daemon);
     assert!(intruder.has_ended(), "it was killed");
     assert!(!elsewhere.has_ended(), "one in a directory of its own was left alone");
