@@ -45,6 +45,8 @@ pub enum Sabotage {
     DamageIsNotJournaledFirst,
     StartOldDoesNotLookForStrangers,
     OldIsNotMadeAgain,
+    AssessmentTakesWorkersForAMigration,
+    AssessmentTakesAMigrationForWorkers,
 }
 
 impl Sabotage {
@@ -113,6 +115,7 @@ impl Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     Unchanged,
+    Workers,
     Schema,
     Rows,
     Unreadable,
@@ -287,8 +290,12 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
         }
         Step::AssessDatabase => {
             let found = assess(run, known, sabotage)?;
-            let is_blind = sabotage == Sabotage::AssessmentIsAlwaysUnchanged;
-            Some(Answer::Assessment(if is_blind { Found::Unchanged } else { found }))
+            Some(Answer::Assessment(match (sabotage, found) {
+                (Sabotage::AssessmentIsAlwaysUnchanged, _) => Found::Unchanged,
+                (Sabotage::AssessmentTakesWorkersForAMigration, Found::Workers) => Found::Schema,
+                (Sabotage::AssessmentTakesAMigrationForWorkers, Found::Rows) => Found::Workers,
+                (_, found) => found,
+            }))
         }
         Step::StopNext => {
             if sabotage != Sabotage::StopNextLeavesTheLoneServer {
@@ -581,8 +588,10 @@ fn compare(database: Directory) -> Found {
     match database.touch {
         Touch::Unreadable => Found::Unreadable,
         Touch::Rows => Found::Rows,
-        Touch::Clean | Touch::Schema if database.ahead => Found::Rows,
+        Touch::Schema if database.ahead => Found::Rows,
         Touch::Schema => Found::Schema,
+        Touch::Workers => Found::Workers,
+        Touch::Clean if database.ahead => Found::Workers,
         Touch::Clean => Found::Unchanged,
     }
 }
