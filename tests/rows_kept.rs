@@ -169,3 +169,40 @@ fn a_backend_that_was_killed_is_no_change() {
         assert_eq!(world.failed_directories(), Vec::<String>::new(), "nothing was put back");
     }
 }
+
+/// No row was written: the restore point came back, and the failed version's database is kept.
+fn comes_back_whole(builder: WorldBuilder, behaviour: &str) {
+    let (world, _) = goes_back_by_itself(builder, behaviour);
+    let failed = world.failed_directories();
+    assert!(failed.iter().any(|name| !name.contains(".rows")), "it is kept: {failed:?}");
+}
+
+#[test]
+fn a_password_that_the_failed_version_changed_is_as_it_was() {
+    if require("docker") {
+        comes_back_whole(builder(), "password");
+    }
+}
+
+#[test]
+fn a_setting_with_which_the_old_server_does_not_start_is_as_it_was() {
+    if require("docker") {
+        comes_back_whole(builder().postgres_17(), "alter-system");
+    }
+}
+
+#[test]
+fn without_a_supervisor_the_last_payments_of_the_old_version_are_its_own() {
+    if require("docker") {
+        let builder = builder().env("PAYRAM_SUPERVISOR", "off");
+        let (world, _) = goes_back_by_itself(builder, "health-500");
+        assert_eq!(world.failed_directories(), Vec::<String>::new(), "nothing was put back");
+    }
+}
+
+#[test]
+fn without_a_supervisor_workers_keep_their_rows_too() {
+    if require("docker") {
+        keeps_the_rows(builder().env("PAYRAM_SUPERVISOR", "off"), "health-500-writes");
+    }
+}

@@ -154,7 +154,7 @@ fn each_sabotaged_effect_is_found_and_told_as_a_list_of_steps() {
         (Sabotage::StopNextLeavesTheLoneServer, Always, I6),
         (Sabotage::RestoreDatabaseDeletes, Always, I7),
         (Sabotage::AssessmentIsAlwaysUnchanged, Lossless, OldOnItsOwnDatabase),
-        (Sabotage::AssessmentLetsWhatHasNoSupervisorWrite, Lossless, OldOnItsOwnDatabase),
+        (Sabotage::AssessmentLetsWhatHasNoSupervisorWrite, Lossless, RowsForgotten),
         (Sabotage::ArmNextDoesNotLook, Lossless, Verified),
         (Sabotage::RearmOldIsSkipped, Lossless, RolledBack),
         (Sabotage::ResumeProgramsIsSkipped, Lossless, RolledBack),

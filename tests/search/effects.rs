@@ -544,7 +544,11 @@ fn assess(run: &mut Run, known: Known, sabotage: Sabotage) -> Option<Found> {
         return Some(Found::Unchanged);
     }
     if !known.has_fingerprint {
-        return Some(Found::Unreadable);
+        on_next(run, |next| (next.running, next.silenced) = (false, false));
+        // What the restore point holds tells, once it is needed.
+        if run.last().restored || !run.last().copy.is_some_and(|copy| copy.sealed) {
+            return Some(Found::Unreadable);
+        }
     }
     // The server of another database says nothing of the shop's.
     if next.running && known.is_mismatch {
