@@ -343,7 +343,7 @@ async fn a_migration_that_touches_no_row_is_a_changed_schema_and_says_what_diffe
     let found = found_after(&world, |world| {
         world.sql("alter table payments add column memo text default 'none'");
         world.sql("alter table wallets rename to purses");
-        world.sql("create table refunds (id int); insert into refunds values (1)");
+        world.sql("create table refunds (id int)");
         world.sql("alter type mood add value 'so-so'");
     })
     .await;
@@ -399,8 +399,8 @@ async fn every_way_to_change_a_row_is_found() {
         world.sql(what);
         let after = database::fingerprint_since(&runner, BUDGET, &before).await.expect("a reading");
         match database::assess(&before, &after) {
-            Assessment::RowsChanged { tables } => {
-                assert!(tables.iter().any(|found| found == line), "{what}: {tables:?}");
+            Assessment::RowsChanged { tables } | Assessment::WorkersWrote { tables } => {
+                assert!(tables.iter().any(|found| found.starts_with(line)), "{what}: {tables:?}");
             }
             // The table was empty when it went.
             Assessment::SchemaChanged { .. } if line.is_empty() => {}

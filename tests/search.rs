@@ -143,6 +143,8 @@ fn each_sabotaged_effect_is_found_and_told_as_a_list_of_steps() {
     let sabotages = [
         (Sabotage::StartOldDoesNotLookForStrangers, Lossless, I2),
         (Sabotage::OldIsNotMadeAgain, Lossless, ByItself),
+        (Sabotage::AssessmentTakesWorkersForAMigration, Lossless, RowsForgotten),
+        (Sabotage::AssessmentTakesAMigrationForWorkers, Lossless, OldOnItsOwnDatabase),
         (Sabotage::RemoveNextTakesWhatHoldsTheName, Lossless, I1),
         (Sabotage::StopNextIsSkippedAndStartOldDoesNotLook, Lossless, I2),
         (Sabotage::DisarmOldIsSkipped, Lossless, I2),
@@ -152,7 +154,7 @@ fn each_sabotaged_effect_is_found_and_told_as_a_list_of_steps() {
         (Sabotage::StopNextLeavesTheLoneServer, Always, I6),
         (Sabotage::RestoreDatabaseDeletes, Always, I7),
         (Sabotage::AssessmentIsAlwaysUnchanged, Lossless, OldOnItsOwnDatabase),
-        (Sabotage::AssessmentLetsWhatHasNoSupervisorWrite, Lossless, OldOnItsOwnDatabase),
+        (Sabotage::AssessmentLetsWhatHasNoSupervisorWrite, Lossless, RowsForgotten),
         (Sabotage::ArmNextDoesNotLook, Lossless, Verified),
         (Sabotage::RearmOldIsSkipped, Lossless, RolledBack),
         (Sabotage::ResumeProgramsIsSkipped, Lossless, RolledBack),

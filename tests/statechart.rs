@@ -237,6 +237,7 @@ fn outcomes(step: Step) -> Vec<Outcome> {
     if step == Step::AssessDatabase {
         good.extend([
             Fact::Assessment(Assessment::SchemaChanged { what: "a column".into() }),
+            Fact::Assessment(Assessment::WorkersWrote { tables: vec!["t".into()] }),
             Fact::Assessment(Assessment::RowsChanged { tables: vec!["t".into()] }),
             Fact::Assessment(Assessment::Unreadable { reason: "down".into() }),
             Fact::Assessment(Assessment::Damaged { by: "another".into() }),

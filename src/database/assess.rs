@@ -12,52 +12,194 @@ use crate::machine::facts::{Assessment, Fingerprint, TableCount};
 /// Objects of a changed schema that are named.
 const NAMED: usize = 20;
 
+/// Tables in which the applications and frameworks that are in use keep which migrations ran; a
+/// table of another name counts as one where its name says so.
+const LEDGERS: [&str; 9] = [
+    "alembic_version",
+    "atlas_schema_revisions",
+    "databasechangelog",
+    "databasechangeloglock",
+    "goose_db_version",
+    "schema_info",
+    "schema_version",
+    "schemaversions",
+    "sequelizemeta",
+];
+
+/// A table of at most so many rows may be one that workers rewrite all the time: balances,
+/// counters, locks.
+const SMALL: u64 = 100;
+
+/// Updates for each row of a small table, in all the time that the server has counted, that show
+/// that the old version rewrites it all the time, too.
+const HOT: u64 = 10;
+
+/// What was done to the rows of one table.
+struct Change {
+    /// `public.payments: 2 rows inserted; 3 changes`
+    line: String,
+    /// Why workers don't do that; none when they may.
+    beyond: Option<String>,
+    /// Whether the table is where migrations are noted.
+    is_ledger: bool,
+}
+
 /// Compares the database `after` a failed version had it with what it was `before`.
 pub fn assess(before: &Fingerprint, after: &Fingerprint) -> Assessment {
-    if before.counters_since != after.counters_since {
-        return Assessment::Unreadable {
-            reason: format!(
-                "the server's counters were reset since the cut-over, so they are no evidence \
-                 (reset times then: {}; now: {})",
-                before.counters_since, after.counters_since
-            ),
+    let changes = match changes(before, after) {
+        Ok(changes) => changes,
+        Err(reason) => return assess_without_counters(before, after, reason),
+    };
+    let is_same_schema = before.schema == after.schema;
+    let (ledgers, rows): (Vec<Change>, Vec<Change>) =
+        changes.into_iter().partition(|change| change.is_ledger);
+    if rows.is_empty() && (!is_same_schema || !ledgers.is_empty()) {
+        let mut what: Vec<String> = ledgers.into_iter().map(|change| change.line).collect();
+        if !is_same_schema {
+            what.insert(0, schema_difference(before, after));
+        }
+        let what = what.join("; ");
+        return match after.unsettled_sessions {
+            0 => Assessment::SchemaChanged { what },
+            sessions => Assessment::Unreadable {
+                reason: format!(
+                    "the schema differs ({what}), and {sessions} other sessions are at work in the database, whose writes the server may not have counted yet"
+                ),
+            },
         };
+    }
+    if rows.is_empty() {
+        return Assessment::Unchanged;
+    }
+    let are_workers =
+        is_same_schema && ledgers.is_empty() && rows.iter().all(|row| row.beyond.is_none());
+    let said = ledgers.into_iter().chain(rows).map(|change| match change.beyond {
+        Some(why) if is_same_schema => format!("{} ({why})", change.line),
+        Some(_) | None => change.line,
+    });
+    let tables = said.collect();
+    match are_workers {
+        true => Assessment::WorkersWrote { tables },
+        false => Assessment::RowsChanged { tables },
+    }
+}
+
+/// What was done to the rows of each table, by the server's counters; otherwise why they are no
+/// evidence.
+fn changes(before: &Fingerprint, after: &Fingerprint) -> Result<Vec<Change>, String> {
+    if before.counters_since != after.counters_since {
+        return Err(format!(
+            "the server's counters were reset since the cut-over, so they are no evidence (reset times then: {}; now: {})",
+            before.counters_since, after.counters_since
+        ));
     }
     let now: BTreeMap<u32, &TableCount> =
         after.tables.iter().map(|table| (table.id, table)).collect();
-    let mut changed = Vec::new();
+    let mut changes = Vec::new();
     for then in &before.tables {
         let now = now.get(&then.id).copied();
         if let Some(now) = now
             && now.changes < then.changes
         {
-            return Assessment::Unreadable {
-                reason: format!(
-                    "the server's counter of {} went back from {} to {} since the cut-over, \
-                     so the counters are no evidence",
-                    then.name, then.changes, now.changes
-                ),
-            };
+            return Err(format!(
+                "the server's counter of {} went back from {} to {} since the cut-over, so the counters are no evidence",
+                then.name, then.changes, now.changes
+            ));
         }
-        changed.extend(difference(then, now).map(|what| format!("{}: {what}", then.name)));
+        changes.extend(difference(then, now).map(|what| Change {
+            line: format!("{}: {what}", then.name),
+            beyond: now.map_or_else(|| Some("it is gone".into()), |now| beyond(then, now)),
+            is_ledger: is_ledger(&then.name),
+        }));
     }
-    if !changed.is_empty() {
-        return Assessment::RowsChanged { tables: changed };
-    }
-    if before.schema == after.schema {
+    changes.extend(in_new_tables(before, after));
+    Ok(changes)
+}
+
+/// What is in tables that were not there at the cut-over. Whether a migration filled them, or
+/// payments were taken there, the counters don't tell.
+fn in_new_tables(before: &Fingerprint, after: &Fingerprint) -> Vec<Change> {
+    let known: BTreeSet<u32> = before.tables.iter().map(|table| table.id).collect();
+    let new = after.tables.iter().filter(|table| !known.contains(&table.id));
+    new.filter_map(|table| {
+        let held = match (table.rows, table.changes) {
+            (Some(0), _) | (None, 0) => return None,
+            (Some(rows), _) => plural(rows, "row", "rows"),
+            (None, changes) => plural(changes, "change", "changes"),
+        };
+        Some(Change {
+            line: format!("{}: new, with {held}", table.name),
+            beyond: Some("it is new".into()),
+            is_ledger: is_ledger(&table.name),
+        })
+    })
+    .collect()
+}
+
+/// The counters are gone: the rows themselves tell, where all of them were looked at before and
+/// after. `reason` is said where they don't.
+fn assess_without_counters(
+    before: &Fingerprint,
+    after: &Fingerprint,
+    reason: String,
+) -> Assessment {
+    let is_same_schema = before.schema == after.schema;
+    // Not one transaction took a number since: nothing was written by any.
+    let is_idle =
+        before.next_transaction.is_some() && before.next_transaction == after.next_transaction;
+    if is_same_schema && is_idle {
         return Assessment::Unchanged;
     }
-    if after.unsettled_sessions > 0 {
-        return Assessment::Unreadable {
-            reason: format!(
-                "the schema differs ({}), and {} other sessions are at work in the database, \
-                 whose writes the server may not have counted yet",
-                schema_difference(before, after),
-                after.unsettled_sessions
-            ),
-        };
+    if after.unsettled_sessions > 0 || before.next_transaction.is_none() {
+        return Assessment::Unreadable { reason };
     }
-    Assessment::SchemaChanged { what: schema_difference(before, after) }
+    let now: BTreeMap<u32, &TableCount> =
+        after.tables.iter().map(|table| (table.id, table)).collect();
+    let mut lines = Vec::new();
+    let mut only_inserted = true;
+    for then in &before.tables {
+        // What the application's role may not read it does not write either.
+        if then.rows.is_none() && then.name.starts_with("pg_catalog.") {
+            continue;
+        }
+        let found = now.get(&then.id).copied();
+        let seen = found.and_then(|now| Some((then.rows?, now.rows?, now.written?, now.file)));
+        let Some((rows, found, written, file)) = seen else {
+            return Assessment::Unreadable {
+                reason: format!("{reason}; the rows of {} were not all looked at", then.name),
+            };
+        };
+        if file != then.file {
+            return Assessment::Unreadable {
+                reason: format!("{reason}; the file of {} was replaced", then.name),
+            };
+        }
+        if (written, found) == (0, rows) {
+            continue;
+        }
+        only_inserted &= found.checked_sub(rows) == Some(written) && !is_ledger(&then.name);
+        let written = plural(written, "row", "rows");
+        lines.push(format!(
+            "{}: {written} inserted or updated; {rows} rows at the cut-over, {found} now",
+            then.name
+        ));
+    }
+    let new = in_new_tables(before, after);
+    only_inserted &= new.is_empty();
+    lines.extend(new.into_iter().map(|change| change.line));
+    match (lines.is_empty(), is_same_schema) {
+        (true, true) => Assessment::Unchanged,
+        (true, false) => Assessment::SchemaChanged { what: schema_difference(before, after) },
+        (false, true) if only_inserted => Assessment::WorkersWrote { tables: lines },
+        (false, _) => Assessment::RowsChanged { tables: lines },
+    }
+}
+
+/// Whether migrations are noted in this table, by its name.
+fn is_ledger(name: &str) -> bool {
+    let name = name.rsplit('.').next().unwrap_or(name).trim_matches('"').to_lowercase();
+    let is_known = LEDGERS.contains(&name.as_str());
+    is_known || ["migration", "schema_history", "schema_version"].iter().any(|it| name.contains(it))
 }
 
 /// What was done to the rows of a table that existed at the cut-over; none when nothing was.
@@ -70,19 +212,68 @@ fn difference(then: &TableCount, now: Option<&TableCount>) -> Option<String> {
             None => Some("dropped; how many rows it held was not counted".into()),
         };
     };
+    let is_same_file = then.file == now.file;
     match (now.changes - then.changes, then.rows, now.rows) {
         (changes @ 1.., _, _) => Some(changed(then, now, changes)),
         (0, Some(rows), Some(found)) if rows != found => {
             Some(format!("{rows} rows at the cut-over, {found} now"))
         }
+        // The second witness: the rows themselves, each of which names who wrote it.
+        (0, _, _) if is_same_file && now.written.is_some_and(|written| written > 0) => {
+            Some(format!(
+                "{} written since the cut-over, which the server did not count",
+                plural(now.written.unwrap_or_default(), "row was", "rows were")
+            ))
+        }
         // Rewritten with all its rows (ALTER TABLE does so), or empty as before.
         (0, Some(_), Some(_)) | (0, Some(0), None) => None,
-        (0, _, _) if then.file != now.file => Some(
+        (0, _, _) if !is_same_file => Some(
             "its file was replaced and its rows were not counted: it may have been truncated"
                 .into(),
         ),
         (0, _, _) => None,
     }
+}
+
+/// Why what was done to a table's rows is not what workers do; none when they may have done it.
+///
+/// Workers insert, and change or remove some of what is there. What changes or removes most of it
+/// at once is taken for a migration of the data, unless the old version did so all the time, too:
+/// it rewrote the few rows of a small table again and again, or put in about as many rows as it
+/// took out.
+fn beyond(then: &TableCount, now: &TableCount) -> Option<String> {
+    if then.file != now.file {
+        return Some("its file was replaced: it was rewritten or truncated".into());
+    }
+    let Some((life, after)) = then.kinds.zip(now.kinds) else {
+        return Some("what kind of changes was not counted".into());
+    };
+    if now.changes == then.changes {
+        return Some("the server did not count it".into());
+    }
+    let inserted = after.inserted.saturating_sub(life.inserted);
+    let updated = after.updated.saturating_sub(life.updated);
+    let deleted = after.deleted.saturating_sub(life.deleted);
+    // Where they were not counted, at least those that are left of all that were put in.
+    let rows = then.rows.unwrap_or_else(|| life.inserted.saturating_sub(life.deleted));
+    // Of the rows that were written since, those that are not new.
+    let rewritten = match (then.rows, now.rows, now.written) {
+        (Some(rows), Some(found), Some(written)) => {
+            updated.min(written.saturating_sub(found.saturating_sub(rows)))
+        }
+        (_, _, _) => updated,
+    };
+    let is_hot = rows <= SMALL && life.updated >= HOT * rows.max(1);
+    // Where rows come and go, as in a queue, those that were written may all be new ones.
+    let turns_over = deleted > 0 && life.deleted > 0 && inserted >= rewritten;
+    if rewritten > rows / 2 && !is_hot && !turns_over {
+        return Some("most of its rows were updated".into());
+    }
+    let are_cleared_away = life.deleted > 0 && inserted >= deleted / 2;
+    if deleted > rows / 2 && !are_cleared_away {
+        return Some("most of its rows were deleted".into());
+    }
+    None
 }
 
 /// What `changes` counted changes come to: the rows as they are now and as they were tell how
@@ -164,217 +355,4 @@ fn schema_difference(before: &Fingerprint, after: &Fingerprint) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::machine::facts::{ChangeKinds, ObjectDigest};
-
-    fn payments(changes: u64, rows: Option<u64>) -> TableCount {
-        let kinds = Some(ChangeKinds { inserted: changes, updated: 0, deleted: 0 });
-        let name = "public.payments".into();
-        TableCount { name, id: 1, file: Some(1), changes, rows, kinds, written: None }
-    }
-
-    fn wallets() -> TableCount {
-        TableCount {
-            name: "public.wallets".into(),
-            id: 2,
-            file: Some(2),
-            changes: 9,
-            rows: Some(4),
-            kinds: None,
-            written: None,
-        }
-    }
-
-    fn fingerprint(schema: &str, tables: &[TableCount]) -> Fingerprint {
-        Fingerprint {
-            schema: schema.into(),
-            counters_since: "database never, server 1".into(),
-            unsettled_sessions: 0,
-            next_transaction: Some(700),
-            tables: tables.to_vec(),
-            objects: vec![ObjectDigest {
-                name: "table public.payments".into(),
-                digest: schema.into(),
-            }],
-        }
-    }
-
-    fn rows_changed(line: &str) -> Assessment {
-        Assessment::RowsChanged { tables: vec![line.into()] }
-    }
-
-    #[test]
-    fn every_kind_of_change_is_told_apart() {
-        let before = fingerprint("a", &[payments(10, Some(10)), wallets()]);
-        let schema_changed =
-            Assessment::SchemaChanged { what: "table public.payments differs".into() };
-        let file_replaced = |rows| TableCount { file: Some(77), ..payments(10, rows) };
-        let cases = [
-            ("a", vec![payments(10, Some(10)), wallets()], Assessment::Unchanged),
-            ("b", vec![payments(10, Some(10)), wallets()], schema_changed.clone()),
-            // A table that is not counted any more is judged by its counter alone.
-            ("b", vec![payments(10, None), wallets()], schema_changed.clone()),
-            ("b", vec![file_replaced(Some(10)), wallets()], schema_changed),
-            (
-                "a",
-                vec![payments(11, Some(10)), wallets()],
-                rows_changed("public.payments: 1 change: 1 insertion, 0 updates, 0 deletions"),
-            ),
-            (
-                "b",
-                vec![payments(13, Some(13)), wallets()],
-                rows_changed("public.payments: 3 changes: 3 insertions, 0 updates, 0 deletions"),
-            ),
-            (
-                "a",
-                vec![file_replaced(Some(0)), wallets()],
-                rows_changed("public.payments: 10 rows at the cut-over, 0 now"),
-            ),
-            (
-                "a",
-                vec![file_replaced(None), wallets()],
-                rows_changed(
-                    "public.payments: its file was replaced and its rows were not counted: \
-                     it may have been truncated",
-                ),
-            ),
-            (
-                "b",
-                vec![payments(10, Some(10))],
-                rows_changed("public.wallets: dropped with 4 rows"),
-            ),
-        ];
-        for (schema, tables, expected) in cases {
-            let after = fingerprint(schema, &tables);
-            assert_eq!(assess(&before, &after), expected, "{tables:?}");
-        }
-    }
-
-    #[test]
-    fn changes_are_told_as_distinct_rows_where_the_rows_tell() {
-        let said = |kinds: [u64; 3], rows: [u64; 2], written: Option<u64>, file: u32| {
-            let [inserted, updated, deleted] = kinds;
-            let then = payments(10, Some(rows[0]));
-            let now = TableCount {
-                kinds: Some(ChangeKinds { inserted: 10 + inserted, updated, deleted }),
-                changes: 10 + kinds.iter().sum::<u64>(),
-                rows: Some(rows[1]),
-                file: Some(file),
-                written,
-                ..then.clone()
-            };
-            difference(&then, Some(&now)).expect("changed")
-        };
-        assert_eq!(
-            said([12, 48, 0], [10, 22], Some(15), 1),
-            "12 rows inserted, 3 updated; 60 changes"
-        );
-        assert_eq!(said([1, 0, 0], [10, 11], Some(1), 1), "1 row inserted; 1 change");
-        assert_eq!(said([0, 20, 2], [10, 8], Some(1), 1), "1 row updated, 2 deleted; 22 changes");
-        assert_eq!(said([4, 0, 0], [10, 10], Some(0), 1), "4 changes, none of which is left");
-        assert_eq!(
-            said([4, 0, 1], [10, 13], Some(4), 1),
-            "4 rows inserted or updated, 1 deletion; 5 changes"
-        );
-        // Rewritten: every row is written anew.
-        assert_eq!(
-            said([4, 0, 0], [10, 14], Some(14), 2),
-            "4 changes: 4 insertions, 0 updates, 0 deletions"
-        );
-    }
-
-    #[test]
-    fn an_empty_table_that_is_dropped_and_a_table_that_is_renamed_are_the_schema_alone() {
-        let before = fingerprint("a", &[payments(0, Some(0)), wallets()]);
-        let renamed = TableCount { name: "public.purses".into(), ..wallets() };
-        let Assessment::SchemaChanged { .. } = assess(&before, &fingerprint("b", &[renamed]))
-        else {
-            panic!("expected a changed schema");
-        };
-    }
-
-    #[test]
-    fn a_table_that_was_dropped_and_made_again_under_its_name_lost_its_rows() {
-        let before = fingerprint("a", &[payments(10, Some(10))]);
-        let again = TableCount { id: 99, ..payments(10, Some(10)) };
-        assert_eq!(
-            assess(&before, &fingerprint("a", &[again])),
-            rows_changed("public.payments: dropped with 10 rows")
-        );
-    }
-
-    #[test]
-    fn a_table_of_unknown_size_that_is_gone_held_rows() {
-        let before = fingerprint("a", &[payments(10, None)]);
-        assert!(matches!(assess(&before, &fingerprint("b", &[])), Assessment::RowsChanged { .. }));
-    }
-
-    #[test]
-    fn counters_that_were_reset_are_no_evidence() {
-        let before = fingerprint("a", &[payments(10, Some(10))]);
-        let gone_back = fingerprint("a", &[payments(9, Some(10))]);
-        assert!(matches!(assess(&before, &gone_back), Assessment::Unreadable { .. }));
-        let mut reset = before.clone();
-        reset.counters_since = "database never, server 2".into();
-        assert!(matches!(assess(&before, &reset), Assessment::Unreadable { .. }));
-    }
-
-    #[test]
-    fn a_session_that_may_have_written_makes_a_changed_schema_no_proof() {
-        let before = fingerprint("a", &[payments(10, Some(10))]);
-        let busy =
-            |schema| Fingerprint { unsettled_sessions: 1, ..fingerprint(schema, &before.tables) };
-        assert!(matches!(assess(&before, &busy("b")), Assessment::Unreadable { .. }));
-        // With the same schema the database stays as it is, and nothing can be forgotten.
-        assert_eq!(assess(&before, &busy("a")), Assessment::Unchanged);
-    }
-
-    fn tables() -> impl Strategy<Value = Vec<TableCount>> {
-        let table = (0..5u32, 0..3u32, 0..4u64, prop::option::of(0..4u64));
-        prop::collection::vec(table, 0..5).prop_map(|tables| {
-            let tables: BTreeMap<u32, TableCount> = tables
-                .into_iter()
-                .map(|(id, file, changes, rows)| {
-                    let name = format!("public.t{id}");
-                    let (kinds, written) = (None, None);
-                    (id, TableCount { name, id, file: Some(file), changes, rows, kinds, written })
-                })
-                .collect();
-            tables.into_values().collect()
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn a_restore_point_is_never_offered_over_a_row_that_is_known_to_have_changed(
-            before in tables(), after in tables(), same_schema in any::<bool>(),
-        ) {
-            let then = fingerprint("a", &before);
-            let now = fingerprint(if same_schema { "a" } else { "b" }, &after);
-            match assess(&then, &now) {
-                Assessment::Unchanged | Assessment::SchemaChanged { .. } => {
-                    for table in &before {
-                        match after.iter().find(|found| found.id == table.id) {
-                            Some(found) => {
-                                prop_assert_eq!(found.changes, table.changes);
-                                prop_assert!(
-                                    table.rows.is_none() || found.rows.is_none()
-                                        || table.rows == found.rows
-                                );
-                            }
-                            None => prop_assert_eq!(table.rows, Some(0)),
-                        }
-                    }
-                }
-                Assessment::RowsChanged { tables } => prop_assert!(!tables.is_empty()),
-                Assessment::Unreadable { reason } => prop_assert!(!reason.is_empty()),
-                Assessment::Serves { .. } | Assessment::Damaged { .. } => {
-                    prop_assert!(false, "the database says nothing of it")
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -120,6 +120,9 @@ fn found(fact: &Fact) -> String {
         Fact::Assessment(Assessment::SchemaChanged { what }) => {
             format!("the schema was changed, no row was: {what}")
         }
+        Fact::Assessment(Assessment::WorkersWrote { tables }) => {
+            format!("rows were written as workers write them, and stay: {}", tables.join("; "))
+        }
         Fact::Assessment(Assessment::RowsChanged { tables }) => {
             format!("rows were changed: {}", tables.join("; "))
         }
@@ -182,7 +185,8 @@ pub fn closing_message(machine: &Machine) -> String {
             let never_stopped =
                 machine.state().known().programs.is_none() && !was_quiesced(&back.interrupted);
             let how = if never_stopped { "was never stopped" } else { "serves again" };
-            let kept = kept(machine).map(|kept| format!("; {kept}")).unwrap_or_default();
+            let kept = kept(machine).or_else(|| stays(&machine.state().known()));
+            let kept = kept.map(|kept| format!("; {kept}")).unwrap_or_default();
             format!("upgrade to {} failed: {}; {old} {how}{kept}", hop.version, back.failure)
         }
         State::NeedsOperator(needs) => {
@@ -224,6 +228,22 @@ pub fn kept(machine: &Machine) -> Option<String> {
         None => String::new(),
     };
     Some(format!("its database is kept in {failed}{rows}"))
+}
+
+/// What the failed version's workers wrote, where the database stayed with it.
+fn stays(known: &Known<'_>) -> Option<String> {
+    let Some(Assessment::WorkersWrote { tables }) = known.assessment else { return None };
+    let before = match known.copy {
+        Some(Copy::Directory { copy: path, .. } | Copy::Dump { path, .. }) => {
+            format!("; as it was before them it lies in {path}")
+        }
+        None => String::new(),
+    };
+    Some(format!(
+        "what {}'s workers wrote is kept in the database: {}{before}",
+        known.hop.version,
+        tables.join("; ")
+    ))
 }
 
 fn was_quiesced(interrupted: &State) -> bool {

@@ -497,6 +497,12 @@ pub enum Assessment {
         /// What differs, for a person.
         what: String,
     },
+    /// The schema is as it was, and rows were written as the application's workers write them:
+    /// the database stays, with these rows, and the old version goes on with it.
+    WorkersWrote {
+        /// A line for each table, as those of `RowsChanged`.
+        tables: Vec<String>,
+    },
     /// Rows were changed; going back would forget them.
     RowsChanged {
         /// `public.payments: 2 rows inserted, 1 updated; 60 changes`, a line for each table.

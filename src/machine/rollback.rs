@@ -171,8 +171,8 @@ impl RollingBack {
         }
     }
 
-    /// Takes in what the failed version did to the database, and decides: an untouched one stays
-    /// as it is, so that no write is lost; a changed one is replaced by the restore point where
+    /// Takes in what the failed version did to the database, and decides: an untouched one, and
+    /// one to which only workers wrote, stays as it is, so that no write is lost; a changed one is replaced by the restore point where
     /// the setting or a person allows it; otherwise the failed version is stopped and a person
     /// decides. A database that was put back already is the old version's again.
     pub(super) fn assessed(mut self, assessment: Assessment) -> Self {
@@ -212,6 +212,15 @@ impl RollingBack {
             ),
             // A return of the restore point that was begun is brought to its end.
             Assessment::Unchanged => (self.begun == Begun::Restore, None),
+            // A person may still want the restore point; nobody else gives up these rows.
+            Assessment::WorkersWrote { .. } if is_consented && !is_restored => (true, None),
+            Assessment::WorkersWrote { tables }
+                if setting == RollbackDatabase::Manual && !is_restored =>
+            {
+                let said = "the new version wrote rows as its workers do, and no schema";
+                (false, held(format!("{said}: {}", tables.join("; "))))
+            }
+            Assessment::WorkersWrote { .. } => (false, None),
             Assessment::SchemaChanged { .. }
             | Assessment::RowsChanged { .. }
             | Assessment::Unreadable { .. }
@@ -252,6 +261,10 @@ impl RollingBack {
         };
         if !restores {
             self.remaining.retain(|step| *step != Step::RestoreDatabase);
+        }
+        if matches!(assessment, Assessment::WorkersWrote { .. }) && !restores && !is_restored {
+            // Whoever doubts that it were the workers has the database as it was before them.
+            self.remaining.retain(|step| *step != Step::DiscardCopy);
         }
         if hold.is_some() {
             let stops = !matches!(assessment, Assessment::Serves { .. });

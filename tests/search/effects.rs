@@ -45,6 +45,8 @@ pub enum Sabotage {
     DamageIsNotJournaledFirst,
     StartOldDoesNotLookForStrangers,
     OldIsNotMadeAgain,
+    AssessmentTakesWorkersForAMigration,
+    AssessmentTakesAMigrationForWorkers,
 }
 
 impl Sabotage {
@@ -113,6 +115,7 @@ impl Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     Unchanged,
+    Workers,
     Schema,
     Rows,
     Unreadable,
@@ -287,8 +290,12 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
         }
         Step::AssessDatabase => {
             let found = assess(run, known, sabotage)?;
-            let is_blind = sabotage == Sabotage::AssessmentIsAlwaysUnchanged;
-            Some(Answer::Assessment(if is_blind { Found::Unchanged } else { found }))
+            Some(Answer::Assessment(match (sabotage, found) {
+                (Sabotage::AssessmentIsAlwaysUnchanged, _) => Found::Unchanged,
+                (Sabotage::AssessmentTakesWorkersForAMigration, Found::Workers) => Found::Schema,
+                (Sabotage::AssessmentTakesAMigrationForWorkers, Found::Rows) => Found::Workers,
+                (_, found) => found,
+            }))
         }
         Step::StopNext => {
             if sabotage != Sabotage::StopNextLeavesTheLoneServer {
@@ -537,7 +544,11 @@ fn assess(run: &mut Run, known: Known, sabotage: Sabotage) -> Option<Found> {
         return Some(Found::Unchanged);
     }
     if !known.has_fingerprint {
-        return Some(Found::Unreadable);
+        on_next(run, |next| (next.running, next.silenced) = (false, false));
+        // What the restore point holds tells, once it is needed.
+        if run.last().restored || !run.last().copy.is_some_and(|copy| copy.sealed) {
+            return Some(Found::Unreadable);
+        }
     }
     // The server of another database says nothing of the shop's.
     if next.running && known.is_mismatch {
@@ -581,8 +592,10 @@ fn compare(database: Directory) -> Found {
     match database.touch {
         Touch::Unreadable => Found::Unreadable,
         Touch::Rows => Found::Rows,
-        Touch::Clean | Touch::Schema if database.ahead => Found::Rows,
+        Touch::Schema if database.ahead => Found::Rows,
         Touch::Schema => Found::Schema,
+        Touch::Workers => Found::Workers,
+        Touch::Clean if database.ahead => Found::Workers,
         Touch::Clean => Found::Unchanged,
     }
 }

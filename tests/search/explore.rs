@@ -174,6 +174,7 @@ impl Search {
             None if view.phase == Phase::NeedsOperator => {
                 let decided = node.world.decided();
                 self.lead(from, Input::Recover, decided, Move::Recovered)?;
+                let decided = World { consented: true, ..decided };
                 let input = Input::RecoverRestoring;
                 honest = self.lead(from, input, decided, Move::RecoveredRestoring)?;
                 let shown = Input::RecoverRestoringShown;
@@ -394,7 +395,7 @@ impl Search {
 
     /// The number of this node, reached before or not.
     fn reach(&mut self, node: Node, from: u32, by: Move) -> u32 {
-        // 50 bits of the world, one, and 16 of the machine.
+        // 55 bits of the world, one, and 16 of the machine.
         let key = u128::from(node.world.key()) << 17 | u128::from(node.is_pending) << 16;
         let next = self.nodes.len() as u32;
         let number = *self.index.entry(key | u128::from(node.machine)).or_insert(next);
@@ -429,7 +430,9 @@ impl Search {
             let node = self.nodes[start as usize];
             let view = self.machines.view(node.machine);
             let is_as_left = node.world.database.is_some_and(|database| {
-                database.touch == Touch::Clean && !database.ahead && view.known.has_fingerprint
+                let is_untouched = database.touch == Touch::Clean && !database.ahead;
+                let stays = database.touch.is_kept() && view.setting != RollbackDatabase::Manual;
+                (is_untouched || stays) && view.known.has_fingerprint
             });
             let is_asked = node.world.served == Served::Own || view.known.is_mismatch;
             let is_clear = (is_as_left && is_asked) || !view.is_to_be_assessed;

@@ -1,7 +1,7 @@
 //! What must hold in every world and for every machine that the search reaches.
 
 use payram_updater::machine::Phase;
-use payram_updater::machine::facts::ProbationEnd;
+use payram_updater::machine::facts::{ProbationEnd, RollbackDatabase};
 
 use super::machines::View;
 use super::world::{Intrusion, Lone, Name, Next, Old, Programs, Served, Stage, Touch, World};
@@ -27,8 +27,10 @@ pub enum Invariant {
     I13,
     /// Nothing that the way back needs is gone before a probation that passed.
     WayBackKept,
-    /// The old version never runs on a database that the new one changed.
+    /// The old version never runs on a database that the new one migrated.
     OldOnItsOwnDatabase,
+    /// A way back forgets no row that the new version wrote without a person's word.
+    RowsForgotten,
     /// No row that the old version acknowledged is missing where it runs.
     AcknowledgedRows,
     /// RolledBack after a restore: the failed version's rows are in a file, or the journal says
@@ -78,6 +80,11 @@ pub fn broken(view: View, world: &World) -> Option<(Invariant, String)> {
     if world.wrote > in_place.max(world.aside.unwrap_or(Touch::Clean)) {
         return told(Invariant::I7, "what the new version wrote is nowhere any more");
     }
+    let forgets = matches!(world.aside, Some(Touch::Workers | Touch::Rows));
+    let asks_nobody = view.setting == RollbackDatabase::Always;
+    if forgets && world.restored && !world.consented && !asks_nobody {
+        return told(Invariant::RowsForgotten, "rows were moved aside, and nobody was asked");
+    }
     match world.database {
         None if world.running() > 0 => {
             return told(Invariant::I6, "a server runs and its directory is not in its place");
@@ -88,10 +95,10 @@ pub fn broken(view: View, world: &World) -> Option<(Invariant, String)> {
         Some(_) | None => {}
     }
     if let Some(database) = world.database.filter(|_| world.old_runs()) {
-        if database.touch != Touch::Clean {
+        if !database.touch.is_kept() {
             return told(
                 Invariant::OldOnItsOwnDatabase,
-                "the old version runs on a database that the new one changed",
+                "the old version runs on a database that the new one migrated",
             );
         }
         if database.behind {
@@ -173,9 +180,7 @@ fn not_as_before(view: View, world: &World) -> Option<String> {
         return Some(format!("RolledBack is journaled, the next container is {:?}", world.next));
     }
     match world.database {
-        Some(database) if database.touch == Touch::Clean && !database.behind && !database.torn => {
-            None
-        }
+        Some(database) if database.touch.is_kept() && !database.behind && !database.torn => None,
         found => Some(format!("RolledBack is journaled, the database is {found:?}")),
     }
 }

@@ -34,7 +34,7 @@ pub enum Input {
 }
 
 impl Input {
-    const SLOTS: usize = 34;
+    const SLOTS: usize = 35;
 
     fn slot(self) -> usize {
         match self {
@@ -65,6 +65,7 @@ impl Input {
             Input::RecoverRestoringShown => 24,
             Input::Answered(Answer::Assessment(Found::Serves)) => 25,
             Input::Answered(Answer::Assessment(Found::Damaged)) => 26,
+            Input::Answered(Answer::Assessment(Found::Workers)) => 34,
             Input::Answered(Answer::Mismatch) => 27,
             Input::Answered(Answer::Damaged) => 28,
             Input::Answered(Answer::Probation(ProbationEnd::Passed)) => 29,
@@ -82,6 +83,8 @@ pub struct View {
     pub phase: Phase,
     pub step: Option<Step>,
     pub known: Known,
+    /// What a changed database leads to by itself.
+    pub setting: RollbackDatabase,
     /// The version that is to serve has still to pass its gate.
     pub is_gate_ahead: bool,
     /// It goes back, and nothing that was found holds it.
@@ -250,6 +253,7 @@ impl Machines {
             Answer::Assessment(found) => Fact::Assessment(match found {
                 Found::Unchanged => Assessment::Unchanged,
                 Found::Schema => Assessment::SchemaChanged { what: "a column".into() },
+                Found::Workers => Assessment::WorkersWrote { tables: vec!["jobs: 1 row".into()] },
                 Found::Rows => Assessment::RowsChanged { tables: vec!["payments: 1 row".into()] },
                 Found::Unreadable => Assessment::Unreadable { reason: "no answer".into() },
                 Found::Damaged => Assessment::Damaged { by: "another".into() },
@@ -277,6 +281,7 @@ impl View {
                 is_mismatch: failed_with(FailureCode::DatabaseMismatch),
                 is_damaged: failed_with(FailureCode::DatabaseDamaged),
             },
+            setting: known.hop.rollback_database,
             is_gate_ahead: match state {
                 State::Planned(_) | State::BackedUp(_) | State::Pulled(_) => true,
                 State::Swapped(swapped) => swapped.verdict.is_none(),

@@ -6,13 +6,28 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Touch {
     Clean,
+    /// Rows as workers write them, the schema as it was.
+    Workers,
     Schema,
     Rows,
     Unreadable,
 }
 
 impl Touch {
-    pub const WRITES: [Touch; 3] = [Touch::Schema, Touch::Rows, Touch::Unreadable];
+    pub const WRITES: [Touch; 4] = [Touch::Workers, Touch::Schema, Touch::Rows, Touch::Unreadable];
+
+    /// What both of them come to.
+    pub fn and(self, other: Touch) -> Touch {
+        match (self, other) {
+            (Touch::Workers, Touch::Schema) | (Touch::Schema, Touch::Workers) => Touch::Rows,
+            (one, other) => one.max(other),
+        }
+    }
+
+    /// Whether the old version may go on with it.
+    pub fn is_kept(self) -> bool {
+        matches!(self, Touch::Clean | Touch::Workers)
+    }
 }
 
 /// The application's programs in the old container.
@@ -135,6 +150,8 @@ pub struct World {
     pub has_supervisor: bool,
     /// The worst that the new version ever wrote; nobody but the checks looks at it.
     pub wrote: Touch,
+    /// A person consented to the loss of what the new version wrote; the same.
+    pub consented: bool,
     /// Something was changed without a journaled intent; the same.
     pub unintended: bool,
     /// Who else had a hand in it; the same.
@@ -205,6 +222,7 @@ impl World {
             restored: false,
             has_supervisor,
             wrote: Touch::Clean,
+            consented: false,
             unintended: false,
             intrusion: Intrusion::Nobodys,
             served: Served::Own,
@@ -251,7 +269,7 @@ impl World {
         let writes = self.next.is_some_and(|next| next.running && !next.silenced)
             && self.served == Served::Own;
         if let (true, Some(database)) = (writes, self.database.as_mut()) {
-            database.touch = database.touch.max(touch);
+            database.touch = database.touch.and(touch);
             self.wrote = self.wrote.max(database.touch);
         }
         self
@@ -387,16 +405,17 @@ impl World {
         put(u64::from(self.exported), 1);
         let of = |directory: Directory| {
             directory.touch as u64
-                | u64::from(directory.torn) << 2
-                | u64::from(directory.behind) << 3
-                | u64::from(directory.ahead) << 4
+                | u64::from(directory.torn) << 3
+                | u64::from(directory.behind) << 4
+                | u64::from(directory.ahead) << 5
         };
-        put(self.database.map_or(0, |directory| 32 | of(directory)), 6);
-        put(self.copy.map_or(0, |copy| 64 | u64::from(copy.sealed) << 5 | of(copy.directory)), 7);
-        put(self.aside.map_or(0, |touch| 4 | touch as u64), 3);
+        put(self.database.map_or(0, |directory| 64 | of(directory)), 7);
+        put(self.copy.map_or(0, |copy| 128 | u64::from(copy.sealed) << 6 | of(copy.directory)), 8);
+        put(self.aside.map_or(0, |touch| 8 | touch as u64), 4);
         put(u64::from(self.restored), 1);
         put(u64::from(self.has_supervisor), 1);
-        put(self.wrote as u64, 2);
+        put(self.wrote as u64, 3);
+        put(u64::from(self.consented), 1);
         put(u64::from(self.unintended), 1);
         put(self.intrusion as u64, 2);
         put(self.served as u64, 2);
@@ -475,6 +494,7 @@ fn words(value: impl std::fmt::Debug) -> String {
 fn in_words(directory: Directory) -> String {
     let mut said = match directory.touch {
         Touch::Clean => "untouched by the new version".to_owned(),
+        Touch::Workers => "written to by the new version's workers".to_owned(),
         Touch::Schema => "schema changed".to_owned(),
         Touch::Rows => "rows changed".to_owned(),
         Touch::Unreadable => "unreadable".to_owned(),

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use super::containers::{Which, occupies_database, was_started};
 use super::forward::FINGERPRINT_BUDGET;
+use super::lone::{self, Admits};
 use super::second_server::Noted;
-use super::{Effects, lone};
+use super::{Effects, export, fail};
 use crate::app::supervisor;
 use crate::database::{self, Access, Runner};
 use crate::driver::prepare::SavedSpec;
@@ -19,14 +20,24 @@ use crate::error::Trouble;
 use crate::machine::facts::{Assessment, Copy, Fingerprint, Server};
 use crate::machine::failure::FailureCode;
 use crate::machine::{Fact, Known};
-use crate::restore_point;
+use crate::restore_point::{self, RestorePointError};
 
 impl Effects<'_> {
     /// Silences the failed version, then compares the database with what it was, and says so
     /// where that is not what a person was shown; unless the new version serves, and what failed
     /// was something around it.
     pub(super) async fn assess_database(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        let fact = self.find_out(known).await?;
+        let fact = match self.find_out(known).await? {
+            Fact::Assessment(Assessment::Unchanged) => {
+                Fact::Assessment(match changed_settings(known.copy).as_slice() {
+                    [] => Assessment::Unchanged,
+                    files => Assessment::SchemaChanged {
+                        what: format!("no row, but the server's settings: {}", files.join(", ")),
+                    },
+                })
+            }
+            fact => fact,
+        };
         if let (Some(shown), Fact::Assessment(found)) = (known.shown, &fact)
             && !shown.forgets_the_same(found)
         {
@@ -111,25 +122,70 @@ impl Effects<'_> {
     }
 
     /// The database could not be asked at the cut-over. A directory that is untouched, file by
-    /// file, is evidence enough; anything else is none.
+    /// file, is evidence enough; otherwise the restore point is asked what it holds, on a copy of
+    /// it, now that the answer is needed.
     async fn assess_without_fingerprint(
         &self,
         known: &Known<'_>,
         next: Which<'_>,
         is_up: bool,
     ) -> Result<Fact, Trouble> {
+        const NOT_READ: &str = "the database was not fingerprinted at the cut-over";
         if is_up {
             self.stop(next).await?;
         }
-        if let Some(Copy::Directory { source, copy, .. }) = known.copy {
-            let (from, to) = (PathBuf::from(source), PathBuf::from(copy));
-            let compared = self.blocking(move |_| restore_point::first_difference(&from, &to));
-            if let Ok(None) = compared.await {
-                self.say("the database's directory is as it was, file by file").await;
-                return Ok(Fact::Assessment(Assessment::Unchanged));
-            }
+        let Some(Copy::Directory { source, copy, server, .. }) = known.copy else {
+            return unreadable(NOT_READ);
+        };
+        let (from, to) = (PathBuf::from(source), PathBuf::from(copy));
+        let compared = self.blocking(move |_| restore_point::first_difference(&from, &to));
+        if let Ok(None) = compared.await {
+            self.say("the database's directory is as it was, file by file").await;
+            return Ok(Fact::Assessment(Assessment::Unchanged));
         }
-        unreadable("the database was not fingerprinted at the cut-over")
+        match self.fingerprint_of_copy(known, Path::new(source), Path::new(copy), server).await {
+            Ok(before) => self.assess_directory(known, &before).await,
+            Err(Trouble::Failed(failure)) => {
+                unreadable(format!("{NOT_READ}, and its copy can't be asked: {failure}"))
+            }
+            Err(unknown @ Trouble::Unknown(_)) => Err(unknown),
+        }
+    }
+
+    /// What the restore point holds: its server runs alone on a copy of it, which it writes to.
+    async fn fingerprint_of_copy(
+        &self,
+        known: &Known<'_>,
+        source: &Path,
+        copy: &Path,
+        server: &Server,
+    ) -> Result<Fingerprint, Trouble> {
+        let saved = SavedSpec::read(&known.hop.old.spec_file)?;
+        let read = read_from(copy);
+        let Some(mounts) = export::mounts_for(&saved.container, source, &read) else {
+            return fail(
+                FailureCode::RuntimeInspectionFailed,
+                format!("where {} lies inside the container is not known", source.display()),
+            );
+        };
+        let (from, to) = (copy.to_owned(), read.clone());
+        self.blocking(move |cancel| {
+            if restore_point::finished(&from)?.is_none() {
+                return Err(RestorePointError::NotFinished { path: from });
+            }
+            restore_point::discard(&to)?;
+            restore_point::pre_copy(&from, &to, &mut |_| {}, cancel)
+        })
+        .await?;
+        let asked = async {
+            let lone = self.start_lone_server(known, server, mounts, &export::MODEST).await?;
+            let runner = Runner::new(self.engine, &lone.id, &lone.database);
+            database::fingerprint(&runner, FINGERPRINT_BUDGET).await
+        };
+        let fingerprint = asked.await;
+        self.remove_lone_server(known).await?;
+        self.blocking(move |_| restore_point::discard(&read)).await?;
+        fingerprint
     }
 
     async fn compare(
@@ -208,10 +264,41 @@ impl Effects<'_> {
                 self.nobody_else_runs(known, &container).await?;
             }
         }
-        let id = self.start_lone_server(known, server, mounts, &[]).await?;
-        let target = self.database(known)?;
-        self.compare(&Runner::new(self.engine, &id, &target), before).await
+        let lone = self.start_lone_server(known, server, mounts, &[]).await?;
+        let found =
+            self.compare(&Runner::new(self.engine, &lone.id, &lone.database), before).await?;
+        Ok(match (lone.admits, found) {
+            (Admits::Anyone, Assessment::Unchanged) => Assessment::SchemaChanged {
+                what: "no row, but its server does not start with its own settings any more, or refuses the application's role"
+                    .into(),
+            },
+            (_, found) => found,
+        })
     }
+}
+
+/// Where a copy of the restore point lies while its server is asked.
+pub(super) fn read_from(copy: &Path) -> PathBuf {
+    let mut name = copy.as_os_str().to_owned();
+    name.push("-read");
+    PathBuf::from(name)
+}
+
+/// The files that say how the server starts and whom it lets in. Who else may write them would
+/// have done it while both versions were stopped.
+const SETTINGS: [&str; 4] =
+    ["postgresql.auto.conf", "postgresql.conf", "pg_hba.conf", "pg_ident.conf"];
+
+/// Those of them that are not as they were at the cut-over.
+fn changed_settings(copy: Option<&Copy>) -> Vec<String> {
+    let Some(Copy::Directory { source, copy, .. }) = copy else { return Vec::new() };
+    let read = |directory: &str, file: &str| std::fs::read(Path::new(directory).join(file)).ok();
+    // Where one of the two directories can't be read at all, nothing is known.
+    if read(source, "PG_VERSION").is_none() || read(copy, "PG_VERSION").is_none() {
+        return Vec::new();
+    }
+    let changed = SETTINGS.into_iter().filter(|file| read(source, file) != read(copy, file));
+    changed.map(str::to_owned).collect()
 }
 
 fn unreadable(reason: impl Into<String>) -> Result<Fact, Trouble> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::assess::read_from;
 use super::{Effects, done, fail};
 use crate::database::{self, Access, Runner, ServerFacts};
 use crate::driver::Progress;
@@ -283,7 +284,11 @@ impl Effects<'_> {
                 return self.blocking(discard).await;
             }
         };
-        self.blocking(move |_| restore_point::discard(&copy)).await
+        self.blocking(move |_| {
+            restore_point::discard(&read_from(&copy))?;
+            restore_point::discard(&copy)
+        })
+        .await
     }
 
     /// The database's directory, when the old container still runs and can be asked.

@@ -20,7 +20,8 @@ use crate::machine::failure::FailureCode;
 use crate::machine::{Fact, Known};
 
 /// It shares the host with the old version, which serves: it takes little, and keeps no log.
-const MODEST: [&str; 3] = ["shared_buffers=32MB", "huge_pages=off", "logging_collector=off"];
+pub(super) const MODEST: [&str; 3] =
+    ["shared_buffers=32MB", "huge_pages=off", "logging_collector=off"];
 
 impl Effects<'_> {
     /// Exports what the failed version wrote to a file beside its directory. Written anew when it
@@ -73,10 +74,10 @@ impl Effects<'_> {
                 format!("where {} lies inside the container is not known", source.display()),
             );
         };
-        let id = self.start_lone_server(known, server, mounts, &MODEST).await?;
+        let alone = self.start_lone_server(known, server, mounts, &MODEST).await?;
         let target = self.database(known)?;
         let (lone, old) = (
-            Runner::new(self.engine, &id, &target),
+            Runner::new(self.engine, &alone.id, &alone.database),
             Runner::new(self.engine, self.old_id(known), &target),
         );
         let path = crate::driver::export_path(&failed.to_string_lossy());
@@ -112,7 +113,7 @@ fn load_command(docker: &str, container: &str, target: &database::Database) -> S
 /// What the server of the failed directory mounts: that directory where it expects its own, and
 /// of the old container's other mounts those that hold nothing of the database in use, to be
 /// read only. None when the directory lies on no mount.
-fn mounts_for(old: &Value, source: &Path, failed: &Path) -> Option<Value> {
+pub(super) fn mounts_for(old: &Value, source: &Path, failed: &Path) -> Option<Value> {
     let mounted = old["Mounts"].as_array()?;
     let places = mounted.iter().filter_map(|mount| {
         Some((Path::new(mount["Source"].as_str()?), Path::new(mount["Destination"].as_str()?)))

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::containers::{Which, occupies_database};
 use super::{Effects, HOP_LABEL, fail};
-use crate::database::{self, Runner};
+use crate::database::{self, Database, Runner};
 use crate::driver::narrate::short;
 use crate::driver::prepare::SavedSpec;
 use crate::error::Trouble;
@@ -57,23 +57,51 @@ pub(super) async fn must_be_readable_by(server: &Server, directory: &Path) -> Re
 }
 
 impl Effects<'_> {
-    /// Starts it and waits until it answers; its container's id. The caller has seen that
-    /// nothing else runs on the directory.
+    /// Starts it and waits until it answers. The caller has seen that nothing else runs on the
+    /// directory.
+    ///
+    /// Where it does not start as it is configured, or refuses the application's role, whoever
+    /// changed that: it is started once more without its libraries, and trusts whoever asks.
     pub(super) async fn start_lone_server(
         &self,
         known: &Known<'_>,
         server: &Server,
         mounts: Value,
         settings: &[&str],
-    ) -> Result<String, Trouble> {
+    ) -> Result<Lone, Trouble> {
+        let asked = self.start_lone(known, server, &mounts, settings, Admits::AsConfigured).await;
+        let refused = match asked {
+            Err(trouble @ Trouble::Failed(_)) if is_the_directorys_doing(&trouble) => {
+                trouble.into_failure()
+            }
+            asked => return asked,
+        };
+        self.say(&format!("the database's server alone: {refused}; it is asked without its libraries, and trusts whoever asks")).await;
+        self.remove_lone_server(known).await?;
+        self.start_lone(known, server, &mounts, settings, Admits::Anyone).await
+    }
+
+    async fn start_lone(
+        &self,
+        known: &Known<'_>,
+        server: &Server,
+        mounts: &Value,
+        settings: &[&str],
+        admits: Admits,
+    ) -> Result<Lone, Trouble> {
         let saved = SavedSpec::read(&known.hop.old.spec_file)?;
         let label = json!({HOP_LABEL: self.hop_label()});
-        let image = &known.hop.old.image_id;
-        let spec = specification(&saved.container, image, server, mounts, settings, &label);
+        let alone = Alone { image: &known.hop.old.image_id, server, settings, admits };
+        let spec = specification(&saved.container, &alone, mounts.clone(), &label);
         let id = self.create(known, &self.lone_server_name(known), &spec).await?;
         self.engine.start(&id).await?;
-        let target = self.database(known)?;
-        let runner = Runner::new(self.engine, &id, &target);
+        let mut database = self.database(known)?;
+        // Who may not log in may still be read for, by the one who may do everything.
+        let mut others = match admits {
+            Admits::AsConfigured => [].as_slice(),
+            Admits::Anyone => &["postgres"],
+        }
+        .iter();
         let deadline = Instant::now() + STARTS_WITHIN;
         loop {
             let container = self.inspect_present(&id, "database").await?;
@@ -81,14 +109,16 @@ impl Effects<'_> {
                 let last = self.engine.logs(&id, 3).await.unwrap_or_default();
                 return fail(
                     FailureCode::MigrationFailed,
-                    format!("its server does not start: {}", last.trim()),
+                    format!("{DOES_NOT_START}: {}", last.trim()),
                 );
             }
-            match database::server_version(&runner).await {
-                Ok(_) => return Ok(id),
-                Err(trouble) if Instant::now() >= deadline || database::is_refusal(&trouble) => {
-                    return Err(trouble);
-                }
+            match database::server_version(&Runner::new(self.engine, &id, &database)).await {
+                Ok(_) => return Ok(Lone { id, database, admits }),
+                Err(trouble) if database::is_refusal(&trouble) => match others.next() {
+                    Some(user) => (*user).clone_into(&mut database.user),
+                    None => return Err(trouble),
+                },
+                Err(trouble) if Instant::now() >= deadline => return Err(trouble),
                 Err(_) => tokio::time::sleep(LOOK_EVERY).await,
             }
         }
@@ -114,16 +144,50 @@ impl Effects<'_> {
     }
 }
 
+/// Whom the server alone lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admits {
+    /// Whom its own files name, by the password that it knows.
+    AsConfigured,
+    /// Whoever asks from inside of its container, which has no network.
+    Anyone,
+}
+
+/// A server that runs alone.
+pub(super) struct Lone {
+    /// Its container.
+    pub id: String,
+    /// How it is asked.
+    pub database: Database,
+    /// Whom it lets in.
+    pub admits: Admits,
+}
+
+/// The words of a server that ends instead of starting.
+const DOES_NOT_START: &str = "its server does not start";
+
+/// Whether what the directory holds keeps the server from starting or answering.
+fn is_the_directorys_doing(trouble: &Trouble) -> bool {
+    let Trouble::Failed(failure) = trouble else { return false };
+    database::is_refusal(trouble) || failure.message.starts_with(DOES_NOT_START)
+}
+
+/// What runs alone, and how.
+struct Alone<'a> {
+    image: &'a str,
+    server: &'a Server,
+    settings: &'a [&'a str],
+    admits: Admits,
+}
+
+/// Starts a server, its program and arguments, that trusts whoever asks.
+const TRUSTING: &str = "umask 077 && printf '%s trust\\n' 'local all all' \
+    'host all all 127.0.0.1/32' 'host all all ::1/128' >/tmp/payram-updater.hba && exec \"$@\"";
+
 /// A container that runs only the database's server: the old image, no network but its own
 /// loopback, nothing of the application's environment.
-fn specification(
-    old: &Value,
-    image: &str,
-    server: &Server,
-    mounts: Value,
-    settings: &[&str],
-    labels: &Value,
-) -> Value {
+fn specification(old: &Value, alone: &Alone<'_>, mounts: Value, labels: &Value) -> Value {
+    let Alone { image, server, settings, admits } = *alone;
     let mut host = mounts;
     host["NetworkMode"] = json!("none");
     host["RestartPolicy"] = json!({"Name": "no"});
@@ -133,7 +197,7 @@ fn specification(
         }
     }
     // Of two settings of one name the later counts.
-    let alone = [
+    let always = [
         "listen_addresses=localhost",
         "unix_socket_directories=/tmp",
         "autovacuum=off",
@@ -143,14 +207,27 @@ fn specification(
         // Whether it is not ready yet, or refuses, is told by its words.
         "lc_messages=C",
     ];
-    let alone = alone.into_iter().chain(settings.iter().copied());
-    let alone = alone.flat_map(|setting| ["-c".to_owned(), setting.to_owned()]);
-    let arguments: Vec<String> = server.arguments.iter().cloned().chain(alone).collect();
+    let bare = [
+        "hba_file=/tmp/payram-updater.hba",
+        "shared_preload_libraries=",
+        "session_preload_libraries=",
+        "local_preload_libraries=",
+    ];
+    let (entrypoint, first, bare) = match admits {
+        Admits::AsConfigured => (json!([server.program]), Vec::new(), [].as_slice()),
+        Admits::Anyone => {
+            (json!(["sh", "-c", TRUSTING, "sh"]), vec![server.program.clone()], bare.as_slice())
+        }
+    };
+    let more = always.iter().chain(bare).chain(settings);
+    let more = more.flat_map(|setting| ["-c".to_owned(), (*setting).to_owned()]);
+    let arguments: Vec<String> =
+        first.into_iter().chain(server.arguments.iter().cloned()).chain(more).collect();
     json!({
         "Image": image,
         "User": server.owner,
         "Labels": labels,
-        "Entrypoint": [server.program],
+        "Entrypoint": entrypoint,
         "Cmd": arguments,
         // PostgreSQL's fast shutdown (manual, "Shutting Down the Server").
         "StopSignal": "SIGINT",

@@ -65,7 +65,9 @@ pub(super) fn decide(job: &JobRecord, sight: &Sight, consent: Consent) -> Decisi
 /// What going back forgets, and where it is kept.
 fn say_what_is_forgotten(decision: &mut Decision, job: &JobRecord, needs: &NeedsOperator) {
     decision.found = match &needs.assessment {
-        Some(Assessment::RowsChanged { tables }) => tables.clone(),
+        Some(Assessment::RowsChanged { tables } | Assessment::WorkersWrote { tables }) => {
+            tables.clone()
+        }
         Some(Assessment::Unreadable { reason }) => vec![format!("it can't be told: {reason}")],
         Some(Assessment::SchemaChanged { what }) => vec![format!("no row, but its schema: {what}")],
         Some(Assessment::Damaged { by }) => vec![format!("its directory may be damaged: {by}")],
@@ -374,7 +376,9 @@ fn needs_operator(
         );
     }
     let at_stake = match needs.assessment.as_ref().filter(|_| is_restoring) {
-        Some(Assessment::RowsChanged { tables }) => Some(tables.join("; ")),
+        Some(Assessment::RowsChanged { tables } | Assessment::WorkersWrote { tables }) => {
+            Some(tables.join("; "))
+        }
         Some(Assessment::Unreadable { reason }) => Some(format!("it can't be told how: {reason}")),
         Some(Assessment::SchemaChanged { what }) => Some(what.clone()),
         Some(Assessment::Damaged { by }) => Some(format!("its directory may be damaged: {by}")),

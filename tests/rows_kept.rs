@@ -1,0 +1,208 @@
+//! Versions that fail while their workers write, and versions that change something beside the
+//! rows: the old version serves again by itself wherever nothing is forgotten by that, with every
+//! row that was acknowledged by either; otherwise nothing is put back until a person says so.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::builder::WorldBuilder;
+use support::operator::{assert_parts, said};
+use support::{Daemon, Fixture, World, in_long_run, require};
+
+/// From the start of an upgrade to its end.
+const END_LIMIT: Duration = Duration::from_secs(300);
+
+/// A shop with payments, and an updater with little patience.
+fn builder() -> WorldBuilder {
+    World::build("1.9.6")
+        .rows(200)
+        .setting("HEALTH_TIMEOUT_SECONDS", "6")
+        .setting("START_TIMEOUT_SECONDS", "25")
+}
+
+fn upgrade(world: &World, behaviour: &str) -> (Daemon, Value) {
+    let daemon = world.daemon();
+    let began = Instant::now();
+    world.begin_upgrade(Fixture::get().tag_of(behaviour));
+    let status = daemon.wait_settled(END_LIMIT);
+    println!(
+        "{behaviour}: {} {} after {:.0} s: {}",
+        status["phase"].as_str().unwrap_or_default(),
+        status["failureCode"].as_str().unwrap_or_default(),
+        began.elapsed().as_secs_f64(),
+        status["message"].as_str().unwrap_or_default()
+    );
+    (daemon, status)
+}
+
+/// The very container that served before serves again, with what either version acknowledged.
+fn goes_back_by_itself(builder: WorldBuilder, behaviour: &str) -> (World, Value) {
+    let world = builder.start();
+    let before = world.container().expect("a container")["Id"].clone();
+    let (daemon, status) = upgrade(&world, behaviour);
+    assert_eq!(status["phase"], "ROLLED_BACK", "{status:#}\n{}", daemon.log());
+    assert_eq!(world.container().expect("a container")["Id"], before, "it was never removed");
+    world.wait_healthy();
+    assert_eq!(world.version().as_deref(), Some("1.9.6"));
+    assert_eq!(world.payments_lost(), Vec::<String>::new());
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+    (world, status)
+}
+
+/// The database in use is the one that the failed version's workers wrote to.
+fn keeps_the_rows(builder: WorldBuilder, behaviour: &str) {
+    let (world, status) = goes_back_by_itself(builder, behaviour);
+    assert_eq!(world.failed_directories(), Vec::<String>::new(), "nothing was put back");
+    let message = status["message"].as_str().unwrap_or_default();
+    assert_parts(message, &["workers wrote is kept in the database", "public.payments"]);
+    let left = world.leftovers();
+    assert!(left.iter().any(|name| name.contains("payram-restore")), "the copy is kept: {left:?}");
+}
+
+/// Both are stopped, nothing was put back, and a person is told what is at stake.
+fn asks(builder: WorldBuilder, behaviour: &str, parts: &[&str]) {
+    let world = builder.start();
+    let (daemon, status) = upgrade(&world, behaviour);
+    assert_eq!(status["phase"], "NEEDS_OPERATOR", "{status:#}\n{}", daemon.log());
+    assert_parts(status["message"].as_str().unwrap_or_default(), parts);
+    assert_eq!(world.failed_directories(), Vec::<String>::new(), "nothing was put back");
+    for one in world.containers() {
+        assert_eq!(one["State"]["Status"], "exited", "{}", one["Name"]);
+    }
+    let shown = world.cli(&["recover", "--dry-run"]);
+    println!("recover --dry-run: {}", said(&shown));
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+#[test]
+fn workers_of_a_version_whose_health_is_500_keep_their_rows() {
+    if require("docker") {
+        keeps_the_rows(builder(), "health-500-writes");
+    }
+}
+
+#[test]
+fn workers_of_a_version_that_hangs_keep_their_rows() {
+    if require("docker") {
+        keeps_the_rows(builder().postgres_17(), "hangs-writes");
+    }
+}
+
+#[test]
+fn workers_of_a_version_that_says_it_is_another_keep_their_rows() {
+    if require("docker") {
+        keeps_the_rows(builder(), "wrong-version-writes");
+    }
+}
+
+#[test]
+fn workers_of_a_version_that_dies_keep_their_rows() {
+    if require("docker") {
+        keeps_the_rows(builder().postgres_17(), "dies-writes");
+    }
+}
+
+#[test]
+fn workers_of_a_version_that_exits_keep_their_rows() {
+    if require("docker") {
+        keeps_the_rows(builder(), "exits-at-start-writes");
+    }
+}
+
+#[test]
+fn each_kind_keeps_its_rows_with_either_server() {
+    if !require("docker") || !in_long_run() {
+        return;
+    }
+    for behaviour in ["health-500-writes", "wrong-version-writes", "exits-at-start-writes"] {
+        keeps_the_rows(builder().postgres_17(), behaviour);
+    }
+    for behaviour in ["hangs-writes", "dies-writes"] {
+        keeps_the_rows(builder(), behaviour);
+    }
+}
+
+#[test]
+fn a_person_who_always_wants_to_be_asked_is_asked() {
+    if require("docker") {
+        let builder = builder().setting("ROLLBACK_DATABASE", "manual");
+        asks(builder, "health-500-writes", &["wrote rows as its workers do", "public.payments"]);
+    }
+}
+
+#[test]
+fn a_migration_of_the_data_alone_is_never_kept_silently() {
+    if require("docker") {
+        asks(builder(), "data-migration", &["public.payments", "public.schema_migrations"]);
+        asks(builder(), "re-encrypts", &["public.wallets"]);
+    }
+}
+
+#[test]
+fn payments_in_a_new_table_are_never_forgotten_silently() {
+    if require("docker") {
+        asks(builder(), "new-table-payments", &["public.payments_ledger: new, with"]);
+    }
+}
+
+#[test]
+fn rows_beside_a_migration_are_never_forgotten_silently() {
+    if require("docker") {
+        asks(builder(), "migration-schema-writes", &["public.payments"]);
+    }
+}
+
+#[test]
+fn rows_beside_each_other_migration_are_never_forgotten_silently() {
+    if require("docker") && in_long_run() {
+        asks(builder().postgres_17(), "migration-rows-writes", &["public.payments"]);
+        asks(builder(), "completed-then-500", &["public.payments"]);
+    }
+}
+
+#[test]
+fn a_backend_that_was_killed_is_no_change() {
+    if require("docker") {
+        let (world, _) = goes_back_by_itself(builder(), "backend-killed");
+        assert_eq!(world.failed_directories(), Vec::<String>::new(), "nothing was put back");
+    }
+}
+
+/// No row was written: the restore point came back, and the failed version's database is kept.
+fn comes_back_whole(builder: WorldBuilder, behaviour: &str) {
+    let (world, _) = goes_back_by_itself(builder, behaviour);
+    let failed = world.failed_directories();
+    assert!(failed.iter().any(|name| !name.contains(".rows")), "it is kept: {failed:?}");
+}
+
+#[test]
+fn a_password_that_the_failed_version_changed_is_as_it_was() {
+    if require("docker") {
+        comes_back_whole(builder(), "password");
+    }
+}
+
+#[test]
+fn a_setting_with_which_the_old_server_does_not_start_is_as_it_was() {
+    if require("docker") {
+        comes_back_whole(builder().postgres_17(), "alter-system");
+    }
+}
+
+#[test]
+fn without_a_supervisor_the_last_payments_of_the_old_version_are_its_own() {
+    if require("docker") {
+        let builder = builder().env("PAYRAM_SUPERVISOR", "off");
+        let (world, _) = goes_back_by_itself(builder, "health-500");
+        assert_eq!(world.failed_directories(), Vec::<String>::new(), "nothing was put back");
+    }
+}
+
+#[test]
+fn without_a_supervisor_workers_keep_their_rows_too() {
+    if require("docker") {
+        keeps_the_rows(builder().env("PAYRAM_SUPERVISOR", "off"), "health-500-writes");
+    }
+}
