@@ -11,6 +11,7 @@
 
 mod addresses;
 mod fetch;
+mod listening;
 mod search;
 
 use std::fmt;

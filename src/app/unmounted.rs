@@ -25,7 +25,7 @@ const SCRATCH_NAMES: [&str; 5] =
     [".cache", "__pycache__", ".bash_history", ".psql_history", ".lesshst"];
 
 /// Ends of such names.
-const SCRATCH_ENDS: [&str; 5] = [".pid", ".log", ".sock", ".lock", ".pyc"];
+const SCRATCH_ENDS: [&str; 4] = [".pid", ".log", ".sock", ".pyc"];
 
 /// The paths that matter, in order: an added directory stands for what is in it.
 pub fn files(container: &Value, changes: &[Change]) -> Vec<String> {
@@ -106,12 +106,13 @@ mod tests {
             change("/run/nginx.pid", ChangeKind::Added),
             change("/var/log/x", ChangeKind::Added),
             change("/opt/app/core.pid", ChangeKind::Added),
+            change("/opt/app/wallet.lock", ChangeKind::Added),
             change("/usr/share/gone", ChangeKind::Deleted),
             change("/opt/payram/config.yml", ChangeKind::Modified),
         ];
         assert_eq!(
             files(&container, &changes),
-            ["/etc/ssl/shop.pem", "/opt/keys", "/opt/payram/config.yml"]
+            ["/etc/ssl/shop.pem", "/opt/app/wallet.lock", "/opt/keys", "/opt/payram/config.yml"]
         );
         assert_eq!(file_name("/etc/ssl/a b.pem"), "etc_ssl_a_b.pem");
     }

@@ -4,19 +4,50 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-/// The host's path of an absolute path inside the container: that of the innermost mount which
-/// holds it. `None` when it lies on no mount, or on one without a path on the host (tmpfs).
+/// Where a path inside a container lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// At this path of the host.
+    Host(PathBuf),
+    /// On a volume that this host reaches only while a container runs with it.
+    WhileMounted,
+    /// On no mount, or on one that is memory: it goes with the container.
+    InContainer,
+}
+
+/// Where an absolute path inside the container lies, by the innermost mount that holds it.
+pub fn home(container: &Value, inside: &Path) -> Home {
+    let mount = innermost(container, inside);
+    let depth = |path: &Path| path.components().count();
+    let mounted = mount.and_then(|mount| mount["Destination"].as_str()).map(Path::new);
+    // `--tmpfs` is not among the mounts.
+    let memory = container["HostConfig"]["Tmpfs"].as_object().into_iter().flatten();
+    let is_memory = memory.map(|(path, _)| Path::new(path)).any(|path| {
+        inside.starts_with(path) && mounted.is_none_or(|mounted| depth(path) > depth(mounted))
+    });
+    let (Some(mount), Some(destination), false) = (mount, mounted, is_memory) else {
+        return Home::InContainer;
+    };
+    let source = mount["Source"].as_str().unwrap_or_default();
+    if !source.starts_with('/') {
+        return match mount["Type"] == "volume" {
+            true => Home::WhileMounted,
+            false => Home::InContainer,
+        };
+    }
+    let rest = inside.strip_prefix(destination).unwrap_or(Path::new(""));
+    Home::Host(match rest.as_os_str().is_empty() {
+        true => source.into(),
+        false => Path::new(source).join(rest),
+    })
+}
+
+/// The host's path of an absolute path inside the container; `None` where it has none.
 pub fn host_path(container: &Value, inside: &Path) -> Option<PathBuf> {
-    let mounts = container["Mounts"].as_array()?;
-    let innermost = mounts
-        .iter()
-        .filter_map(|mount| Some((Path::new(mount["Destination"].as_str()?), mount)))
-        .filter(|(destination, _)| inside.starts_with(destination))
-        .max_by_key(|(destination, _)| destination.components().count())?;
-    let (destination, mount) = innermost;
-    let source = mount["Source"].as_str().filter(|source| source.starts_with('/'))?;
-    let rest = inside.strip_prefix(destination).ok()?;
-    Some(if rest.as_os_str().is_empty() { source.into() } else { Path::new(source).join(rest) })
+    match home(container, inside) {
+        Home::Host(path) => Some(path),
+        Home::WhileMounted | Home::InContainer => None,
+    }
 }
 
 /// The host's paths of all that a container has mounted, files and read-only mounts too.
@@ -93,6 +124,17 @@ mod tests {
         assert_eq!(host("/var/lib/payram/db/tmp/a"), None);
         assert_eq!(host("/var/lib/payramdb"), None);
         assert_eq!(host("/etc"), None);
+        let memory = json!({
+            "HostConfig": {"Tmpfs": {"/var/lib/payram/db": "size=1g"}},
+            "Mounts": [
+                {"Type": "bind", "Source": "/srv/payram", "Destination": "/var/lib/payram"},
+                {"Type": "volume", "Name": "nfs", "Source": "", "Destination": "/far"},
+            ],
+        });
+        let home = |inside: &str| home(&memory, Path::new(inside));
+        assert_eq!(home("/var/lib/payram/db/postgres"), Home::InContainer);
+        assert_eq!(home("/var/lib/payram/log"), Home::Host("/srv/payram/log".into()));
+        assert_eq!(home("/far/db"), Home::WhileMounted);
         let sources = sources(&container);
         assert_eq!(
             sources,

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::config::Settings;
 use crate::database::{self, Access, Place, Sharer, Workplace};
-use crate::engine::{Engine, mounts};
+use crate::engine::Engine;
+use crate::engine::mounts::{self, Home};
 
 /// How long all looks may take together.
 const LOOKS_WITHIN: Duration = Duration::from_secs(5);
@@ -59,9 +60,13 @@ async fn seen(
         Err(trouble) => return Some(Err(trouble.to_string())),
     };
     let inside = Path::new(&facts.data_directory);
-    let Some(path) = mounts::host_path(container, inside) else {
-        let message = format!("{} lies on no mount: it goes with the container", inside.display());
-        return Some(Err(message));
+    let path = match mounts::home(container, inside) {
+        Home::Host(path) => path,
+        Home::WhileMounted => return None,
+        Home::InContainer => {
+            let inside = inside.display();
+            return Some(Err(format!("{inside} lies on no mount: it goes with the container")));
+        }
     };
     let works = database::server_works_in(engine, container, target.port, &path).await;
     let mismatch = match works {

@@ -14,7 +14,8 @@ use super::preflight::Preflight;
 use crate::app::unmounted;
 use crate::config::Settings;
 use crate::database::{self, Access, Database, Sharer, Workplace};
-use crate::engine::{Change, Engine, EngineError, mounts};
+use crate::engine::mounts::{self, Home};
+use crate::engine::{Change, Engine, EngineError};
 use crate::error::Trouble;
 use crate::machine::failure::{Failure, FailureCode};
 use crate::restore_point;
@@ -119,14 +120,26 @@ async fn directory(
         }
     };
     let inside = Path::new(&facts.data_directory);
-    let Some(named) = mounts::host_path(shop.inspection, inside) else {
-        let message = format!(
-            "the database's directory {} lies on no mount of {}: it would go with the container",
-            inside.display(),
-            shop.name
-        );
-        preflight.refused("directory", Failure::new(FailureCode::DatabaseNotPersistent, message));
-        return None;
+    let named = match mounts::home(shop.inspection, inside) {
+        Home::Host(named) => named,
+        Home::WhileMounted => {
+            let message = format!(
+                "{} lies on a volume that this host reaches only while a container runs with it: a dump after the last write is the restore point, which lengthens the downtime",
+                inside.display()
+            );
+            preflight.passed("directory", message);
+            return None;
+        }
+        Home::InContainer => {
+            let message = format!(
+                "the database's directory {} lies on no mount of {}, or in memory: it would go with the container",
+                inside.display(),
+                shop.name
+            );
+            let failure = Failure::new(FailureCode::DatabaseNotPersistent, message);
+            preflight.refused("directory", failure);
+            return None;
+        }
     };
     let real = named.canonicalize().unwrap_or_else(|_| named.clone());
     let works = database::server_works_in(shop.engine, shop.inspection, target.port, &real).await;

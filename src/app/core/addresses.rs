@@ -31,7 +31,9 @@ pub(super) fn shares_network_of(container: &Value) -> Option<&str> {
 }
 
 /// Where to ask `container`, whose network is that of `networked`: itself, unless it shares
-/// another's. `database_port` is where a database in it listens unless its environment says so.
+/// another's. `database_port` is where a database in it listens unless its environment says so;
+/// `listening` are the ports on which its processes listen, where it is in the host's network and
+/// this host can tell.
 ///
 /// # Errors
 /// Why there is nowhere to ask.
@@ -39,14 +41,22 @@ pub(super) fn of(
     container: &Value,
     networked: &Value,
     database_port: u16,
+    listening: Option<&[u16]>,
 ) -> Result<Groups, String> {
     let mode = networked.pointer("/HostConfig/NetworkMode").and_then(Value::as_str);
-    let wanted = Wanted::of(container, database_port);
+    let wanted = Wanted::of(container, database_port, listening);
     match mode.unwrap_or_default() {
         "host" => {
             let loopback: [IpAddr; 1] = [Ipv4Addr::LOCALHOST.into()];
-            let places = wanted.at(&loopback, &wanted.exposed, false);
+            // What listens on another of the host's ports is somebody else's.
+            let mut ports = listening.map_or_else(|| wanted.exposed.clone(), <[u16]>::to_vec);
+            ports.sort_by_key(|port| likelihood(*port));
+            let places = wanted.at(&loopback, &ports, false);
             match places.is_empty() {
+                true if listening.is_some() => Err("the container is in the host's network and \
+                                                    none of its processes listens on a TCP port \
+                                                    of a core"
+                    .into()),
                 true => Err("the container is in the host's network and exposes no TCP port \
                              other than those of databases"
                     .into()),
@@ -74,17 +84,19 @@ pub(super) fn of(
 }
 
 /// Which of a container's ports may be the core's.
-struct Wanted {
+struct Wanted<'l> {
+    /// On which its processes listen, where that is known.
+    listening: Option<&'l [u16]>,
     /// Where its own database listens; none when that is elsewhere.
     database: Option<u16>,
     /// The ports that it exposes, without those that are none of the core's, most likely first.
     exposed: Vec<u16>,
 }
 
-impl Wanted {
-    fn of(container: &Value, database_port: u16) -> Self {
+impl<'l> Wanted<'l> {
+    fn of(container: &Value, database_port: u16, listening: Option<&'l [u16]>) -> Self {
         let database = own_database(container, database_port);
-        let mut wanted = Self { database, exposed: Vec::new() };
+        let mut wanted = Self { listening, database, exposed: Vec::new() };
         let exposed = tcp_ports(container.pointer("/Config/ExposedPorts"));
         wanted.exposed =
             exposed.map(|(port, _)| port).filter(|port| wanted.may_be(*port)).collect();
@@ -94,7 +106,9 @@ impl Wanted {
 
     /// Whether a port inside the container may be the core's.
     fn may_be(&self, port: u16) -> bool {
-        self.database != Some(port) && !OTHER_PROTOCOLS.contains(&port)
+        self.database != Some(port)
+            && !OTHER_PROTOCOLS.contains(&port)
+            && self.listening.is_none_or(|ports| ports.contains(&port))
     }
 
     /// The published TCP ports, by HTTP before HTTPS, the likeliest port inside first.
@@ -216,7 +230,7 @@ mod tests {
     use super::*;
 
     fn groups(container: &Value) -> Vec<Vec<String>> {
-        let groups = of(container, container, 5432).expect("somewhere to ask");
+        let groups = of(container, container, 5432, None).expect("somewhere to ask");
         groups.iter().map(|group| group.iter().map(ToString::to_string).collect()).collect()
     }
 
@@ -278,10 +292,10 @@ mod tests {
         let elsewhere = container("pool.example");
         assert_eq!(groups(&elsewhere)[0][0], "http://127.0.0.1:8080/");
         let inside = container("localhost");
-        assert!(of(&inside, &inside, 5432).is_err());
+        assert!(of(&inside, &inside, 5432, None).is_err());
         let by_setting = json!({"NetworkSettings": {"Ports": {"6000/tcp": [{"HostPort": "1"}]}}});
-        assert!(of(&by_setting, &by_setting, 6000).is_err());
-        assert!(of(&by_setting, &by_setting, 5432).is_ok());
+        assert!(of(&by_setting, &by_setting, 6000, None).is_err());
+        assert!(of(&by_setting, &by_setting, 5432, None).is_ok());
     }
 
     #[test]
@@ -307,8 +321,9 @@ mod tests {
                 "http://[fd00::2]:9000/",
             ]
         );
-        let own =
-            of(&container, &container, 5432).expect("both")[1].iter().all(|place| place.is_own);
+        let own = of(&container, &container, 5432, None).expect("both")[1]
+            .iter()
+            .all(|place| place.is_own);
         assert!(own, "only these are taken from the inspection");
     }
 
@@ -336,11 +351,13 @@ mod tests {
                 "Networks": {"bridge": {"IPAddress": "172.17.0.4"}},
             },
         });
-        let found = of(&container, &other, 5432).expect("somewhere");
+        let found = of(&container, &other, 5432, None).expect("somewhere");
         assert_eq!(found[0][0].to_string(), "http://127.0.0.1:8081/");
         assert_eq!(found[1][0].to_string(), "http://172.17.0.4/");
         assert!(
-            of(&container, &container, 5432).expect_err("a chain").contains("shares another's")
+            of(&container, &container, 5432, None)
+                .expect_err("a chain")
+                .contains("shares another's")
         );
     }
 
@@ -349,11 +366,22 @@ mod tests {
         for nothing in
             [json!({}), json!({"NetworkSettings": {"Networks": {"none": {"IPAddress": ""}}}})]
         {
-            let why = of(&nothing, &nothing, 5432).expect_err("nowhere");
+            let why = of(&nothing, &nothing, 5432, None).expect_err("nowhere");
             assert!(why.contains("no address of its own"), "{why}");
         }
         let host = json!({"HostConfig": {"NetworkMode": "host"}});
-        assert!(of(&host, &host, 5432).expect_err("nowhere").contains("exposes no TCP port"));
+        assert!(of(&host, &host, 5432, None).expect_err("nowhere").contains("exposes no TCP port"));
+        // Whatever it exposes: what another listens on is not asked.
+        let exposing = json!({
+            "HostConfig": {"NetworkMode": "host"}, "Config": {"ExposedPorts": {"80/tcp": {}}},
+        });
+        let ports = |listening: Option<&[u16]>| -> Vec<Option<u16>> {
+            let groups = of(&exposing, &exposing, 5432, listening).unwrap_or_default();
+            groups.concat().iter().map(|place| place.url.port_or_known_default()).collect()
+        };
+        assert_eq!(ports(None), [Some(80), Some(80)]);
+        assert_eq!(ports(Some(&[5432, 18099])), [Some(18099), Some(18099)]);
+        assert_eq!(ports(Some(&[])), []);
     }
 
     #[test]
@@ -369,6 +397,6 @@ mod tests {
                 "b": {"IPAddress": "127.0.0.1"}, "c": {"IPAddress": "0.0.0.0"}, "d": null,
             },
         }});
-        assert!(of(&container, &container, 5432).is_err());
+        assert!(of(&container, &container, 5432, None).is_err());
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::addresses::{self, Groups};
 use super::fetch::fetch;
-use super::{Place, Probe, Silent, is_welcome};
+use super::{Place, Probe, Silent, is_welcome, listening};
 use crate::engine::Engine;
 
 /// Places that are asked at the same time.
@@ -68,10 +68,13 @@ impl Probe {
         if let Some(base) = &self.base {
             return Ok(vec![vec![Place { url: base.clone(), is_own: false }]]);
         }
+        let port = self.database_port;
         let found = match addresses::shares_network_of(container) {
-            None => addresses::of(container, container, self.database_port),
+            None => addresses::of(container, container, port, listening_of(container).as_deref()),
             Some(other) => match engine.inspect_container(other).await {
-                Ok(Some(other)) => addresses::of(container, &other, self.database_port),
+                Ok(Some(other)) => {
+                    addresses::of(container, &other, port, listening_of(container).as_deref())
+                }
                 Ok(None) => Err(format!(
                     "the container shares the network of container {}, which is gone",
                     short(other)
@@ -211,6 +214,13 @@ impl Search {
         }
         front
     }
+}
+
+/// Where a container listens, for one that shares its addresses with others.
+fn listening_of(container: &Value) -> Option<Vec<u16>> {
+    let mode = container.pointer("/HostConfig/NetworkMode").and_then(Value::as_str);
+    let is_shared = mode.is_some_and(|mode| mode == "host" || mode.starts_with("container:"));
+    is_shared.then(|| listening::ports(container)).flatten()
 }
 
 /// The first place that answers as a core; a group is asked when there was none in those before.

@@ -14,7 +14,7 @@ use super::{Effects, done, fail};
 use crate::database::{self, Access, Runner, ServerFacts};
 use crate::driver::Progress;
 use crate::driver::failed_path;
-use crate::engine::mounts;
+use crate::engine::mounts::{self, Home};
 use crate::error::Trouble;
 use crate::machine::facts::{Copy, RestorePoint, Restored, Server};
 use crate::machine::failure::{Failure, FailureCode};
@@ -38,14 +38,23 @@ impl Effects<'_> {
         let old = self.old_id(known);
         let facts = database::server_facts(self.engine, old, target.port).await?;
         let container = self.inspect_present(self.old_id(known), "old").await?;
-        let Some(source) = mounts::host_path(&container, Path::new(&facts.data_directory)) else {
-            return fail(
-                FailureCode::DatabaseNotPersistent,
-                format!(
-                    "the database's directory {} lies on no mount of {}: it would go with the container",
-                    facts.data_directory, known.hop.old.name
-                ),
-            );
+        let source = match mounts::home(&container, Path::new(&facts.data_directory)) {
+            Home::Host(source) => source,
+            Home::WhileMounted => {
+                return dump(format!(
+                    "{} is reached from this host only while a container runs with its volume",
+                    facts.data_directory
+                ));
+            }
+            Home::InContainer => {
+                return fail(
+                    FailureCode::DatabaseNotPersistent,
+                    format!(
+                        "the database's directory {} lies on no mount of {}, or in memory: it would go with the container",
+                        facts.data_directory, known.hop.old.name
+                    ),
+                );
+            }
         };
         // By whatever links the container's mount was named, the directory itself is renamed.
         let source = source.canonicalize().unwrap_or(source);

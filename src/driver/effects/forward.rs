@@ -440,6 +440,8 @@ impl Effects<'_> {
             {
                 return fail(code, format!("the {old} is kept: {found}"));
             }
+            // What was written there since `create_next` goes with it, too.
+            self.keep_unmounted_files(known).await?;
             self.remove(old).await?;
             self.say(&format!("removed the {}", old)).await;
         }

@@ -2,7 +2,8 @@
 //! written into an archive beside the journal before anything is stopped (0600, the shop's keys
 //! may be among them), unless they are known scratch.
 //!
-//! Called by `create_next`; the plan lists the same files.
+//! Called by `create_next`, and by `tidy` before the old container is removed; the plan lists the
+//! same files.
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;

@@ -17,6 +17,7 @@ mod look;
 mod pull;
 mod registry;
 mod version;
+mod volumes;
 
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use serde_json::{Value, json};
 
 use self::endpoint::Endpoint;
 use self::http::{Call, Deadlines, Http};
+use self::volumes::{Home, Volumes};
 use super::{
     Change, ContainerSummary, Engine, EngineError, EngineEvent, EngineFacts, Exec, ExecRequest,
     Frame, Process, PullProgress,
@@ -48,6 +50,7 @@ const LARGEST_LOG: usize = 1 << 20;
 /// A Docker engine behind a Unix socket or TCP.
 pub struct Docker {
     http: Http,
+    volumes: Volumes,
 }
 
 impl Docker {
@@ -58,7 +61,7 @@ impl Docker {
     /// `Unreachable` when the endpoint is none that this client can use.
     pub async fn connect(docker_bin: &str, docker_host: Option<&str>) -> Result<Self, EngineError> {
         let endpoint = Endpoint::find(docker_bin, docker_host).await?;
-        Ok(Self { http: Http::new(endpoint)? })
+        Ok(Self { http: Http::new(endpoint)?, volumes: Volumes::default() })
     }
 
     /// The engine at `unix:///PATH`, `tcp://HOST:PORT` or `http://HOST:PORT`.
@@ -66,7 +69,7 @@ impl Docker {
     /// # Errors
     /// `Unreachable` when the endpoint is none that this client can use.
     pub fn at(endpoint: &str) -> Result<Self, EngineError> {
-        Ok(Self { http: Http::new(Endpoint::parse(endpoint)?)? })
+        Ok(Self { http: Http::new(Endpoint::parse(endpoint)?)?, volumes: Volumes::default() })
     }
 
     /// Replaces every deadline of this client, and what a stop gets beyond its grace.
@@ -86,6 +89,17 @@ impl Docker {
 
     fn change(&self, path: &[&str], doing: impl Into<String>) -> Call {
         Call::new(Method::POST, path, doing, self.http.deadlines.change)
+    }
+
+    /// Where this host keeps what a volume holds.
+    async fn home_of(&self, name: &str) -> Result<Home, EngineError> {
+        if let Some(home) = self.volumes.known(name) {
+            return Ok(home);
+        }
+        let volume = self.inspect_volume(name).await?;
+        let home = volume.map_or(Home::AsTold, |volume| Home::of(&volume));
+        self.volumes.note(name, &home);
+        Ok(home)
     }
 
     /// How long the container itself wants to be waited for.
@@ -153,12 +167,30 @@ impl Engine for Docker {
             call = call.query("filters", json!({ "label": [label] }).to_string());
         }
         let lines: Vec<listing::ContainerLine> = self.http.json(&call).await?;
-        Ok(lines.into_iter().map(ContainerSummary::from).collect())
+        let mut containers: Vec<ContainerSummary> =
+            lines.into_iter().map(ContainerSummary::from).collect();
+        for mount in containers.iter_mut().flat_map(|container| &mut container.mounts) {
+            if let Some(name) = mount.name.as_deref().filter(|_| mount.kind == "volume") {
+                match self.home_of(name).await? {
+                    Home::AsTold => {}
+                    Home::Directory(directory) => mount.source = directory,
+                    Home::WhileMounted => mount.source.clear(),
+                }
+            }
+        }
+        Ok(containers)
     }
 
     async fn inspect_container(&self, id_or_name: &str) -> Result<Option<Value>, EngineError> {
         let doing = format!("inspect container {}", short(id_or_name));
-        self.http.found(&self.read(&["containers", id_or_name, "json"], doing)).await
+        let found = self.http.found(&self.read(&["containers", id_or_name, "json"], doing)).await?;
+        let Some(mut container): Option<Value> = found else { return Ok(None) };
+        let mounts = container["Mounts"].as_array_mut().into_iter().flatten();
+        for mount in mounts.filter(|mount| mount["Type"] == "volume") {
+            let Some(name) = mount["Name"].as_str().map(str::to_owned) else { continue };
+            self.home_of(&name).await?.put_into(&mut mount["Source"]);
+        }
+        Ok(Some(container))
     }
 
     async fn inspect_image(&self, reference: &str) -> Result<Option<Value>, EngineError> {
