@@ -200,6 +200,11 @@ fn check(
     }
     let is_copy = |name: &&String| name.contains(".payram-restore-");
     let copies = |seen: &Seen| seen.beside.keys().filter(is_copy).count();
+    let is_told_kept = answer.message.contains("are kept")
+        || answer.refusals.iter().any(|line| line.contains(" rm  &&"));
+    if made.is_watched && is_told_kept && has_engine && (!old_is_there || copies(&after) == 0) {
+        wrong.push(format!("it says that they are kept, and they are not: {}", answer.message));
+    }
     if made.is_watched && copies(&after) < copies(before) {
         wrong.push("the copy of a version that is watched is gone".to_owned());
     }
