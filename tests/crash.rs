@@ -2,8 +2,8 @@
 //! real database that takes payments; started again, it goes on by itself to the same end, and
 //! no acknowledged payment is lost.
 //!
-//! Some of the matrix by default; all of it with `PAYRAM_TEST_FULL=1`. `PAYRAM_TEST_SEED`
-//! repeats a choice.
+//! Some of the matrix by default; all of it with `PAYRAM_TEST_FULL=1`, or all points of the steps
+//! that `PAYRAM_TEST_STEPS` names (`verify,probation,tidy`). `PAYRAM_TEST_SEED` repeats a choice.
 
 mod support;
 
@@ -12,10 +12,12 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use payram_updater::machine::Step;
-use support::{Daemon, Draw, Point, Trap, World, is_full, require, side_by_side};
+use support::{Daemon, Draw, Point, Trap, World, is_full, named_steps, require, side_by_side};
 
 /// From the restart to the end of the job.
 const END_LIMIT: Duration = Duration::from_secs(180);
+/// The watch after `Verified`: shorter than the product waits for its journal.
+const PROBATION_MINUTES: &str = "0.05";
 /// The versions that a world is taken through.
 const VERSIONS: [&str; 3] = ["1.9.7", "1.9.8", "2.0.0"];
 /// Worlds that the full matrix runs side by side: they wait more than they compute.
@@ -52,7 +54,7 @@ const BACK_RESTORING: [Step; 12] = [
 ];
 
 fn forward() -> Vec<Step> {
-    Step::FORWARD.into_iter().chain([Step::Tidy]).collect()
+    Step::FORWARD.into_iter().chain(Step::AFTERWARDS).collect()
 }
 
 /// One kill: at which point of which step, on the way to which version.
@@ -71,7 +73,11 @@ fn all_kills(steps: &[Step]) -> Vec<Kill> {
 }
 
 /// All of them, or `some` of them by a seed that is printed.
-fn chosen(kills: Vec<Kill>, some: usize) -> Vec<Kill> {
+fn chosen(mut kills: Vec<Kill>, some: usize) -> Vec<Kill> {
+    if let Some(steps) = named_steps() {
+        kills.retain(|kill| steps.iter().any(|step| step == kill.step.as_str()));
+        return kills;
+    }
     if is_full() {
         return kills;
     }
@@ -118,7 +124,8 @@ fn lanes() -> usize {
 }
 
 fn world_of_payments() -> (World, Trap) {
-    let world = World::build("1.9.6").rows(200).start();
+    let world =
+        World::build("1.9.6").rows(200).setting("PROBATION_MINUTES", PROBATION_MINUTES).start();
     let trap = Trap::between(&world);
     (world, trap)
 }

@@ -16,28 +16,13 @@
 //! Not in the model: a request that the engine carries out long after it was given up on, a
 //! second server that comes and goes between two looks, a database outside of the container.
 
-#[path = "search/effects.rs"]
-mod effects;
-#[path = "search/explore.rs"]
-mod explore;
-#[path = "search/intruder.rs"]
-mod intruder;
-#[path = "search/invariants.rs"]
-mod invariants;
-#[path = "search/machines.rs"]
-mod machines;
-#[path = "search/trace.rs"]
-mod trace;
-#[path = "search/world.rs"]
-mod world;
-
 use std::time::Instant;
 
-use effects::Sabotage;
-use explore::{Extent, Search};
-use invariants::Invariant;
 use payram_updater::machine::facts::RollbackDatabase;
-use world::Stranger;
+use payram_updater_search::effects::Sabotage;
+use payram_updater_search::explore::{Extent, Search};
+use payram_updater_search::invariants::Invariant;
+use payram_updater_search::world::Stranger;
 
 const SETTINGS: [RollbackDatabase; 3] =
     [RollbackDatabase::Lossless, RollbackDatabase::Manual, RollbackDatabase::Always];

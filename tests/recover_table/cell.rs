@@ -85,10 +85,12 @@ pub fn run(made: &mut Made, journal: &str, world: World, daemon: bool) -> Row {
     }
     let place = &made.place;
     let has_engine = world != World::EngineGone;
+    // Without its engine it would try what follows a verdict again and again.
+    let daemon = daemon && (has_engine || !made.is_watched);
     // What is unfinished waits for the command, so that it is the command which is seen.
     let _daemon = daemon.then(|| place.daemon(&[("RESUME", "manual")]));
     if daemon && has_engine && status(place)["phase"] == "VERIFIED" {
-        wait_until("the daemon has tried to tidy", SOON, || has_tried_to_tidy(place).then_some(()));
+        wait_until("the daemon has wound up", SOON, || has_wound_up(made).then_some(()));
     }
     let before = Seen::of(place, has_engine);
     let mut wrong = Vec::new();
@@ -196,6 +198,19 @@ fn check(
     if old_was_there && !old_is_there && phase != "VERIFIED" {
         wrong.push(format!("I1: the old container was removed in {phase}"));
     }
+    let is_copy = |name: &&String| name.contains(".payram-restore-");
+    let copies = |seen: &Seen| seen.beside.keys().filter(is_copy).count();
+    let is_told_kept = answer.message.contains("are kept")
+        || answer.refusals.iter().any(|line| line.contains(" rm  &&"));
+    if made.is_watched && is_told_kept && has_engine && (!old_is_there || copies(&after) == 0) {
+        wrong.push(format!("it says that they are kept, and they are not: {}", answer.message));
+    }
+    if made.is_watched && copies(&after) < copies(before) {
+        wrong.push("the copy of a version that is watched is gone".to_owned());
+    }
+    if made.is_watched && old_was_there && !old_is_there {
+        wrong.push("the old container of a version that is watched is gone".to_owned());
+    }
     // Nothing that served is stopped.
     if has_engine {
         for id in &before.serving {
@@ -283,10 +298,14 @@ fn status(place: &Place) -> Value {
     serde_json::json!({"phase": phase.unwrap_or_else(|| "none".into()), "active": active == 1})
 }
 
-fn has_tried_to_tidy(place: &Place) -> bool {
-    let sql = "SELECT count(*) FROM journal WHERE kind = 'outcome' AND name = 'tidy'";
+/// Whether the watch has come to its end, which finds that its version was started again while
+/// nobody watched; where there is none, whether it was tried to tidy.
+fn has_wound_up(made: &Made) -> bool {
+    let step = if made.is_watched { "probation" } else { "tidy" };
+    let sql = "SELECT count(*) FROM journal WHERE kind = 'outcome' AND name = ?
+         AND body NOT LIKE '%interrupted%'";
     let count = |journal: rusqlite::Connection| {
-        journal.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap_or(0)
+        journal.query_row(sql, [step], |row| row.get::<_, i64>(0)).unwrap_or(0)
     };
-    place.journal().is_some_and(|journal| count(journal) > 0)
+    made.place.journal().is_some_and(|journal| count(journal) > 0)
 }

@@ -15,6 +15,8 @@ pub struct Journal {
     pub name: String,
     /// What 2.0.0 does while the state is made.
     pub release: Value,
+    /// `PROBATION_MINUTES`.
+    pub probation: &'static str,
     pub make: Make,
 }
 
@@ -45,6 +47,8 @@ pub enum Make {
     Unreadable,
     /// The copy has vanished when the database is to be put back.
     NoCopy,
+    /// In the watch after its verdict the new version is stopped by somebody and started again.
+    Troubled,
     /// The first of two hops is verified, the second not begun.
     BetweenHops,
 }
@@ -59,8 +63,11 @@ pub fn all() -> Vec<Journal> {
     let one = |name: &str, release: &Value, make| Journal {
         name: name.to_owned(),
         release: release.clone(),
+        probation: "0",
         make,
     };
+    let watched =
+        |name: &str, minutes, make| Journal { probation: minutes, ..one(name, &good, make) };
     let mut all = vec![
         one("no job", &good, Make::Nothing),
         one("refused at plan", &good, Make::Refused),
@@ -124,6 +131,10 @@ pub fn all() -> Vec<Journal> {
         one("Verified, untidied", &good, Make::Before(Tidy)),
         one("Verified, tidied", &good, Make::Rest),
         one("Verified, second hop due", &good, Make::BetweenHops),
+        watched("Verified, its watch due", "15", Make::Before(Probation)),
+        watched("Verified, its watch done", "0.02", Make::After(Probation)),
+        watched("Verified, its watch over", "0.02", Make::Before(Tidy)),
+        watched("Verified, and stopped in its watch", "15", Make::Troubled),
     ]);
     all
 }
@@ -135,6 +146,8 @@ pub struct Made {
     pub old: String,
     /// The container of the new version, where there is one.
     pub next: Option<String>,
+    /// Whether the way back has to stay.
+    pub is_watched: bool,
     /// What ran, with the programs in it that were stopped.
     running: Vec<(String, Vec<String>)>,
     release: Value,
@@ -156,7 +169,8 @@ impl Journal {
             running.map(|one| (one.id.clone(), stopped_programs(&place, &one.id))).collect();
         place.stop_engine();
         place.keep();
-        Made { place, old, next, running, release: releases }
+        let is_watched = self.probation != "0" && !matches!(self.make, Make::Before(Step::Tidy));
+        Made { place, old, next, is_watched, running, release: releases }
     }
 
     fn releases(&self) -> Value {
@@ -171,8 +185,9 @@ impl Journal {
             let ran = place.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
             assert!(ran.status.success(), "{}: {}", self.name, said(&ran));
         };
+        let watched = [("PROBATION_MINUTES", self.probation)];
         let halted = |place: &Place, halt: &Halt| {
-            let daemon = place.daemon(&[]);
+            let daemon = place.daemon(&watched);
             halt.set(place);
             begin(place);
             halt.kill(place, daemon);
@@ -240,6 +255,18 @@ impl Journal {
                 drop_triggers(place);
                 remove_copies(place);
                 place.daemon(&[]).wait_settled(END);
+            }
+            Make::Troubled => {
+                let daemon = place.daemon(&watched);
+                begin(place);
+                daemon.wait_settled(END);
+                let next = place.container("payram").expect("the new container").id;
+                place.stop(&next);
+                wait_until("the watch finds it", SOON, || {
+                    daemon.log().contains("after the verdict").then_some(())
+                });
+                place.start(&next).expect("it starts");
+                assert!(daemon.terminate().success());
             }
             Make::BetweenHops => {
                 let policy = json!({"latest": "2.0.0", "releases": ["2.0.0", "1.9.9", "1.9.6"],

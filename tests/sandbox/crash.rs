@@ -80,8 +80,7 @@ pub struct Tried {
 
 /// Tries a point in a shop of its own.
 pub fn try_point(point: &Point<'_>) -> Tried {
-    let mut shop = Shop::open(json!({"2.0.0": point.scenario.release}));
-    shop.wait_serves("1.9.6");
+    let mut shop = point.scenario.open();
     let old = shop.id();
     let mut tried = Tried::default();
     let is_killed = live(&shop, point.at, &point.scenario.faults, true);
@@ -129,7 +128,7 @@ fn live(shop: &Shop, at: At, faults: &[Value], begins: bool) -> bool {
     while !life.has_ended() {
         if Instant::now() >= next_look {
             next_look = Instant::now() + READ_EVERY;
-            let rests = Told::of(shop).is_none_or(|told| !told.is_active);
+            let rests = Told::of(shop).is_none_or(|told| told.rests());
             let since = rests_since.get_or_insert_with(Instant::now);
             if !rests {
                 rests_since = None;
@@ -143,12 +142,12 @@ fn live(shop: &Shop, at: At, faults: &[Value], begins: bool) -> bool {
     life.end().is_marked
 }
 
-/// Waits until no upgrade is under way; the phase that the last one ended in.
+/// Waits until no upgrade is under way or watched; the phase that the last one ended in.
 pub fn until_it_rests(shop: &Shop, what: &str) -> String {
     let deadline = Instant::now() + END;
     loop {
         match Told::of(shop) {
-            Some(told) if !told.is_active => return told.phase,
+            Some(told) if told.rests() => return told.phase,
             None => return "none".to_owned(),
             Some(told) => {
                 assert!(Instant::now() < deadline, "{what}: still at {}", told.place());

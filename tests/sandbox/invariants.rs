@@ -25,12 +25,14 @@ const DATA_DIRECTORY: &str = "/var/lib/payram/db/postgres";
 /// What the journal tells of the last upgrade.
 #[derive(Debug)]
 pub struct Told {
-    pub is_active: bool,
+    is_active: bool,
     /// `none` before the first upgrade.
     pub phase: String,
     /// The hop's file of the old container's specification, once the hop has begun.
     spec_file: Option<PathBuf>,
     step: Option<&'static str>,
+    /// Whether a watch follows `Verified`.
+    is_watched: bool,
     code: Option<String>,
     message: String,
     /// Every step that was begun.
@@ -50,6 +52,7 @@ impl Told {
                 phase: "none".to_owned(),
                 spec_file: None,
                 step: None,
+                is_watched: false,
                 code: None,
                 message: String::new(),
                 intents: BTreeSet::new(),
@@ -64,10 +67,17 @@ impl Told {
             },
             spec_file: hop.map(|hop| hop.machine.state().known().hop.old.spec_file.clone().into()),
             step: hop.and_then(|hop| hop.machine.step()).map(|step| step.as_str()),
+            is_watched: hop
+                .is_some_and(|hop| hop.machine.state().known().hop.probation_seconds.is_some()),
             code: job.ending.as_ref().and_then(|end| end.failure_code).map(|code| code.to_string()),
             message: job.ending.map(|ending| ending.message).unwrap_or_default(),
             intents: intents(&path),
         })
+    }
+
+    /// Whether nothing is under way, what follows `Verified` included.
+    pub fn rests(&self) -> bool {
+        !self.is_active && self.step.is_none()
     }
 
     /// Where the upgrade is.
@@ -90,6 +100,7 @@ pub fn at_the_crash(shop: &Shop, old: &str, wrong: &mut Vec<String>) {
     let told = Told::of(shop);
     let containers = shop.inspections();
     let is_verified = told.as_ref().is_some_and(|told| told.phase == "VERIFIED");
+    let is_watched = told.as_ref().is_some_and(|told| told.is_watched);
     let the_old = containers.iter().find(|one| one["Id"] == *old);
     if the_old.is_none() && !is_verified {
         wrong.push("I1: the old container is gone before Verified".to_owned());
@@ -113,6 +124,9 @@ pub fn at_the_crash(shop: &Shop, old: &str, wrong: &mut Vec<String>) {
     });
     needs(is_next_started, "start_next", "the new container was started");
     needs(next.is_some_and(is_armed), "arm_next", "the new container was armed");
+    needs(the_old.is_none(), "tidy", "the old container was removed");
+    needs(is_verified && copies(shop).is_empty(), "tidy", "the restore point was removed");
+    needs(is_watched && intents.contains("tidy"), "probation", "a watched version was tidied");
     if let Some(the_old) = the_old {
         needs(the_old["Name"] != "/payram", "rename_old", "the old container was renamed");
         needs(!is_armed(the_old), "disarm_old", "the old container was disarmed");
@@ -200,8 +214,9 @@ pub fn at_the_end(shop: &Shop, point: &Point<'_>, old: &str, wrong: &mut Vec<Str
     let is_expected = match phase.as_str() {
         // It was killed before the upgrade was accepted, or it never began.
         "none" => true,
-        "ROLLED_BACK" => point.scenario.phase == phase || is_lenient,
-        "NEEDS_OPERATOR" => point.then == Then::Reboot,
+        // One that dies a while after its start, and whose gate was prolonged, dies in its gate.
+        "ROLLED_BACK" => point.scenario.phase == phase || is_lenient || point.scenario.is_troubled,
+        "NEEDS_OPERATOR" => point.scenario.phase == phase || point.then == Then::Reboot,
         other => other == point.scenario.phase,
     };
     let (code, message) = told.map_or((None, String::new()), |told| (told.code, told.message));
@@ -210,8 +225,20 @@ pub fn at_the_end(shop: &Shop, point: &Point<'_>, old: &str, wrong: &mut Vec<Str
     }
     match phase.as_str() {
         "NEEDS_OPERATOR" => waits_for_a_person(shop, old, &code, &message, wrong),
-        "VERIFIED" => serves(shop, "2.0.0", old, wrong),
-        _ => serves(shop, "1.9.6", old, wrong),
+        // A start with the host is one that nobody watched, and is told.
+        "VERIFIED" if point.scenario.is_troubled || is_kept_after(shop, point) => {
+            keeps_the_way_back(shop, old, wrong);
+            serves_anew(shop, point, wrong);
+        }
+        "VERIFIED" => serves(shop, "2.0.0", old, &["payram running"], wrong),
+        // What the new version took elsewhere is in its container.
+        _ if code.as_deref() == Some("DATABASE_MISMATCH") => {
+            serves(shop, "1.9.6", old, &["payram running", "payram-next-* exited"], wrong);
+            if shop.inspections().iter().any(|one| one["Name"] != "/payram" && is_armed(one)) {
+                wrong.push("what served elsewhere would start with the host".to_owned());
+            }
+        }
+        _ => serves(shop, "1.9.6", old, &["payram running"], wrong),
     }
     let kept = failed_directories(shop);
     let is_kept = match (phase.as_str(), point.then) {
@@ -246,12 +273,13 @@ fn is_late(point: &Point<'_>) -> bool {
     matches!(point.at, crate::points::At::Request(_, "kill-late"))
 }
 
-/// This version serves, whole, alone, and after a reboot too.
-fn serves(shop: &Shop, version: &str, old: &str, wrong: &mut Vec<String>) {
+/// This version serves, whole, in one of these containers and no further ones, and after a reboot
+/// too.
+fn serves(shop: &Shop, version: &str, old: &str, expected: &[&str], wrong: &mut Vec<String>) {
     if !comes_true(SOON, || shop.serves().as_deref() == Some(version)) {
         wrong.push(format!("{version} does not serve; {:?} does", shop.serves()));
     }
-    if !comes_true(SOON, || shop.containers() == ["payram running"]) {
+    if !comes_true(SOON, || are_these(&shop.containers(), expected)) {
         wrong.push(format!("there are {:?}", shop.containers()));
         return;
     }
@@ -269,6 +297,76 @@ fn serves(shop: &Shop, version: &str, old: &str, wrong: &mut Vec<String>) {
     if !comes_true(SOON, || left_over(shop).is_empty()) {
         wrong.push(format!("left over: {:?}", left_over(shop)));
     }
+}
+
+/// Whether containers are these, a `*` in whose names stands for a hop's id.
+fn are_these(containers: &[String], expected: &[&str]) -> bool {
+    let is_it = |(container, expected): (&String, &&str)| match expected.split_once('*') {
+        Some((before, after)) => container.starts_with(before) && container.ends_with(after),
+        None => container == expected,
+    };
+    containers.len() == expected.len() && containers.iter().zip(expected).all(is_it)
+}
+
+/// Whether a good version was started with the host in its watch, so that the way back stays.
+fn is_kept_after(shop: &Shop, point: &Point<'_>) -> bool {
+    let is_watched = point.scenario.probation != "0" && point.then == Then::Reboot;
+    is_watched && Told::of(shop).is_some_and(|told| !told.intents.contains("tidy"))
+}
+
+/// The watch after `Verified` found something: this is told, the new version has its name and its
+/// policy, and the old container, its image and the restore point are there.
+fn keeps_the_way_back(shop: &Shop, old: &str, wrong: &mut Vec<String>) {
+    let containers = shop.inspections();
+    let policy = |one: &Value| one["HostConfig"]["RestartPolicy"]["Name"].clone();
+    match containers.iter().find(|one| one["Id"] == *old) {
+        Some(the_old) => {
+            let name = the_old["Name"].as_str().unwrap_or_default();
+            if !name.starts_with("/payram-previous-") || is_armed(the_old) {
+                wrong.push(format!("the old container is {name}, policy {}", policy(the_old)));
+            }
+            let image = the_old["Image"].as_str().unwrap_or_default();
+            if !shop.ask(&format!("/images/{image}/json"))["Id"].is_string() {
+                wrong.push("the old version's image is gone".to_owned());
+            }
+        }
+        None => wrong.push("the old container is gone, though something was found".to_owned()),
+    }
+    if copies(shop).is_empty() {
+        wrong.push("the restore point is gone, though something was found".to_owned());
+    }
+    let next = containers.iter().find(|one| one["Name"] == "/payram");
+    if next.is_none_or(|next| next["Id"] == *old || policy(next) != "unless-stopped") {
+        wrong.push(format!("what has the shop's name: {:?}", next.map(policy)));
+    }
+    if containers.len() != 2 {
+        wrong.push(format!("there are {:?}", shop.containers()));
+    }
+    let inspected = shop.cli(&["inspect", "--json"]);
+    let report: Value = serde_json::from_slice(&inspected.stdout).unwrap_or_default();
+    let issues = report["issues"].as_array().cloned().unwrap_or_default();
+    let tells = |issue: &Value| issue["component"] == "probation";
+    if !issues.iter().any(tells) || report["overallState"] == "OK" {
+        wrong.push(format!("inspect does not tell it: {report}"));
+    }
+}
+
+/// The new version serves; one that dies again and again, right after a start, so that what is
+/// asked next finds it serving.
+fn serves_anew(shop: &Shop, point: &Point<'_>, wrong: &mut Vec<String>) {
+    let started = || shop.ask("/containers/payram/json")["State"]["StartedAt"].clone();
+    let before = started();
+    let is_anew = || !point.scenario.is_troubled || started() != before;
+    if !comes_true(SOON, || is_anew() && shop.serves().as_deref() == Some("2.0.0")) {
+        wrong.push(format!("2.0.0 does not serve; {:?} does", shop.serves()));
+    }
+}
+
+/// Copies of the database that are restore points.
+fn copies(shop: &Shop) -> Vec<String> {
+    let mut copies = shop.beside_the_database();
+    copies.retain(|name| name.contains(".payram-restore-"));
+    copies
 }
 
 /// Both containers rest, and a person is told why.

@@ -1,6 +1,6 @@
 //! The crash matrix: the daemon is killed with SIGKILL before and after each request to the
-//! engine, each commit of its journal and each change of a name in the file system, in seven
-//! upgrades, and started again. Wherever that is, the upgrade ends, the invariants hold, and no
+//! engine, each commit of its journal and each change of a name in the file system, in upgrades of
+//! every kind, and started again. Wherever that is, the upgrade ends, the invariants hold, and no
 //! acknowledged payment is missing. Some crashes are followed by a second one, or take the
 //! engine with them; and an engine that drops each connection in turn is no crash at all.
 //!

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use crate::crash::{Life, TIDIES_WITHIN, until_it_rests};
 use crate::scenarios::{DROPS, Scenario};
-use crate::shop::Shop;
 use crate::tracer::{Counted, Mark};
 
 /// Milliseconds by which the engine is late: a daemon that is started again has looked by then.
@@ -113,8 +112,7 @@ pub struct Trail {
 impl Trail {
     /// Of this scenario; with `is_traced` its system calls are counted, too.
     pub fn of(scenario: &Scenario, is_traced: bool) -> Self {
-        let shop = Shop::open(json!({"2.0.0": scenario.release}));
-        shop.wait_serves("1.9.6");
+        let shop = scenario.open();
         shop.faults(&Value::from(scenario.faults.clone()));
         let mut life = Life::begin(&shop, is_traced.then_some(None));
         life.wait_ready(&shop);

@@ -253,3 +253,85 @@ fn what_could_not_be_tidied_at_once_is_tidied_later_without_being_asked() {
     assert!(shop.last_lines().contains("tidy: failed"), "{}", shop.last_lines());
     assert_eq!(times_begun(&shop, "tidy"), Some(3));
 }
+
+#[test]
+fn a_watch_in_which_the_updater_dies_three_times_goes_on_to_its_end() {
+    let mut shop = Shop::open(json!({"2.0.0": {"migration": {"schema": true}}}));
+    shop.set("PROBATION_MINUTES", "0.25");
+    let old = shop.id();
+    let mut daemon = shop.daemon();
+    let ran = shop.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    for begun in 1..=3 {
+        wait_until("it is watched", END, || {
+            (times_begun(&shop, "probation") == Some(begun)).then_some(())
+        });
+        daemon.kill();
+        assert_eq!(both_containers(&shop, &old), ["exited", "running"]);
+        assert_eq!(times_begun(&shop, "tidy"), Some(0));
+        daemon = shop.daemon();
+    }
+    wait_until("only what serves is left", SOON, || {
+        (shop.containers() == ["payram running"]).then_some(())
+    });
+    let status = daemon.wait_settled(END);
+    assert_eq!(status["phase"], "VERIFIED", "{status}\n{}", shop.last_lines());
+    assert_eq!(status["failureCode"], "", "{status}");
+    assert_eq!((times_begun(&shop, "probation"), times_begun(&shop, "tidy")), (Some(4), Some(1)));
+    assert_eq!(shop.serves().as_deref(), Some("2.0.0"));
+    assert_eq!(shop.lost(), Vec::<String>::new());
+    assert_eq!(shop.two_at_once(), "");
+}
+
+/// The states of the old container and of what has the shop's name.
+fn both_containers(shop: &Shop, old: &str) -> [String; 2] {
+    [old, "payram"].map(|container| {
+        let state = shop.ask(&format!("/containers/{container}/json"))["State"].clone();
+        state["Status"].as_str().unwrap_or("gone").to_owned()
+    })
+}
+
+#[test]
+fn a_tidying_that_kills_the_updater_three_times_is_done_by_the_fourth() {
+    let mut shop = Shop::open(json!({"2.0.0": {"migration": {"schema": true}}}));
+    shop.set("PROBATION_MINUTES", "0.02");
+    // Its first removal is that of the old container.
+    let (kills, none) = (json!([{"on": "remove", "nth": 1, "do": "kill-before"}]), json!([]));
+    shop.faults(&kills);
+    let mut daemon = shop.daemon();
+    let ran = shop.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    for begun in 1..=3 {
+        daemon.wait_exit(END);
+        assert_eq!(times_begun(&shop, "tidy"), Some(begun));
+        assert_eq!(shop.containers().len(), 2, "{:?}", shop.containers());
+        shop.faults(if begun < 3 { &kills } else { &none });
+        daemon = shop.spawn_daemon();
+    }
+    wait_until("only what serves is left", SOON, || {
+        (shop.containers() == ["payram running"]).then_some(())
+    });
+    daemon.wait_ready();
+    let status = daemon.wait_settled(END);
+    assert_eq!(status["phase"], "VERIFIED", "{status}\n{}", shop.last_lines());
+    assert_eq!(shop.serves().as_deref(), Some("2.0.0"));
+    assert_eq!(shop.lost(), Vec::<String>::new());
+}
+
+#[test]
+fn a_version_that_was_stopped_while_the_updater_was_down_is_not_said_to_have_ended_by_itself() {
+    let mut shop = Shop::open(json!({"2.0.0": {"migration": {"schema": true}}}));
+    shop.set("PROBATION_MINUTES", "5");
+    let daemon = shop.daemon();
+    let (code, said) = shop.upgrade("2.0.0");
+    assert_eq!(code, Some(0), "{said}");
+    daemon.kill();
+    shop.tell("/containers/payram/stop");
+    let daemon = shop.daemon();
+    wait_until("the watch finds it", SOON, || {
+        daemon.log().contains("after the verdict").then_some(())
+    });
+    let log = daemon.log();
+    assert!(log.contains("was stopped by somebody"), "{log}");
+    assert!(!log.contains("ended by itself"), "{log}");
+}

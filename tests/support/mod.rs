@@ -52,7 +52,7 @@ pub use own_image::OwnImage;
 pub use private_engine::PrivateEngine;
 pub use registry::SlowRegistry;
 pub use sandbox::Sandbox;
-pub use settings::{chosen, is_full, setting};
+pub use settings::{chosen, is_full, named_steps, setting};
 pub use trap::{Point, Trap};
 pub use world::World;
 

@@ -17,3 +17,10 @@ pub fn chosen<T: Clone>(ordinary: &[T], further: &[T]) -> Vec<T> {
     let further = if is_full() { further } else { &[] };
     [ordinary, further].concat()
 }
+
+/// The steps that `PAYRAM_TEST_STEPS` names (`verify,probation`): everything about them and
+/// nothing else is tried. None where it is not set.
+pub fn named_steps() -> Option<Vec<String>> {
+    let steps = setting::<String>("PAYRAM_TEST_STEPS")?;
+    Some(steps.split(',').map(|step| step.trim().to_owned()).collect())
+}

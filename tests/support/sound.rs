@@ -57,6 +57,35 @@ impl World {
         self.assert_journal_is_whole(after);
     }
 
+    /// This version serves, after what `after` says, and its watch has found something: this is
+    /// told, and the old container, its image and the copy of the database are there.
+    pub fn assert_way_back_is_kept(&self, version: &str, after: &str) {
+        wait_until(&format!("{after}: inspect tells it"), TIDY_LIMIT, || {
+            let inspected = self.cli(&["inspect", "--json"]);
+            let report: Value = serde_json::from_slice(&inspected.stdout).ok()?;
+            let issues = report["issues"].as_array()?;
+            issues.iter().any(|issue| issue["component"] == "probation").then_some(())
+        });
+        assert_eq!(self.version().as_deref(), Some(version), "{after}");
+        self.wait_for_payments(1);
+        assert_eq!(self.payments_lost(), Vec::<String>::new(), "{after}: lost payments");
+        let all = self.containers();
+        let parked = format!("/{}-previous-", self.name);
+        let is_parked =
+            |one: &&Value| one["Name"].as_str().is_some_and(|it| it.starts_with(&parked));
+        let old = all.iter().find(is_parked).unwrap_or_else(|| panic!("{after}: {all:?}"));
+        assert_eq!(old["State"]["Running"], false, "{after}");
+        assert_eq!(old["HostConfig"]["RestartPolicy"]["Name"], "no", "{after}");
+        assert!(
+            self.inspect(old["Image"].as_str().expect("an id")).is_some(),
+            "{after}: its image"
+        );
+        let left = self.leftovers();
+        let is_copy = |name: &String| name.contains("payram-restore");
+        assert!(left.iter().any(is_copy), "{after}: the copy is kept: {left:?}");
+        self.assert_journal_is_whole(after);
+    }
+
     /// `journal verify` has nothing to say.
     pub fn assert_journal_is_whole(&self, after: &str) {
         let verified = self.cli(&["journal", "verify"]);

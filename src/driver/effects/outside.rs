@@ -64,6 +64,13 @@ impl Outside {
         }
     }
 
+    /// The run that this inspection shows to be over, at an end that nobody watched.
+    pub fn over(container: &Value) -> Self {
+        let run = Self::of(container);
+        let since = Timestamp::parse(&run.started_at).map(Timestamp::millis);
+        Self { since_ms: since.unwrap_or(run.since_ms), ..run }
+    }
+
     /// The next run, after one that somebody ended.
     pub fn again(&self, container: &Value) -> Self {
         Self { forgiven: true, ..Self::of(container) }
@@ -95,13 +102,17 @@ impl Outside {
         }
     }
 
+    /// Whether the engine has noted that this run ended.
+    pub fn has_noted_the_end(&self) -> bool {
+        self.events.iter().any(|event| event.action == "die")
+    }
+
     /// Who ended this run: looked up once more, until the death is noted.
     pub async fn cause(&mut self, engine: &dyn Engine, id: &str) -> Cause {
         let deadline = tokio::time::Instant::now() + NOTED_WITHIN;
         loop {
             self.ask(engine, id).await;
-            let is_noted = self.events.iter().any(|event| event.action == "die");
-            if is_noted || tokio::time::Instant::now() >= deadline {
+            if self.has_noted_the_end() || tokio::time::Instant::now() >= deadline {
                 break;
             }
             tokio::time::sleep(NOTED_EVERY).await;
@@ -139,13 +150,18 @@ fn hand(events: &[EngineEvent]) -> Option<&'static str> {
     let mut events: Vec<&EngineEvent> = events.iter().collect();
     events.sort_by_key(|event| event.at_ms);
     let death = events.iter().position(|event| event.action == "die")?;
-    let before = events.iter().take(death);
+    // How the run began has no part in its end, and a restart is noted after the start that it made.
+    let began = events.iter().take(death).rposition(|event| event.action == "start");
+    let begun = began.map_or(0, |at| at + 1);
+    let restart = events.get(begun).filter(|event| began.is_some() && event.action == "restart");
+    let begun = begun + usize::from(restart.is_some());
+    let before = events.iter().take(death).skip(begun);
     let is_by_hand = before.clone().any(|event| HANDS.contains(&event.action.as_str()))
         && !before.clone().any(|event| event.action == "oom");
     if !is_by_hand {
         return None;
     }
-    let is = |action: &str| events.iter().any(|event| event.action == action);
+    let is = |action: &str| events.iter().skip(begun).any(|event| event.action == action);
     Some(match (is("restart"), is("stop")) {
         (true, _) => "restarted",
         (false, true) => "stopped",
@@ -189,6 +205,10 @@ mod tests {
             (&["kill"], None),
             (&[], None),
             (&["die", "start", "kill", "die"], None),
+            (&["start", "kill", "die", "stop"], Some("stopped")),
+            (&["start", "restart", "die"], None),
+            (&["start", "restart", "kill", "die"], Some("killed")),
+            (&["restart", "die"], Some("restarted")),
         ] {
             assert_eq!(hand(&events(actions)), expected, "{actions:?}");
         }

@@ -79,7 +79,10 @@ impl Effects<'_> {
         if let Some(found) = self.restarted_unseen(known, next, &container).await {
             return Ok(Some(found));
         }
-        let mut outside = Outside::of(&container);
+        let mut outside = match is_up(&container) {
+            true => Outside::of(&container),
+            false => Outside::over(&container),
+        };
         let mut sentinel = Sentinel::new(self, known, next);
         let mut database = OwnDatabase::new(self, known, next)?;
         let habits = known.programs.and_then(|programs| programs.habits.as_ref());
@@ -92,6 +95,9 @@ impl Effects<'_> {
             outside.listen(self.engine, next.id).await;
             if !is_up(&container) || !outside.is_same_run(&container) {
                 match outside.cause(self.engine, next.id).await {
+                    Cause::Itself if !is_up(&container) && !outside.has_noted_the_end() => {
+                        return Ok(troubled(ended_unseen(next, &container)));
+                    }
                     Cause::Itself => return Ok(troubled(ended(next, &container))),
                     Cause::Somebody { how } | Cause::SomebodyAgain { how } => {
                         self.say(&format!("the {next} was {how} from outside")).await;
@@ -219,4 +225,13 @@ fn ended(next: Which<'_>, container: &Value) -> String {
             state["Status"].as_str().unwrap_or("in an unknown state")
         ),
     }
+}
+
+/// The engine no longer knows how it came to that.
+fn ended_unseen(next: Which<'_>, container: &Value) -> String {
+    format!(
+        "the {next} ended while nobody watched it (exit code {}); it is {}",
+        container["State"]["ExitCode"],
+        container["State"]["Status"].as_str().unwrap_or("in an unknown state")
+    )
 }

@@ -123,7 +123,8 @@ fn after_success(verified: &Verified, sight: &Sight) -> Decision {
                 "none",
                 Remedy::Nothing,
                 format!(
-                    "{version} was verified and serves; it is watched a while longer, and the old container and the restore point are kept until then"
+                    "{version} was verified and serves; it is watched a while longer, and until then {}",
+                    way_back(sight).0
                 ),
             );
         }
@@ -160,20 +161,25 @@ fn after_success(verified: &Verified, sight: &Sight) -> Decision {
 /// After a watch that found something: nothing was tidied away, and a person chooses.
 fn kept_after(version: &str, probation: &Probation, sight: &Sight) -> Option<Decision> {
     let (world, names) = (&sight.world, &sight.names);
-    let Names { old, next, docker, copy, .. } = names;
+    let Names { next, docker, copy, .. } = names;
     let findings = probation.findings.join("; ");
-    let kept = format!("the old container {old} and the copy of its database {copy} are kept");
-    let clear = format!(
-        "when you are sure that they are not needed: {docker} rm {old} && rm -r {copy} && payram-updater sync"
-    );
+    let (kept, clear) = way_back(sight);
+    let clear = format!("when you are sure that nothing of it is needed: {clear}");
     match (probation.end, world.serving) {
-        (ProbationEnd::Damaged, _) => Some(
-            Decision::refused(
-                format!("two servers worked on the database's directory after {version} was verified, so that it may be damaged: {findings}; {kept}, and nothing is started"),
-                format!("the database as it is now: {docker} start {next}, dump it and check the dump, then payram-updater sync"),
-            )
-            .or(format!("the database as it was before {version}, without what was paid since: the steps are in the README under 'By hand'; the copy is {copy}")),
-        ),
+        (ProbationEnd::Damaged, _) => {
+            let decision = Decision::refused(
+                format!(
+                    "two servers worked on the database's directory after {version} was verified, so that it may be damaged: {findings}; {kept}, and nothing is started"
+                ),
+                format!(
+                    "the database as it is now: {docker} start {next}, dump it and check the dump, then payram-updater sync"
+                ),
+            );
+            Some(match world.copy {
+                CopySeen::There | CopySeen::InTheWay => decision.or(format!("the database as it was before {version}, without what was paid since: the steps are in the README under 'By hand'; the copy is {copy}")),
+                CopySeen::NotMade | CopySeen::Missing => decision,
+            })
+        }
         (_, Serving::Next) => {
             let mut decision = Decision::will(
                 "none",
@@ -185,6 +191,36 @@ fn kept_after(version: &str, probation: &Probation, sight: &Sight) -> Option<Dec
         }
         (_, _) => None,
     }
+}
+
+/// What is there for the way back, and the commands that clear it away.
+fn way_back(sight: &Sight) -> (String, String) {
+    let Names { old, docker, copy, .. } = &sight.names;
+    let container = format!("the old container {old}");
+    let database = format!("the copy of its database {copy}");
+    let has_container = sight.world.old != Seen::Gone;
+    let (sentence, clear) = match (has_container, sight.world.copy) {
+        (true, CopySeen::There | CopySeen::InTheWay) => (
+            format!("{container} and {database} are kept"),
+            format!("{docker} rm {old} && rm -r {copy} && "),
+        ),
+        (true, CopySeen::Missing) => {
+            (format!("{container} is kept; {database} is gone"), format!("{docker} rm {old} && "))
+        }
+        (true, CopySeen::NotMade) => {
+            (format!("{container} is kept"), format!("{docker} rm {old} && "))
+        }
+        (false, CopySeen::There | CopySeen::InTheWay) => {
+            (format!("{database} is kept; the old container is gone"), format!("rm -r {copy} && "))
+        }
+        (false, CopySeen::Missing) => {
+            (format!("nothing is kept: the old container and {database} are gone"), String::new())
+        }
+        (false, CopySeen::NotMade) => {
+            ("nothing is kept: the old container is gone".to_owned(), String::new())
+        }
+    };
+    (sentence, format!("{clear}payram-updater sync"))
 }
 
 fn after_rollback(target: &str, sight: &Sight) -> Decision {
