@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use self::control::{Log, State};
 use super::scenario::Migration;
 use crate::clock::Timestamp;
+use crate::machine::facts::ChangeKinds;
 
 /// The make-believe server's major version.
 pub(super) const MAJOR: u32 = 15;
@@ -76,8 +77,12 @@ impl From<io::Error> for NotStarted {
 struct Counters {
     /// When they were reset.
     since: String,
-    /// Rows inserted, updated and deleted, by table.
-    changes: BTreeMap<String, u64>,
+    /// By table.
+    changes: BTreeMap<String, ChangeKinds>,
+}
+
+fn inserted(rows: u64) -> ChangeKinds {
+    ChangeKinds { inserted: rows, updated: 0, deleted: 0 }
 }
 
 /// What the catalogue holds: definitions by name, and the migrations that were applied.
@@ -170,7 +175,7 @@ impl Cluster {
         OpenOptions::new().append(true).create(true).open(path)?.write_all(&line)?;
         self.commit(&mut log, 1)?;
         drop(log);
-        self.count("payments", 1);
+        self.count("payments", inserted(1));
         Ok(id)
     }
 
@@ -201,7 +206,7 @@ impl Cluster {
             self.write_catalog(&catalog)?;
             self.commit(&mut log, 1)?;
             drop(log);
-            self.count("schema_migrations", 1);
+            self.count("schema_migrations", inserted(1));
         }
         Ok(Ok(()))
     }
@@ -228,7 +233,7 @@ impl Cluster {
         replace(&self.directory.join(PAYMENTS), &text)?;
         self.commit(&mut log, changed)?;
         drop(log);
-        self.count("payments", changed);
+        self.count("payments", ChangeKinds { inserted: 0, updated: changed, deleted: 0 });
         Ok(changed)
     }
 
@@ -267,8 +272,12 @@ impl Cluster {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count(&self, table: &str, rows: u64) {
-        *self.counted().changes.entry(table.to_owned()).or_default() += rows;
+    fn count(&self, table: &str, rows: ChangeKinds) {
+        let mut counted = self.counted();
+        let kinds = counted.changes.entry(table.to_owned()).or_insert(inserted(0));
+        kinds.inserted += rows.inserted;
+        kinds.updated += rows.updated;
+        kinds.deleted += rows.deleted;
     }
 
     fn counted(&self) -> MutexGuard<'_, Counters> {

@@ -419,10 +419,14 @@ fn failed_directories(shop: &Shop) -> Vec<PathBuf> {
     failed.map(|name| data.with_file_name(name)).collect()
 }
 
-/// What a finished upgrade has no use for.
+/// What a finished upgrade has no use for. Where rows of a failed version's workers stayed, the
+/// database as it was before them is kept.
 fn left_over(shop: &Shop) -> Vec<String> {
+    let status = String::from_utf8_lossy(&shop.cli(&["status", "--json"]).stdout).into_owned();
+    let keeps_copy = status.contains("workers wrote is kept in the database");
     let mut left = shop.beside_the_database();
     left.retain(|name| name != "postgres" && !name.starts_with("postgres.failed-"));
+    left.retain(|name| !(keeps_copy && name.contains(".payram-restore-")));
     let names = |directory: &str| -> Vec<String> {
         let entries = fs::read_dir(shop.path(directory)).into_iter().flatten().flatten();
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()

@@ -59,7 +59,7 @@ pub fn all() -> Vec<Scenario> {
         fails("pull fails", json!({"pullFails": "unexpected EOF"})),
         fails("core dies", json!({"coreDiesEveryMs": 1000, "takesPayments": false})),
         fails("serves elsewhere", json!({"servesElsewhere": true, "takesPayments": false})),
-        Scenario::new("workers write", ill_with_rows, "NEEDS_OPERATOR", 0),
+        Scenario::new("workers write", ill_with_rows, "ROLLED_BACK", 0),
         Scenario::new("probation", schema.clone(), "VERIFIED", 0).watched("0.02"),
         Scenario {
             is_troubled: true,

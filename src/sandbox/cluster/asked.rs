@@ -7,7 +7,7 @@ use std::io;
 
 use serde_json::{Value, json};
 
-use super::{Cluster, DATABASE, PAYMENTS, Payment, size_below};
+use super::{Cluster, DATABASE, PAYMENTS, Payment, inserted, size_below};
 
 /// A row as an export asks for it: its key, the digest of its values, and these as literals.
 struct Row {
@@ -57,7 +57,12 @@ impl Cluster {
     pub fn fingerprint(&self) -> io::Result<Value> {
         let catalog = self.catalog()?;
         let counters = self.counted().clone();
-        let changes = |table: &str| counters.changes.get(table).copied().unwrap_or_default();
+        let table = |name: &str, id: u32| {
+            let kinds = counters.changes.get(name).copied().unwrap_or(inserted(0));
+            let changes = kinds.inserted + kinds.updated + kinds.deleted;
+            json!({"name": format!("public.{name}"), "id": id, "file": id, "changes": changes,
+                   "kinds": kinds})
+        };
         let payments = self.payments()?.len();
         let migrations = catalog.migrations.len();
         let objects: Vec<Value> =
@@ -67,12 +72,7 @@ impl Cluster {
             "since": format!("database never, server {}", counters.since),
             "sessions": 0,
             "nextTransaction": self.log().next_transaction,
-            "tables": [
-                {"name": "public.payments", "id": 16390, "file": 16390,
-                 "changes": changes("payments")},
-                {"name": "public.schema_migrations", "id": 16391, "file": 16391,
-                 "changes": changes("schema_migrations")},
-            ],
+            "tables": [table("payments", 16390), table("schema_migrations", 16391)],
             "rows": {"16390": payments, "16391": migrations},
             "objects": objects,
         }))
