@@ -518,8 +518,13 @@ fn files_on_no_mount_are_listed_in_the_plan_and_kept_in_an_archive() {
     assert!(passed, "{why}");
     assert_parts(why, &["/opt/keys", "/etc/ssl/shop.pem", "/etc/hostname-of-shop"]);
     assert!(!why.contains("/tmp/scratch"), "{why}");
-    let run = upgrade(&world, "1.9.7");
-    assert_verified(&world, &run, "1.9.7");
+    let mut run = Running::begin(&world, "1.9.7");
+    run.wait_for("they are kept", || daemon.log().contains("kept in "));
+    let late = "echo renewed > /opt/keys/renewed.key && echo held > /opt/wallet.lock";
+    world.docker(&["exec", &world.name, "sh", "-c", late]);
+    let (status, text) = run.end();
+    assert_eq!(status.code(), Some(0), "{text}\n{}", daemon.log());
+    world.assert_sound("1.9.7", "an upgrade");
     drop(daemon);
 
     let kept = world.files_below("state/unmounted");
@@ -537,7 +542,12 @@ fn files_on_no_mount_are_listed_in_the_plan_and_kept_in_an_archive() {
         );
     }
     let found: Vec<(PathBuf, Vec<u8>, u32)> = world.files_below("unpacked");
-    for (end, content) in [("keys/hot/wallet", "the-hot-key\n"), ("shop.pem", "certificate\n")] {
+    for (end, content) in [
+        ("keys/hot/wallet", "the-hot-key\n"),
+        ("shop.pem", "certificate\n"),
+        ("keys/renewed.key", "renewed\n"),
+        ("wallet.lock", "held\n"),
+    ] {
         let one = found.iter().find(|(path, _, _)| path.ends_with(end));
         let (_, bytes, _) = one.unwrap_or_else(|| panic!("{end} is kept: {found:?}"));
         assert_eq!(bytes, content.as_bytes());

@@ -13,7 +13,7 @@ use support::operator::{check, plan, said, upgrade};
 use support::{World, free_port, postgres_bin, require, wait_until};
 
 /// Plan, upgrade, and what is there afterwards.
-fn is_upgraded(builder: WorldBuilder) {
+fn is_upgraded(builder: WorldBuilder) -> World {
     let world = builder.rows(300).start();
     let daemon = world.daemon();
     let (code, ready) = plan(&world, "1.9.7");
@@ -23,6 +23,7 @@ fn is_upgraded(builder: WorldBuilder) {
     assert_eq!(run.status.code(), Some(0), "{}\n{}", said(&run), daemon.log());
     world.assert_sound("1.9.7", "an upgrade");
     assert_eq!(world.two_at_once(), Vec::<String>::new());
+    world
 }
 
 #[test]
@@ -84,6 +85,31 @@ impl Drop for Volume {
             eprintln!("volume {} is not removed", self.0);
         }
     }
+}
+
+/// The engine unmounts such a volume when its last container stops: the directory that its options
+/// name is the one that is copied, put back and watched.
+#[test]
+fn with_the_database_in_a_volume_that_binds_a_directory() {
+    if !require("docker") {
+        return;
+    }
+    let home = tempfile::tempdir().expect("a directory");
+    let volume = Volume(format!("payram-test-shapes-{}", uuid::Uuid::now_v7().simple()));
+    let device = format!("device={}", home.path().display());
+    let options = ["--opt", "type=none", "--opt", "o=bind", "--opt", &device];
+    succeed(Command::new("docker").args(["volume", "create"]).args(options).arg(&volume.0));
+    let mounted = format!("{}:/var/lib/payram/db", volume.0);
+    let world = is_upgraded(World::build("1.9.6").run_args(["--volume", &mounted]));
+    let daemon = world.daemon();
+    world.begin_upgrade(support::Fixture::get().tag_of("migration-schema"));
+    let status = daemon.wait_settled(Duration::from_secs(240));
+    assert_eq!(status["phase"], "ROLLED_BACK", "{status:#}\n{}", daemon.log());
+    let entries = std::fs::read_dir(home.path()).expect("the volume's directory").flatten();
+    let names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    assert!(names.iter().any(|name| name.contains(".failed-")), "it was put back: {names:?}");
+    assert_eq!(world.payments_lost(), Vec::<String>::new());
 }
 
 #[test]
