@@ -195,21 +195,17 @@ async fn quarantined(
     Ok(futures_util::future::join_all(asked).await.into_iter().flatten().collect())
 }
 
-/// Containers with this product's label that are not the one that serves. While a job is under
-/// way, or waits for a person, they belong to it.
+/// Containers that upgrades of this shop made and that are not the one that serves. While a job is
+/// under way, or waits for a person, they belong to it. Those of another shop on the same engine
+/// may be of an upgrade that is under way there.
 async fn leftovers(engine: &dyn Engine, job: &Result<Option<JobRecord>, String>) -> Vec<String> {
-    let is_settled = match job {
-        // One that a person closed by `sync` needs nothing of what it left any more.
-        Ok(Some(job)) => {
-            let is_closed = job.ending.as_ref().is_some_and(|end| end.failure_code.is_none());
-            job.phase().is_final() || is_closed
-        }
-        Ok(None) => true,
-        Err(_) => false,
-    };
-    if !is_settled {
+    let Ok(Some(job)) = job else { return Vec::new() };
+    // One that a person closed by `sync` needs nothing of what it left any more.
+    let is_closed = job.ending.as_ref().is_some_and(|end| end.failure_code.is_none());
+    if !job.phase().is_final() && !is_closed {
         return Vec::new();
     }
+    let shop = &job.body.container_name;
     let Ok(labelled) = engine.containers(Some(crate::driver::HOP_LABEL)).await else {
         return Vec::new();
     };
@@ -217,7 +213,8 @@ async fn leftovers(engine: &dyn Engine, job: &Result<Option<JobRecord>, String>)
         .into_iter()
         .filter(|container| container.state != "running")
         .filter(|container| {
-            ["-next-", "-previous-", "-database-"].iter().any(|part| container.name.contains(part))
+            let rest = container.name.strip_prefix(shop.as_str()).unwrap_or_default();
+            ["-next-", "-previous-", "-database-"].iter().any(|part| rest.starts_with(part))
         })
         .map(|container| container.name)
         .collect()

@@ -12,6 +12,7 @@ use super::Check;
 use super::space::{Appetite, Filesystem, Need, gb, needs, weigh};
 use crate::config::{BackupProof, Settings};
 use crate::database::{self, Access, Runner};
+use crate::engine::spec::SpecError;
 use crate::engine::{Engine, EngineFacts, Inspection, mounts};
 use crate::machine::facts::TargetImage;
 use crate::machine::failure::{Failure, FailureCode};
@@ -78,9 +79,13 @@ impl Preflight {
 
     /// Whether the container runs, from its inspection.
     pub fn container(&mut self, name: &str, container: &Value) {
+        let is_removed = container["HostConfig"]["AutoRemove"] == true;
         let container = Inspection(container);
         let status = container.status();
-        if container.may_start_upgrade() {
+        if is_removed {
+            let message = SpecError::AutoRemove.to_string();
+            self.refused("container", Failure::new(FailureCode::RuntimeInspectionFailed, message));
+        } else if container.may_start_upgrade() {
             self.passed("container", format!("container {name} is {status}"));
         } else {
             let message =
@@ -303,6 +308,8 @@ mod tests {
             json!({"State": {"Running": true, "Paused": true, "Status": "paused"}}),
             json!({"State": {"Running": true, "Restarting": true, "Status": "restarting"}}),
             json!({}),
+            json!({"State": {"Running": true, "Status": "running"},
+                   "HostConfig": {"AutoRemove": true}}),
         ] {
             let mut preflight = Preflight::default();
             preflight.container("payram", &state);

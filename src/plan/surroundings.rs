@@ -18,7 +18,7 @@ use crate::engine::mounts::{self, Home};
 use crate::engine::{Change, Engine, EngineError};
 use crate::error::Trouble;
 use crate::machine::failure::{Failure, FailureCode};
-use crate::restore_point;
+use crate::restore_point::{self, RestorePointError};
 
 /// How long the looks of each check may take together.
 const LOOKS_WITHIN: Duration = Duration::from_secs(30);
@@ -177,6 +177,14 @@ async fn directory(
             real.display(),
             shop.name
         );
+        preflight.refused("directory", Failure::new(FailureCode::RestorePointFailed, message));
+        return None;
+    }
+    let source = real.clone();
+    let surveyed = tokio::task::spawn_blocking(move || restore_point::survey(&source)).await;
+    // Files come and go in it while its server works: only what can't be copied at all counts.
+    if let Ok(Err(refused @ RestorePointError::Refused { .. })) = surveyed {
+        let message = format!("there would be no exact way back: {refused}");
         preflight.refused("directory", Failure::new(FailureCode::RestorePointFailed, message));
         return None;
     }

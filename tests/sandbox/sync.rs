@@ -85,7 +85,8 @@ fn a_failed_version_that_an_operator_records_as_good_is_not_quarantined() {
     // Unhealthy for longer than it is waited for, while it takes payments.
     let mut health = vec![500; 12];
     health.push(200);
-    let shop = Shop::open(json!({"2.0.0": {"health": health}}));
+    let release = json!({"health": health, "migration": {"schema": true}});
+    let shop = Shop::open(json!({"2.0.0": release}));
     let _daemon = shop.daemon();
     let (exit, said) = shop.upgrade("2.0.0");
     assert_eq!(exit, Some(5), "{said}");

@@ -544,12 +544,15 @@ fn assess(run: &mut Run, known: Known, sabotage: Sabotage) -> Option<Found> {
         return Some(Found::Unchanged);
     }
     if !known.has_fingerprint {
-        on_next(run, |next| (next.running, next.silenced) = (false, false));
+        if next.running {
+            on_next(run, |next| (next.running, next.silenced) = (false, false));
+        }
         // What the restore point holds tells, once it is needed.
         if run.last().restored || !run.last().copy.is_some_and(|copy| copy.sealed) {
             return Some(Found::Unreadable);
         }
     }
+    let next = run.last().next?;
     // The server of another database says nothing of the shop's.
     if next.running && known.is_mismatch {
         on_next(run, |next| (next.running, next.silenced) = (false, false));
