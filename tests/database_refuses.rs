@@ -195,22 +195,17 @@ fn a_failed_versions_database_that_refuses_is_asked_on_its_own() {
 }
 
 #[test]
-fn a_failed_versions_database_that_nobody_may_ask_waits_for_a_person() {
+fn a_failed_versions_database_that_refuses_the_application_comes_back_as_it_was() {
     if !require("docker") || !in_long_run() {
         return;
     }
     for refusal in [Refusal::Password, Refusal::Full] {
         let (world, daemon, account) = refuse_at(Step::AssessDatabase, refusal, "9.0.1");
-        let status = ends(&daemon, "NEEDS_OPERATOR");
-        assert_eq!(status["failureCode"], "MIGRATION_FAILED", "{status:#}");
-        assert!(!daemon.log().contains(PASSWORD), "no secret is told");
-        let refused = world.cli(&["recover", "--yes"]);
-        assert_eq!(refused.status.code(), Some(5), "{refused:?}");
-        let recovered = world.cli(&["recover", "--restore-database", "--yes"]);
-        assert_eq!(recovered.status.code(), Some(0), "{recovered:?}\n{}", daemon.log());
         let status = ends(&daemon, "ROLLED_BACK");
+        assert!(!daemon.log().contains(PASSWORD), "no secret is told");
+        assert_eq!(world.failed_directories().len(), 1, "{status:#}");
         world.assert_sound("1.9.6", &account.name());
-        account.close(&world, &status, "operator; 1.9.6 serves again with its restore point");
+        account.close(&world, &status, "1.9.6 serves again with its restore point");
         assert_eq!(world.two_at_once(), Vec::<String>::new());
     }
 }

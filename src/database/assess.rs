@@ -50,7 +50,7 @@ pub fn assess(before: &Fingerprint, after: &Fingerprint) -> Assessment {
         Ok(changes) => changes,
         Err(reason) => return assess_without_counters(before, after, reason),
     };
-    let is_same_schema = before.schema == after.schema;
+    let is_same_schema = is_same_schema(before, after);
     let (ledgers, rows): (Vec<Change>, Vec<Change>) =
         changes.into_iter().partition(|change| change.is_ledger);
     if rows.is_empty() && (!is_same_schema || !ledgers.is_empty()) {
@@ -113,7 +113,60 @@ fn changes(before: &Fingerprint, after: &Fingerprint) -> Result<Vec<Change>, Str
         }));
     }
     changes.extend(in_new_tables(before, after));
+    changes.extend(in_other_databases(before, after, true));
     Ok(changes)
+}
+
+/// What was written in the other databases of the cluster, which come and go with this one. What
+/// lies in one that is new nobody has looked at.
+fn in_other_databases(before: &Fingerprint, after: &Fingerprint, are_counted: bool) -> Vec<Change> {
+    // One that did not note the cluster did not note its databases.
+    if before.cluster.is_none() {
+        return Vec::new();
+    }
+    let then = |id| before.databases.iter().find(|one| one.id == id).map(|one| one.kinds);
+    let changed = after.databases.iter().filter_map(|now| {
+        let what = match then(now.id) {
+            None => "it is new, and what it holds was not looked at".to_owned(),
+            Some(then) if then == now.kinds || !are_counted => return None,
+            Some(then) => {
+                let kinds = [
+                    now.kinds.inserted.saturating_sub(then.inserted),
+                    now.kinds.updated.saturating_sub(then.updated),
+                    now.kinds.deleted.saturating_sub(then.deleted),
+                ];
+                let [inserted, updated, deleted] = kinds;
+                format!(
+                    "{}, {}, {}",
+                    plural(inserted, "insertion", "insertions"),
+                    plural(updated, "update", "updates"),
+                    plural(deleted, "deletion", "deletions"),
+                )
+            }
+        };
+        Some(Change {
+            line: format!("database {}: {what}", now.name),
+            beyond: None,
+            is_ledger: false,
+        })
+    });
+    let gone =
+        before.databases.iter().filter(|then| !after.databases.iter().any(|now| now.id == then.id));
+    let gone = gone.map(|then| Change {
+        line: format!("database {}: it is gone", then.name),
+        beyond: Some("a whole database was removed".into()),
+        is_ledger: false,
+    });
+    changed.chain(gone).collect()
+}
+
+/// Whether schema, roles and databases are as they were, as far as both noted them.
+fn is_same_schema(before: &Fingerprint, after: &Fingerprint) -> bool {
+    let is_same_cluster = match (&before.cluster, &after.cluster) {
+        (Some(then), Some(now)) => then == now,
+        (_, _) => true,
+    };
+    before.schema == after.schema && is_same_cluster
 }
 
 /// What is in tables that were not there at the cut-over. Whether a migration filled them, or
@@ -143,7 +196,7 @@ fn assess_without_counters(
     after: &Fingerprint,
     reason: String,
 ) -> Assessment {
-    let is_same_schema = before.schema == after.schema;
+    let is_same_schema = is_same_schema(before, after);
     // Not one transaction took a number since: nothing was written by any.
     let is_idle =
         before.next_transaction.is_some() && before.next_transaction == after.next_transaction;
@@ -184,7 +237,9 @@ fn assess_without_counters(
             then.name
         ));
     }
-    let new = in_new_tables(before, after);
+    let mut new = in_new_tables(before, after);
+    // Their counters are gone with the others: only what is new or missing is known.
+    new.extend(in_other_databases(before, after, false));
     only_inserted &= new.is_empty();
     lines.extend(new.into_iter().map(|change| change.line));
     match (lines.is_empty(), is_same_schema) {
@@ -329,8 +384,10 @@ pub(super) fn plural(number: u64, one: &str, more: &str) -> String {
 
 /// Which objects differ, for a person.
 fn schema_difference(before: &Fingerprint, after: &Fingerprint) -> String {
+    let are_both_noted = before.cluster.is_some() && after.cluster.is_some();
     let digests = |fingerprint: &Fingerprint| -> BTreeMap<String, String> {
-        let objects = fingerprint.objects.iter();
+        let cluster = fingerprint.cluster.iter().flatten().filter(|_| are_both_noted);
+        let objects = fingerprint.objects.iter().chain(cluster);
         objects.map(|object| (object.name.clone(), object.digest.clone())).collect()
     };
     let (then, now) = (digests(before), digests(after));

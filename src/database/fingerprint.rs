@@ -23,7 +23,7 @@ use super::runner::{READING_TIMEOUT, Runner, readable};
 use super::sidecar::hex;
 use super::tool::ToolError;
 use crate::error::Trouble;
-use crate::machine::facts::{ChangeKinds, Fingerprint, ObjectDigest, TableCount};
+use crate::machine::facts::{ChangeKinds, Fingerprint, ObjectDigest, OtherDatabase, TableCount};
 use crate::machine::failure::FailureCode;
 
 const SETTLE: &str = include_str!("sql/settle.sql");
@@ -96,7 +96,8 @@ async fn read(
     let settle = with_budget(SETTLE, SETTLE_WITHIN).replace("{{unsettled}}", UNSETTLED);
     let limit = statement_timeout(budget);
     let count = count_rows(budget, since);
-    let read = FINGERPRINT.replace("{{unsettled}}", UNSETTLED);
+    let scratch = format!("^{}", super::scratch::PREFIX);
+    let read = FINGERPRINT.replace("{{unsettled}}", UNSETTLED).replace("{{scratch}}", &scratch);
     let mut statements = PINNED.to_vec();
     statements.extend([&settle, &limit, &count, "set statement_timeout = '20s'", &read]);
     let answer = runner
@@ -201,6 +202,10 @@ struct Reading {
     #[serde(default)]
     written: HashMap<String, u64>,
     objects: Vec<(String, String)>,
+    #[serde(default)]
+    cluster: Option<Vec<(String, String)>>,
+    #[serde(default)]
+    databases: Vec<OtherDatabase>,
 }
 
 #[derive(Deserialize)]
@@ -232,9 +237,12 @@ fn parse(answer: &str) -> Result<Fingerprint, String> {
             schema.update((text.len() as u64).to_be_bytes());
             schema.update(text.as_bytes());
         }
-        let digest: String = hex(&Sha256::digest(definition.as_bytes())).chars().take(32).collect();
-        objects.push(ObjectDigest { name, digest });
+        objects.push(digested((name, definition)));
     }
+    let cluster = reading.cluster.map(|mut objects| {
+        objects.sort();
+        objects.into_iter().map(digested).collect()
+    });
     let tables = reading
         .tables
         .into_iter()
@@ -255,7 +263,14 @@ fn parse(answer: &str) -> Result<Fingerprint, String> {
         next_transaction: reading.next_transaction,
         tables,
         objects,
+        cluster,
+        databases: reading.databases,
     })
+}
+
+fn digested((name, definition): (String, String)) -> ObjectDigest {
+    let digest: String = hex(&Sha256::digest(definition.as_bytes())).chars().take(32).collect();
+    ObjectDigest { name, digest }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::machine::facts::Proof;
 use crate::machine::failure::FailureCode;
 
 /// What the name of every scratch database begins with.
-const PREFIX: &str = "payram_updater_proof_";
+pub(super) const PREFIX: &str = "payram_updater_proof_";
 
 /// How long creating or dropping the scratch database may take.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(120);

@@ -151,6 +151,25 @@ pub struct Fingerprint {
     /// What the schema consists of, to say what differs.
     #[serde(default)]
     pub objects: Vec<ObjectDigest>,
+    /// What belongs to no single database: roles, their settings, the databases themselves. None
+    /// in journals of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Vec<ObjectDigest>>,
+    /// The other databases of the cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<OtherDatabase>,
+}
+
+/// A database of the cluster beside the application's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OtherDatabase {
+    /// Its name.
+    pub name: String,
+    /// The server's own number for it.
+    pub id: u32,
+    /// What was written in it since the counters began.
+    pub kinds: ChangeKinds,
 }
 
 /// One object of the schema of a [`Fingerprint`].

@@ -230,6 +230,8 @@ impl Machines {
                     next_transaction: Some(1),
                     tables: Vec::new(),
                     objects: Vec::new(),
+                    cluster: None,
+                    databases: Vec::new(),
                 }),
                 last_answer_ms: Some(1),
                 last_answer_up: None,

@@ -29,6 +29,8 @@ fn fingerprint(schema: &str, tables: &[TableCount]) -> Fingerprint {
         next_transaction: Some(700),
         tables: tables.to_vec(),
         objects: vec![ObjectDigest { name: "table public.payments".into(), digest: schema.into() }],
+        cluster: Some(Vec::new()),
+        databases: Vec::new(),
     }
 }
 

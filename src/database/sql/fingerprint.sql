@@ -90,6 +90,28 @@ with spaces as (
     where t.typtype in ('e', 'd', 'r')
       and not exists (select from members e
                         where e.classid = 'pg_type'::regclass and e.objid = t.oid)
+), cluster (name, definition) as (
+  -- What belongs to no single database. Of a role's password a role like the application's sees
+  -- nothing.
+  select 'role ' || quote_ident(r.rolname), (to_jsonb(r) - 'oid' - 'rolpassword')::text
+    from pg_roles r where r.rolname !~ '^pg_'
+  union all
+  select 'membership of ' || quote_ident(pg_get_userbyid(m.member)) || ' in '
+      || quote_ident(pg_get_userbyid(m.roleid)),
+    jsonb_agg(m.admin_option order by m.grantor)::text
+    from pg_auth_members m
+    where pg_get_userbyid(m.member) !~ '^pg_'
+    group by m.member, m.roleid
+  union all
+  select 'settings of ' || coalesce('database ' || quote_ident(d.datname), 'every database')
+      || coalesce(' for ' || quote_ident(pg_get_userbyid(nullif(s.setrole, 0))), ''),
+    s.setconfig::text
+    from pg_db_role_setting s left join pg_database d on d.oid = s.setdatabase
+  union all
+  select 'database ' || quote_ident(d.datname),
+    jsonb_build_object('id', d.oid::bigint, 'owner', pg_get_userbyid(d.datdba),
+      'connections', d.datconnlimit, 'allowed', d.datallowconn, 'acl', d.datacl::text)::text
+    from pg_database d where d.datname !~ '{{scratch}}'
 ), tables as (
   select c.oid, format('%I.%I', n.nspname, c.relname) as name
     from pg_class c join spaces n on n.oid = c.relnamespace
@@ -122,6 +144,20 @@ select jsonb_build_object(
                from tables t left join pg_stat_all_tables s on s.relid = t.oid),
   'rows', current_setting('payram_updater.rows')::jsonb,
   'written', current_setting('payram_updater.written')::jsonb,
+  'cluster', (select coalesce(jsonb_agg(jsonb_build_array(c.name, c.definition)), '[]')
+                from cluster c),
+  -- What was written in the others, catalogs included: nobody looks into them.
+  'databases', (select coalesce(jsonb_agg(jsonb_build_object(
+                    'name', s.datname,
+                    'id', s.datid::bigint,
+                    'kinds', jsonb_build_object('inserted', coalesce(s.tup_inserted, 0),
+                                                'updated', coalesce(s.tup_updated, 0),
+                                                'deleted', coalesce(s.tup_deleted, 0)))), '[]')
+                  from pg_stat_database s join pg_database d on d.oid = s.datid
+                  where s.datname <> current_database() and d.datallowconn
+                    and not d.datistemplate
+                    -- Those that a backup is proved in are this program's own.
+                    and s.datname !~ '{{scratch}}'),
   'objects', (select coalesce(jsonb_agg(jsonb_build_array(d.name, d.definition)), '[]')
                 from definitions d)
 )::text
