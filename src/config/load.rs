@@ -209,6 +209,12 @@ fn take_all(reader: &mut Reader<'_>) -> Settings {
             Duration::from_secs(15 * 60),
             values::minutes,
         ),
+        keep_previous: reader.or(
+            "KEEP_PREVIOUS_HOURS",
+            "hours, 0 to 8760, with decimals where wanted",
+            Duration::from_secs(72 * 3600),
+            values::hours,
+        ),
         log: reader.or(
             "LOG",
             "a level (error, warn, info, debug, trace) or target=level pairs",

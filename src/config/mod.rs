@@ -82,6 +82,9 @@ pub struct Settings {
     /// `PROBATION_MINUTES`: how long the watch goes on after `Verified`, with everything for the
     /// way back still there.
     pub probation: Duration,
+    /// `KEEP_PREVIOUS_HOURS`: how long the database as it was before a failed version's workers
+    /// wrote to it is kept, at least; an upgrade that is verified later removes it.
+    pub keep_previous: Duration,
     /// `LOG`: a filter of `tracing_subscriber::EnvFilter`.
     pub log: String,
     /// `LOG_FORMAT`

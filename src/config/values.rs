@@ -38,6 +38,13 @@ pub(super) fn minutes(text: &str) -> Option<Duration> {
     (0.0..=most).contains(&minutes).then(|| Duration::from_secs_f64((minutes * 60.0).round()))
 }
 
+/// A number of hours up to a year.
+pub(super) fn hours(text: &str) -> Option<Duration> {
+    let hours: f64 =
+        text.trim().parse().ok().filter(|hours: &f64| (0.0..=8760.0).contains(hours))?;
+    Some(Duration::from_secs_f64(hours * 3600.0))
+}
+
 /// Yes or no.
 pub(super) fn boolean(text: &str) -> Option<bool> {
     match text.trim().to_ascii_lowercase().as_str() {

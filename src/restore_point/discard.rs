@@ -1,6 +1,6 @@
 //! Removing a copy that is not needed any more, or was never finished.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{RestorePointError, io_at};
 use super::manifest;
@@ -49,6 +49,44 @@ pub fn discard(copy: &Path) -> Result<(), RestorePointError> {
         }
     }
     Ok(())
+}
+
+/// The finished copies of a directory that were kept, and finished before this moment, wherever
+/// they lie; none of which a restore was begun.
+///
+/// # Errors
+/// [`RestorePointError::Io`] when this host's mounts, or a directory, can't be read.
+pub fn kept_before(
+    source: &Path,
+    moment: std::time::SystemTime,
+) -> Result<Vec<PathBuf>, RestorePointError> {
+    let name = source.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let begins = format!(".{name}{}", super::NAME_MARK);
+    let mut kept = Vec::new();
+    for place in super::places(source, &begins)? {
+        let Some(directory) = place.parent() else { continue };
+        // One that may not be read holds none of ours.
+        let Ok(entries) = std::fs::read_dir(directory) else { continue };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let is_ours =
+                path.file_name().is_some_and(|it| it.to_string_lossy().starts_with(&begins));
+            if !is_ours || !path.is_dir() || Intent::read(&path)?.is_some() {
+                continue;
+            }
+            // Another shop's directory of the same name may have its copy there, too.
+            let manifest = manifest::Manifest::read(&path);
+            if !manifest.is_ok_and(|read| read.is_some_and(|(found, _)| found.is_of(source))) {
+                continue;
+            }
+            let finished =
+                std::fs::metadata(super::manifest_path(&path)).and_then(|it| it.modified());
+            if finished.is_ok_and(|at| at < moment) {
+                kept.push(path);
+            }
+        }
+    }
+    kept.sort();
+    Ok(kept)
 }
 
 fn remove_tree(copy: &Path) -> Result<(), RestorePointError> {

@@ -198,6 +198,13 @@ pub(super) struct Manifest {
     entries: Vec<Entry>,
 }
 
+impl Manifest {
+    /// Whether it is of a copy of this directory.
+    pub(super) fn is_of(&self, source: &Path) -> bool {
+        self.source == source.to_string_lossy()
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
@@ -289,7 +296,7 @@ impl Manifest {
         Ok(text)
     }
 
-    fn read(copy: &Path) -> Result<Option<(Self, String)>> {
+    pub(super) fn read(copy: &Path) -> Result<Option<(Self, String)>> {
         let path = manifest_path(copy);
         let text = match std::fs::read(&path) {
             Ok(text) => text,

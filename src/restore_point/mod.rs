@@ -54,7 +54,7 @@ use std::path::{Path, PathBuf};
 
 pub use cancel::{Cancel, CancelOnDrop};
 pub use copy::{FinishReport, PassReport, Strategy, finish, pre_copy};
-pub use discard::discard;
+pub use discard::{discard, kept_before};
 pub use error::{Refusal, RestorePointError};
 pub use manifest::{Finished, finished, first_difference, verify};
 pub use place::{Place, copy_name, place, places};

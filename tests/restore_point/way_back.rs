@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use payram_updater::restore_point::{
     Cancel, Place, RestorePointError, copy_name, discard, finish, finished, first_difference,
-    place, places, pre_copy, restore, verify,
+    kept_before, place, places, pre_copy, restore, verify,
 };
 
 use crate::trees::{Edit, World, look, world, write};
@@ -47,6 +47,28 @@ fn the_copy_takes_the_directorys_place_and_the_failed_one_is_kept() {
         .filter(|name| name.contains(".payram-restore-"))
         .collect();
     assert_eq!(left, [""; 0]);
+}
+
+#[test]
+fn only_finished_copies_of_the_same_directory_are_kept_long_enough() {
+    let world = failed_version();
+    let source = world.source().canonicalize().expect("a path");
+    let later = SystemTime::now() + Duration::from_secs(60);
+    let kept = |moment| kept_before(&source, moment).expect("looked");
+    let names = |kept: Vec<std::path::PathBuf>| -> Vec<Option<std::ffi::OsString>> {
+        kept.iter().map(|path| path.file_name().map(ToOwned::to_owned)).collect()
+    };
+    assert_eq!(names(kept(later)), [world.copy().file_name().map(ToOwned::to_owned)]);
+    assert!(kept(SystemTime::now() - Duration::from_secs(60)).is_empty());
+    // Of another directory of that name, and one that is not finished.
+    let manifest = format!("{}.manifest.json", world.copy().display());
+    let text = fs::read_to_string(&manifest).expect("a manifest");
+    let of_another = text.replace(&world.source().display().to_string(), "/srv/other/postgres");
+    assert_ne!(of_another, text, "it names its source");
+    fs::write(&manifest, of_another).expect("written");
+    assert!(kept(later).is_empty());
+    fs::remove_file(&manifest).expect("removed");
+    assert!(kept(later).is_empty());
 }
 
 #[test]

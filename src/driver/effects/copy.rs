@@ -300,6 +300,27 @@ impl Effects<'_> {
         .await
     }
 
+    /// Removes what earlier upgrades kept of this database for long enough: a version was verified
+    /// since.
+    pub(super) async fn discard_kept(&self, known: &Known<'_>) -> Result<(), Trouble> {
+        let Some(Copy::Directory { source, .. }) = known.copy else { return Ok(()) };
+        let (source, keep) = (PathBuf::from(source), self.settings.keep_previous);
+        let removed = self
+            .blocking(move |_| {
+                let Some(moment) = std::time::SystemTime::now().checked_sub(keep) else {
+                    return Ok(Vec::new());
+                };
+                let kept = restore_point::kept_before(&source, moment)?;
+                kept.iter().try_for_each(|copy| restore_point::discard(copy))?;
+                Ok(kept)
+            })
+            .await?;
+        for path in removed {
+            self.say(&format!("removed {}, kept long enough", path.display())).await;
+        }
+        Ok(())
+    }
+
     /// The database's directory, when the old container still runs and can be asked.
     async fn directory_of_old(&self, known: &Known<'_>) -> Result<Option<PathBuf>, Trouble> {
         let target = self.database(known)?;

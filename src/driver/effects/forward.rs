@@ -446,6 +446,7 @@ impl Effects<'_> {
             self.say(&format!("removed the {}", old)).await;
         }
         self.discard(known).await?;
+        self.discard_kept(known).await?;
         let protected: Vec<PathBuf> =
             known.backup.iter().map(|backup| PathBuf::from(&backup.path)).collect();
         let keep = self.settings.backup_retention.get() as usize;
