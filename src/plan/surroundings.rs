@@ -78,6 +78,7 @@ async fn around(
             preflight.refused("neighbours", Failure::new(FailureCode::DockerError, message));
         }
         notes.extend(bounded(reached_copy(shop, &directory)).await.flatten());
+        notes.extend(beside_the_database(shop.inspection, &directory));
     }
 }
 
@@ -99,6 +100,27 @@ async fn reached_copy(shop: &Shop<'_>, directory: &Path) -> Option<String> {
         Ok(Err(error)) => Some(format!("where the copy of the database will lie: {error}")),
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
+}
+
+/// Which files a failed version may have changed that no restore point takes back; none when it
+/// can write to the database's directory alone.
+fn beside_the_database(container: &Value, directory: &Path) -> Option<String> {
+    let mounts = container["Mounts"].as_array().into_iter().flatten();
+    let writable = mounts.filter(|mount| mount["RW"] != false && mount["Type"] != "tmpfs");
+    let beside: Vec<&str> = writable
+        .filter(|mount| {
+            let source = Path::new(mount["Source"].as_str().unwrap_or_default());
+            let source = source.canonicalize().unwrap_or_else(|_| source.to_owned());
+            !source.starts_with(directory)
+        })
+        .filter_map(|mount| mount["Destination"].as_str())
+        .collect();
+    (!beside.is_empty()).then(|| {
+        format!(
+            "what the new version changes beside the database stays when it fails: files in {} are in no restore point",
+            beside.join(", ")
+        )
+    })
 }
 
 async fn bounded<T>(looks: impl Future<Output = T>) -> Option<T> {
@@ -294,6 +316,8 @@ fn environment(container: &Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -305,5 +329,18 @@ mod tests {
         assert_eq!(at("/srv/shop db/postgres"), None);
         assert_eq!(at("/").as_deref(), Some("/dev/vda ext4"));
         assert_eq!(mounted_at("", Path::new("/srv")), None);
+    }
+
+    #[test]
+    fn what_no_restore_point_covers_is_told() {
+        let mount = |source: &str, destination: &str, writable: bool| json!({"Type": "bind", "Source": source, "Destination": destination, "RW": writable});
+        let told = |mounts: &[Value]| {
+            beside_the_database(&json!({"Mounts": mounts}), Path::new("/srv/w/db/postgres"))
+        };
+        let database = mount("/srv/w/db/postgres", "/var/lib/payram/db/postgres", true);
+        let config = mount("/srv/config", "/etc/payram", false);
+        assert_eq!(told(&[database.clone(), config.clone()]), None);
+        let all = told(&[database, config, mount("/srv/w", "/root/payram", true)]);
+        assert!(all.is_some_and(|said| said.contains("files in /root/payram are in no")));
     }
 }
