@@ -225,6 +225,8 @@ pub struct Habits {
     /// Programs that ended, or came back as another process, meanwhile: judged by their state
     /// alone.
     pub restless: Vec<String>,
+    /// Those of them that were seen at work in between: a new version's have to be, too.
+    pub came_up: Vec<String>,
     /// Programs that stayed.
     pub steady: Vec<String>,
     /// Looks at the database in which the application had a session of its own, of all of them.
@@ -235,6 +237,33 @@ pub struct Habits {
     pub slowest_answer_ms: u64,
     /// Seconds that it was watched.
     pub seconds: u64,
+    /// How its database was used meanwhile.
+    pub usage: Usage,
+    /// Programs that its supervisor was told not to run, by somebody.
+    pub stopped: Vec<String>,
+}
+
+/// How a database was used while a version was watched, by what its server says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Usage {
+    /// Looks at it.
+    pub looks: u32,
+    /// Looks that found a session of the application.
+    pub looks_with_sessions: u32,
+    /// Looks that found one, or transactions since the look before.
+    pub looks_used: u32,
+    /// Times between two looks over which the server's counters can be compared.
+    pub intervals: u32,
+    /// Those in which rows were written.
+    pub intervals_with_rows: u32,
+    /// Transactions of others than the updater in all of them.
+    pub transactions: u64,
+    /// How long they were together.
+    pub milliseconds: u64,
+    /// Programs that had a session in every look, by the name that they give; what differs from
+    /// version to version is left out.
+    pub programs: Vec<String>,
 }
 
 /// Which database it is: of two clusters no two of these are equal, whatever rows they hold.
