@@ -295,6 +295,7 @@ impl Trial<'_, '_> {
                     first = self.first_answer().await?;
                     deadline = Instant::now() + settings.health_timeout;
                     began = None;
+                    self.database.begin_anew();
                     continue;
                 }
             };
@@ -323,18 +324,38 @@ impl Trial<'_, '_> {
                         last = broken.found;
                     }
                     began = None;
+                    self.database.begin_anew();
                 }
             }
             // A watch that is under way at the deadline is brought to its end, but not for ever.
             if let Some((since, _)) = began
                 && since.elapsed() >= settings.verify_for
                 && Instant::now() >= deadline
+                && (self.database.was_watched_enough() || self.database.unanswered().is_some())
             {
-                let (found, code) = self.database.unused();
-                return fail(code, format!("the {} at {}: {found}", self.which, first.place));
+                return self.never_used(&first);
             }
             tokio::time::sleep(ANSWER_EVERY).await;
         }
+    }
+
+    /// The end of a version that is good, as far as it was seen, and not seen in its database.
+    fn never_used(&mut self, first: &FirstAnswer) -> Result<Verdict, Trouble> {
+        let which = format!("the {} at {}", self.which, first.place);
+        if let Some(late) = self.database.unanswered() {
+            // No word about the version: nothing was seen of it.
+            let found = format!("{which} could not be watched, this host being too slow: {late}");
+            return fail(FailureCode::RuntimeInspectionFailed, found);
+        }
+        let habits = self.expected.habits;
+        let (found, code) = match self.watch.never_up(habits) {
+            Some(name) => (never_up(name), FailureCode::HealthcheckFailed),
+            None => {
+                let found = self.database.is_used_enough(habits).err().unwrap_or_default();
+                self.database.unused(&found)
+            }
+        };
+        fail(code, format!("{which}: {found}"))
     }
 
     fn in_vain(&self, first: &FirstAnswer, broken: &Break, restarts: u32) -> String {
@@ -420,7 +441,7 @@ impl Trial<'_, '_> {
     /// The verdict over a watch that was long enough, or none while something is still to be
     /// seen.
     fn verdict(
-        &self,
+        &mut self,
         version: String,
         answers: u32,
         first: &FirstAnswer,
@@ -434,7 +455,9 @@ impl Trial<'_, '_> {
                 );
             }
         }
-        if !self.database.is_used_enough(self.expected.habits) {
+        let is_seen = self.database.unanswered().is_none()
+            && self.watch.never_up(self.expected.habits).is_none();
+        if !is_seen || self.database.is_used_enough(self.expected.habits).is_err() {
             return Ok(None);
         }
         let mut notes = self.usual.clone();
@@ -503,6 +526,10 @@ enum Present {
 /// Whether a container runs and is not on its way down or up.
 fn is_steady(container: &Value) -> bool {
     Inspection(container).runs_steadily()
+}
+
+fn never_up(name: &str) -> String {
+    format!("{name} never runs; in the old version it ended too, and came up again")
 }
 
 fn not_running(which: Which<'_>, container: &Value) -> String {
