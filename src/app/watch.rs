@@ -50,6 +50,15 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The program.
+    pub fn name(&self) -> &str {
+        match self {
+            Change::Restarted { name, .. } | Change::GivenUp { name } => name,
+        }
+    }
+}
+
 impl std::fmt::Display for Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -213,7 +213,7 @@ pub struct Programs {
     /// How the old version was while it was watched, as long as a new one is; none in journals of
     /// versions that did not watch it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub habits: Option<Habits>,
+    pub habits: Option<Box<Habits>>,
 }
 
 /// What the old version did by itself while it was watched: no fault in a new one.
@@ -473,6 +473,9 @@ pub struct Verdict {
     /// Why a person has to confirm it before anything is tidied away; none when nobody has to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_confirm: Option<String>,
+    /// Whether that holds without a probation, too. In an older journal it did not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits_for_a_person: bool,
 }
 
 /// What the watch after `Verified` came to.

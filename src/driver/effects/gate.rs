@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::containers::Which;
 use super::outside::{Cause, Outside};
-use super::own_database::OwnDatabase;
+use super::own_database::{OwnDatabase, now_ms};
 use super::redact::Redactor;
 use super::second_server::{Noted, Sentinel};
 use super::{Effects, fail};
@@ -41,6 +41,13 @@ const SUPERVISOR_EVERY: Duration = Duration::from_secs(2);
 
 /// So many restarts of programs by themselves are not waited out: it would go on like that.
 const RESTARTS_BORNE: u32 = 4;
+
+/// Between two looks at a container that somebody froze.
+const FROZEN_EVERY: Duration = Duration::from_millis(500);
+
+/// What may lie between two looks of one watch, at least, and in deadlines of an answer: a look
+/// asks twice. Beyond it nobody watched.
+const GAP_BORNE: (Duration, u32) = (Duration::from_secs(10), 2);
 
 /// Lines of a failed container's log that go into the journal.
 const LOG_LINES: usize = 30;
@@ -87,7 +94,7 @@ impl Effects<'_> {
 
     fn expected_of_next<'k>(&self, known: &Known<'k>) -> Expected<'k> {
         let hop = known.hop;
-        let habits = known.programs.and_then(|programs| programs.habits.as_ref());
+        let habits = known.programs.and_then(|programs| programs.habits.as_deref());
         Expected { version: Some(&hop.version), rules: &hop.rules, habits }
     }
 
@@ -103,7 +110,12 @@ impl Effects<'_> {
         }
         match self.pass_gate(known, self.next(known)?, &self.expected_of_next(known)).await {
             Ok(verdict) => Ok(Some(verdict.version)),
-            Err(Trouble::Failed(failure)) if failure.code.is_a_verdict() => Ok(None),
+            Err(Trouble::Failed(failure))
+                if failure.code.is_a_verdict()
+                    || failure.code == FailureCode::RuntimeInspectionFailed =>
+            {
+                Ok(None)
+            }
             Err(trouble) => Err(trouble),
         }
     }
@@ -114,7 +126,7 @@ impl Effects<'_> {
         self.must_be_alone(known, self.old(known), Noted::SinceAsked).await?;
         self.start_old_again(known).await?;
         let hop = known.hop;
-        let habits = known.programs.and_then(|programs| programs.habits.as_ref());
+        let habits = known.programs.and_then(|programs| programs.habits.as_deref());
         let expected = Expected { version: hop.from.as_deref(), rules: &hop.from_rules, habits };
         let verdict = self.pass_gate(known, self.old(known), &expected).await;
         if let Err(Trouble::Failed(_)) = &verdict {
@@ -158,6 +170,7 @@ impl Effects<'_> {
             watch: Watch::default(),
             usual: Vec::new(),
             restarts: 0,
+            was_frozen: false,
         };
         // What somebody did to the old version is undone after its gate, once (`put_back`).
         if which.id == self.old_id(known) {
@@ -218,6 +231,8 @@ struct Trial<'t, 'k> {
     /// What the old version did too, told once.
     usual: Vec<String>,
     restarts: u32,
+    /// Whether somebody froze it, for which it has been granted its time anew.
+    was_frozen: bool,
 }
 
 impl Trial<'_, '_> {
@@ -230,10 +245,11 @@ impl Trial<'_, '_> {
         loop {
             let container = match self.present().await? {
                 Present::AsBefore(container) => container,
-                Present::Anew(container) => {
+                Present::Anew(container) | Present::Thawed(container, true) => {
                     deadline = Instant::now() + timeout;
                     container
                 }
+                Present::Thawed(container, false) => container,
             };
             self.sentinel.look(&container).await?;
             let silent = match search.look(self.effects.engine, &container).await {
@@ -287,7 +303,7 @@ impl Trial<'_, '_> {
         let settings = self.effects.settings;
         let mut deadline = Instant::now() + settings.health_timeout;
         let mut began: Option<(Instant, u32)> = None;
-        let mut last = String::new();
+        let (mut last, mut looked_ms) = (String::new(), 0);
         loop {
             let container = match self.present().await? {
                 Present::AsBefore(container) => container,
@@ -298,10 +314,27 @@ impl Trial<'_, '_> {
                     self.database.begin_anew();
                     continue;
                 }
+                Present::Thawed(_, is_first) => {
+                    if is_first {
+                        deadline = Instant::now() + settings.health_timeout;
+                    }
+                    began = None;
+                    self.database.begin_anew();
+                    self.frozen_too_often(deadline)?;
+                    tokio::time::sleep(ANSWER_EVERY).await;
+                    continue;
+                }
             };
             self.sentinel.look(&container).await?;
             match self.look(&first.place, &container).await? {
                 Ok(version) => {
+                    let gap = Duration::from_millis(now_ms().saturating_sub(looked_ms));
+                    looked_ms = now_ms();
+                    if began.is_some() && gap > self.gap_borne() {
+                        began = None;
+                        self.database.begin_anew();
+                        self.not_watched(gap, deadline).await?;
+                    }
                     let (since, answers) = began.unwrap_or_else(|| (Instant::now(), 0));
                     began = Some((since, answers + 1));
                     if since.elapsed() >= settings.verify_for
@@ -336,6 +369,37 @@ impl Trial<'_, '_> {
                 return self.never_used(&first);
             }
             tokio::time::sleep(ANSWER_EVERY).await;
+        }
+    }
+
+    fn gap_borne(&self) -> Duration {
+        let (least, times) = GAP_BORNE;
+        least.max(self.effects.settings.answer_timeout.saturating_mul(times))
+    }
+
+    /// Tells of a gap in the watch: the host slept, or this program did. Waiting for a watch
+    /// without one has its end.
+    async fn not_watched(&self, gap: Duration, deadline: Instant) -> Result<(), Trouble> {
+        let found = format!(
+            "the {} was not watched for {} s (a host that slept, or is too busy)",
+            self.which,
+            gap.as_secs()
+        );
+        if Instant::now() >= deadline {
+            return fail(FailureCode::RuntimeInspectionFailed, found);
+        }
+        self.effects.say(&format!("{found}; it is watched anew")).await;
+        Ok(())
+    }
+
+    /// That somebody freezes it again and again is no fault of it, and has its end, too.
+    fn frozen_too_often(&self, deadline: Instant) -> Result<(), Trouble> {
+        match Instant::now() >= deadline {
+            false => Ok(()),
+            true => fail(
+                FailureCode::RuntimeInspectionFailed,
+                format!("the {} was paused from outside again and again", self.which),
+            ),
         }
     }
 
@@ -425,7 +489,15 @@ impl Trial<'_, '_> {
             if is_usual(&change, self.expected.habits) {
                 let told = change.to_string();
                 if !self.usual.contains(&told) {
-                    let line = format!("in the {} {told}, as in the old version", self.which);
+                    let is_stopped = self
+                        .expected
+                        .habits
+                        .is_some_and(|habits| habits.stopped.iter().any(|n| n == change.name()));
+                    let why = match is_stopped {
+                        true => "which somebody had stopped in the old version",
+                        false => "as in the old version",
+                    };
+                    let line = format!("in the {} {told}, {why}", self.which);
                     self.effects.say(&line).await;
                     self.usual.push(told);
                 }
@@ -475,7 +547,43 @@ impl Trial<'_, '_> {
             first_answer_up: first.up.clone(),
             notes,
             to_confirm: self.database.to_confirm().map(str::to_owned),
+            waits_for_a_person: self.database.to_confirm().is_some(),
         }))
+    }
+
+    /// Waits until somebody who froze it has it go on; whatever it is then is looked at anew.
+    async fn thawed(&mut self) -> Result<Present, Trouble> {
+        let (effects, which) = (self.effects, self.which);
+        effects.say(&format!("the {which} was paused from outside; it is waited for")).await;
+        let patience = effects.settings.health_timeout;
+        let deadline = Instant::now() + patience;
+        loop {
+            let container = effects.inspect_present(which.id, which.role).await?;
+            if !Inspection(&container).is_frozen() {
+                // Its events are about what is told here.
+                self.outside.listen_now(effects.engine, which.id).await;
+                self.outside.was_frozen();
+                return Ok(self.thawed_again(container).await);
+            }
+            if Instant::now() >= deadline {
+                let seconds = patience.as_secs();
+                return fail(
+                    FailureCode::RuntimeInspectionFailed,
+                    format!(
+                        "somebody paused the {which}, and it was not unpaused within {seconds} s"
+                    ),
+                );
+            }
+            tokio::time::sleep(FROZEN_EVERY).await;
+        }
+    }
+
+    async fn thawed_again(&mut self, container: Value) -> Present {
+        let is_first = !std::mem::replace(&mut self.was_frozen, true);
+        let which = self.which;
+        let told = format!("the {which} was paused and unpaused from outside; it is watched anew");
+        self.effects.say(&told).await;
+        Present::Thawed(container, is_first)
     }
 
     /// The container's inspection, while it is the run that is judged. One that somebody else
@@ -485,8 +593,14 @@ impl Trial<'_, '_> {
         let effects = self.effects;
         let container = effects.inspect_present(self.which.id, self.which.role).await?;
         self.outside.listen(effects.engine, self.which.id).await;
+        if self.outside.is_same_run(&container) && Inspection(&container).is_frozen() {
+            return self.thawed().await;
+        }
         if is_steady(&container) && self.outside.is_same_run(&container) {
-            return Ok(Present::AsBefore(container));
+            return match self.outside.was_frozen() {
+                false => Ok(Present::AsBefore(container)),
+                true => Ok(self.thawed_again(container).await),
+            };
         }
         match self.outside.cause(effects.engine, self.which.id).await {
             Cause::Itself => {
@@ -521,6 +635,8 @@ impl Trial<'_, '_> {
 enum Present {
     AsBefore(Value),
     Anew(Value),
+    /// Somebody froze it meanwhile; whether for the first time.
+    Thawed(Value, bool),
 }
 
 /// Whether a container runs and is not on its way down or up.
