@@ -188,11 +188,19 @@ impl Watch {
         names.filter(|name| !self.seen.contains_key(*name)).collect()
     }
 
-    /// A program that came and went in the old version, is there in this one, and was never seen
-    /// at work.
+    /// A program that was at work in the old version, if only now and then, and that is there in
+    /// this one and was never seen at work.
     pub fn never_up<'h>(&self, habits: Option<&'h Habits>) -> Option<&'h str> {
-        let mut names = habits?.came_up.iter().map(String::as_str);
-        names.find(|name| self.seen.contains_key(*name) && !self.worked.contains(*name))
+        let habits = habits?;
+        let is_idle = |name: &&str, is_meant: fn(&Sighting) -> bool| {
+            !self.worked.contains(*name) && self.seen.get(*name).is_some_and(is_meant)
+        };
+        let mut came_up = habits.came_up.iter().map(String::as_str);
+        // A supervisor says of a steady one itself that it is still starting, or fails.
+        let mut steady = habits.steady.iter().map(String::as_str);
+        came_up
+            .find(|name| is_idle(name, |_| true))
+            .or_else(|| steady.find(|name| is_idle(name, |seen| seen.state.is_empty())))
     }
 
     /// Programs that the old version ran steadily and that do not run in this one now.
@@ -448,6 +456,19 @@ mod tests {
         assert_eq!(texts(&changes), ["python3 core.py was restarted"]);
         let changes = watch.look(&bare(&[(401, 100, 0, "python3 -u /opt/core.py --port 81")]));
         assert_eq!(texts(&changes), ["python3 core.py was restarted"]);
+    }
+
+    #[test]
+    fn a_core_that_never_lives_for_two_seconds_is_no_piece_of_work() {
+        let core = |pid, age| bare(&[(pid, 100, age, "python3 /opt/core.py")]);
+        let (mut old, mut new) = (Watch::default(), Watch::default());
+        for look in 0..4 {
+            old.look(&core(101, 50 + u64::from(look)));
+            new.look(&core(200 + look, 1));
+        }
+        assert_eq!(new.never_up(Some(&old.habits())), Some("python3 core.py"));
+        new.look(&core(204, 2));
+        assert_eq!(new.never_up(Some(&old.habits())), None);
     }
 
     #[test]

@@ -21,6 +21,9 @@ const LOOKS_ENOUGH: u32 = 3;
 /// kind of use, as that of a bystander; traffic alone changes it too.
 const SLOWER_BY: u64 = 4;
 
+/// Programs by which a person looks into a database, or that copy it: they come and go.
+const TOOLS: [&str; 6] = ["psql", "pg_dump", "pg_dumpall", "pg_restore", "pgAdmin", "DBeaver"];
+
 /// How a new version uses the database, compared with the old one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Use {
@@ -65,7 +68,9 @@ impl UsageWatch {
             is_known = true;
         }
         usage.looks_used += u32::from(is_used);
-        let mut names: Vec<String> = now.programs.iter().map(|name| plain(name)).collect();
+        let is_tool = |name: &&String| TOOLS.iter().any(|tool| name.starts_with(tool));
+        let names = now.programs.iter().filter(|name| !is_tool(name));
+        let mut names: Vec<String> = names.map(|name| plain(name)).collect();
         names.sort_unstable();
         names.dedup();
         for name in names {
@@ -256,6 +261,8 @@ mod tests {
             let renamed = watched((18, 18), programs, 6).compare(&old);
             assert!(matches!(renamed, Use::Unsure(_)), "{renamed:?}");
         }
+        let looked = habits(&watched((20, 20), &["payram-core", "psql"], 6));
+        assert_eq!(watched((20, 20), &["payram-core"], 6).compare(&looked), Use::Same);
         let same = watched((1, 1), &["payram-core", "payram-worker"], 6).compare(&old);
         assert_eq!(same, Use::Same, "less traffic is no other use");
     }

@@ -8,13 +8,16 @@
 //! `no` until it has passed. What the old version did too while it was watched is no fault of the
 //! new one, and the old version passes the same gate on the way back.
 
+mod presence;
+
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
 
+use self::presence::Present;
 use super::containers::Which;
-use super::outside::{Cause, Outside};
+use super::outside::Outside;
 use super::own_database::{OwnDatabase, now_ms};
 use super::redact::Redactor;
 use super::second_server::{Noted, Sentinel};
@@ -41,13 +44,6 @@ const SUPERVISOR_EVERY: Duration = Duration::from_secs(2);
 
 /// So many restarts of programs by themselves are not waited out: it would go on like that.
 const RESTARTS_BORNE: u32 = 4;
-
-/// Between two looks at a container that somebody froze.
-const FROZEN_EVERY: Duration = Duration::from_millis(500);
-
-/// What may lie between two looks of one watch, at least, and in deadlines of an answer: a look
-/// asks twice. Beyond it nobody watched.
-const GAP_BORNE: (Duration, u32) = (Duration::from_secs(10), 2);
 
 /// Lines of a failed container's log that go into the journal.
 const LOG_LINES: usize = 30;
@@ -170,6 +166,7 @@ impl Effects<'_> {
             watch: Watch::default(),
             usual: Vec::new(),
             restarts: 0,
+            unseen: None,
             was_frozen: false,
         };
         // What somebody did to the old version is undone after its gate, once (`put_back`).
@@ -231,6 +228,8 @@ struct Trial<'t, 'k> {
     /// What the old version did too, told once.
     usual: Vec<String>,
     restarts: u32,
+    /// Why its programs could not be seen in the last look, where it is not at fault.
+    unseen: Option<String>,
     /// Whether somebody froze it, for which it has been granted its time anew.
     was_frozen: bool,
 }
@@ -364,7 +363,7 @@ impl Trial<'_, '_> {
             if let Some((since, _)) = began
                 && since.elapsed() >= settings.verify_for
                 && Instant::now() >= deadline
-                && (self.database.was_watched_enough() || self.database.unanswered().is_some())
+                && (self.database.was_watched_enough() || self.unanswered().is_some())
             {
                 return self.never_used(&first);
             }
@@ -372,41 +371,15 @@ impl Trial<'_, '_> {
         }
     }
 
-    fn gap_borne(&self) -> Duration {
-        let (least, times) = GAP_BORNE;
-        least.max(self.effects.settings.answer_timeout.saturating_mul(times))
-    }
-
-    /// Tells of a gap in the watch: the host slept, or this program did. Waiting for a watch
-    /// without one has its end.
-    async fn not_watched(&self, gap: Duration, deadline: Instant) -> Result<(), Trouble> {
-        let found = format!(
-            "the {} was not watched for {} s (a host that slept, or is too busy)",
-            self.which,
-            gap.as_secs()
-        );
-        if Instant::now() >= deadline {
-            return fail(FailureCode::RuntimeInspectionFailed, found);
-        }
-        self.effects.say(&format!("{found}; it is watched anew")).await;
-        Ok(())
-    }
-
-    /// That somebody freezes it again and again is no fault of it, and has its end, too.
-    fn frozen_too_often(&self, deadline: Instant) -> Result<(), Trouble> {
-        match Instant::now() >= deadline {
-            false => Ok(()),
-            true => fail(
-                FailureCode::RuntimeInspectionFailed,
-                format!("the {} was paused from outside again and again", self.which),
-            ),
-        }
+    /// Why the last look saw less than all, where this host is at fault and not the version.
+    fn unanswered(&self) -> Option<&str> {
+        self.unseen.as_deref().or(self.database.unanswered())
     }
 
     /// The end of a version that is good, as far as it was seen, and not seen in its database.
     fn never_used(&mut self, first: &FirstAnswer) -> Result<Verdict, Trouble> {
         let which = format!("the {} at {}", self.which, first.place);
-        if let Some(late) = self.database.unanswered() {
+        if let Some(late) = self.unanswered() {
             // No word about the version: nothing was seen of it.
             let found = format!("{which} could not be watched, this host being too slow: {late}");
             return fail(FailureCode::RuntimeInspectionFailed, found);
@@ -478,10 +451,16 @@ impl Trial<'_, '_> {
     }
 
     async fn programs_stay(&mut self) -> Result<Result<(), Break>, Trouble> {
+        self.unseen = None;
         let running = match self.effects.programs_of(self.which).await {
             Ok(Some(running)) => running,
             Ok(None) => return Ok(Ok(())),
             Err(Trouble::Failed(failure)) => return Ok(Err(Break::unhealthy(failure.message))),
+            Err(Trouble::Unknown(failure)) if failure.code != FailureCode::DockerDaemonDown => {
+                // No answer in time: it is asked again.
+                self.unseen = Some(failure.message);
+                return Ok(Ok(()));
+            }
             Err(unknown @ Trouble::Unknown(_)) => return Err(unknown),
         };
         let mut broken = None;
@@ -527,8 +506,8 @@ impl Trial<'_, '_> {
                 );
             }
         }
-        let is_seen = self.database.unanswered().is_none()
-            && self.watch.never_up(self.expected.habits).is_none();
+        let is_seen =
+            self.unanswered().is_none() && self.watch.never_up(self.expected.habits).is_none();
         if !is_seen || self.database.is_used_enough(self.expected.habits).is_err() {
             return Ok(None);
         }
@@ -550,93 +529,6 @@ impl Trial<'_, '_> {
             waits_for_a_person: self.database.to_confirm().is_some(),
         }))
     }
-
-    /// Waits until somebody who froze it has it go on; whatever it is then is looked at anew.
-    async fn thawed(&mut self) -> Result<Present, Trouble> {
-        let (effects, which) = (self.effects, self.which);
-        effects.say(&format!("the {which} was paused from outside; it is waited for")).await;
-        let patience = effects.settings.health_timeout;
-        let deadline = Instant::now() + patience;
-        loop {
-            let container = effects.inspect_present(which.id, which.role).await?;
-            if !Inspection(&container).is_frozen() {
-                // Its events are about what is told here.
-                self.outside.listen_now(effects.engine, which.id).await;
-                self.outside.was_frozen();
-                return Ok(self.thawed_again(container).await);
-            }
-            if Instant::now() >= deadline {
-                let seconds = patience.as_secs();
-                return fail(
-                    FailureCode::RuntimeInspectionFailed,
-                    format!(
-                        "somebody paused the {which}, and it was not unpaused within {seconds} s"
-                    ),
-                );
-            }
-            tokio::time::sleep(FROZEN_EVERY).await;
-        }
-    }
-
-    async fn thawed_again(&mut self, container: Value) -> Present {
-        let is_first = !std::mem::replace(&mut self.was_frozen, true);
-        let which = self.which;
-        let told = format!("the {which} was paused and unpaused from outside; it is watched anew");
-        self.effects.say(&told).await;
-        Present::Thawed(container, is_first)
-    }
-
-    /// The container's inspection, while it is the run that is judged. One that somebody else
-    /// stopped or restarted is started again where it is down and judged anew, once: anything
-    /// else is its own end.
-    async fn present(&mut self) -> Result<Present, Trouble> {
-        let effects = self.effects;
-        let container = effects.inspect_present(self.which.id, self.which.role).await?;
-        self.outside.listen(effects.engine, self.which.id).await;
-        if self.outside.is_same_run(&container) && Inspection(&container).is_frozen() {
-            return self.thawed().await;
-        }
-        if is_steady(&container) && self.outside.is_same_run(&container) {
-            return match self.outside.was_frozen() {
-                false => Ok(Present::AsBefore(container)),
-                true => Ok(self.thawed_again(container).await),
-            };
-        }
-        match self.outside.cause(effects.engine, self.which.id).await {
-            Cause::Itself => {
-                fail(FailureCode::HealthcheckFailed, not_running(self.which, &container))
-            }
-            Cause::SomebodyAgain { how } => fail(
-                FailureCode::HealthcheckFailed,
-                format!(
-                    "the {} was {how} from outside a second time while it was watched",
-                    self.which
-                ),
-            ),
-            Cause::Somebody { how } => {
-                let again =
-                    format!("the {} was {how} from outside; it is watched anew", self.which);
-                effects.say(&again).await;
-                let container = effects.settled(self.which).await?;
-                if !is_steady(&container) {
-                    let other = effects.other_than(self.known, self.which)?;
-                    effects.start(self.known, self.which, other).await?;
-                }
-                let container = effects.running(self.which).await?;
-                self.outside = self.outside.again(&container);
-                self.watch = Watch::default();
-                Ok(Present::Anew(container))
-            }
-        }
-    }
-}
-
-/// What the look at a container found.
-enum Present {
-    AsBefore(Value),
-    Anew(Value),
-    /// Somebody froze it meanwhile; whether for the first time.
-    Thawed(Value, bool),
 }
 
 /// Whether a container runs and is not on its way down or up.
@@ -645,7 +537,7 @@ fn is_steady(container: &Value) -> bool {
 }
 
 fn never_up(name: &str) -> String {
-    format!("{name} never runs; in the old version it ended too, and came up again")
+    format!("{name} was never seen at work; in the old version it was")
 }
 
 fn not_running(which: Which<'_>, container: &Value) -> String {
