@@ -434,26 +434,6 @@ fn an_application_that_connects_each_time_is_watched_by_the_databases_counters()
 }
 
 #[test]
-fn a_good_version_that_somebody_pauses_is_waited_for_and_watched_anew() {
-    if !require("docker") {
-        return;
-    }
-    let world = World::build("1.9.6").rows(100).setting("VERIFY_SECONDS", "8").start();
-    let daemon = world.daemon();
-    for (target, pause) in [("1.9.7", 1200), ("1.9.8", 12_000)] {
-        let (code, text) = with_a_hand(&world, &daemon, target, || {
-            world.docker(&["pause", &world.name]);
-            std::thread::sleep(Duration::from_millis(pause));
-            world.docker(&["unpause", &world.name]);
-        });
-        assert_eq!(code, 0, "{text}");
-        assert_parts(&text, &["was paused and unpaused from outside; it is watched anew"]);
-        world.assert_sound(target, "a pause");
-    }
-    assert_eq!(world.two_at_once(), Vec::<String>::new());
-}
-
-#[test]
 fn a_signal_for_the_logs_does_not_make_a_death_somebody_elses() {
     if !require("docker") {
         return;
