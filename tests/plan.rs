@@ -62,6 +62,7 @@ fn settings(policy_url: &str, manifest_url: &str, directory: &Path) -> Settings 
         health_timeout: Duration::from_secs(60),
         verify_for: Duration::from_secs(20),
         probation: Duration::from_secs(900),
+        keep_previous: Duration::from_secs(72 * 3600),
         log: String::new(),
         log_format: LogFormat::Text,
     }

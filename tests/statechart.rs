@@ -231,6 +231,25 @@ fn nothing_fails_an_upgrade_that_is_verified() {
     }
 }
 
+#[test]
+fn what_a_person_has_to_confirm_is_not_tidied_away_where_no_probation_was_asked_for() {
+    for waits_for_a_person in [true, false] {
+        let mut machine = Machine::new(Hop { probation_seconds: None, ..hop() });
+        while machine.phase() != Phase::Verified {
+            let step = machine.step().expect("a step");
+            let mut fact = facts::fact(step, "1.9.7");
+            if let Fact::Verdict(verdict) = &mut fact {
+                verdict.to_confirm = Some("nobody was seen to use it".into());
+                verdict.waits_for_a_person = waits_for_a_person;
+            }
+            machine = machine.apply(Outcome::Done { fact }).expect("applies").0;
+        }
+        // Without the mark, as in an older journal, it was tidied.
+        let next = if waits_for_a_person { Step::Probation } else { Step::Tidy };
+        assert_eq!(machine.step(), Some(next));
+    }
+}
+
 /// Every outcome that a step can have; the good one first.
 fn outcomes(step: Step) -> Vec<Outcome> {
     let mut good = vec![facts::fact(step, "1.9.7")];

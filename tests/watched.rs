@@ -384,3 +384,68 @@ fn a_shop_whose_every_answer_is_slow_and_that_has_no_supervisor_is_upgraded() {
     world.assert_sound("1.9.7", "an upgrade with slow answers");
     assert_eq!(world.two_at_once(), Vec::<String>::new());
 }
+
+/// The lines of a Dockerfile that add a program which holds a session and hardly uses it.
+const METRICS: &str = r#"RUN printf '%s\n' \
+ 'import os, time, psycopg2' \
+ 'while True:' \
+ '    try:' \
+ '        c = psycopg2.connect(host="localhost", port=5432, dbname="payram", user="payram", password=os.environ["POSTGRES_PASSWORD"], application_name="payram-metrics")' \
+ '        c.autocommit = True' \
+ '        while True:' \
+ '            c.cursor().execute("select 1")' \
+ '            time.sleep(5)' \
+ '    except psycopg2.Error:' \
+ '        time.sleep(1)' > /opt/payram/metrics.py \
+ && printf '\n%s\n' '[program:payram-metrics]' 'command = /usr/bin/python3 -u /opt/payram/metrics.py' 'autorestart = true' >> /etc/supervisor/supervisord.conf"#;
+
+/// The lines of a Dockerfile that have the programs connect anew for each piece of work.
+const CONNECTS_EACH_TIME: &str = r"RUN sed -i 's/^            work(connection)$/            work(connection); connection.close(); connection = None/' /opt/payram/database.py";
+
+#[test]
+fn one_session_of_a_bystander_does_not_stand_for_the_application() {
+    if !require("docker") {
+        return;
+    }
+    let store = Fixture::get().tag_of("second-store");
+    let decoy = OwnImage::derived(store, METRICS, false);
+    let world = World::build("1.9.6").rows(100).start();
+    let daemon = world.daemon();
+    let parts = ["DATABASE_MISMATCH", "payram-core"];
+    is_not_believed(&world, &daemon, &decoy.tag, &parts);
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+#[test]
+fn an_application_that_connects_each_time_is_watched_by_the_databases_counters() {
+    if !require("docker") {
+        return;
+    }
+    let good = OwnImage::derived("1.9.7", CONNECTS_EACH_TIME, false);
+    let store = Fixture::get().tag_of("second-store");
+    let elsewhere = OwnImage::derived(store, CONNECTS_EACH_TIME, false);
+    let old = OwnImage::derived("1.9.6", CONNECTS_EACH_TIME, true);
+    let world = World::build(&old.tag).rows(100).start();
+    let daemon = world.daemon();
+    is_not_believed(&world, &daemon, &elsewhere.tag, &["DATABASE_MISMATCH"]);
+    end_of(&world, &daemon, &good.tag, 0);
+    assert_eq!(world.version().as_deref(), Some(good.tag.as_str()));
+    assert!(!daemon.log().contains("after the verdict"), "nobody has to confirm it");
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+#[test]
+fn a_signal_for_the_logs_does_not_make_a_death_somebody_elses() {
+    if !require("docker") {
+        return;
+    }
+    let world = World::build("1.9.6").rows(100).setting("VERIFY_SECONDS", "8").start();
+    let daemon = world.daemon();
+    let (code, text) = with_a_hand(&world, &daemon, "1.9.7", || {
+        world.docker(&["kill", "--signal", "USR2", &world.name]);
+        ends_by_itself(&world);
+    });
+    assert!(matches!(code, 4 | 5), "{text}");
+    assert_parts(&text, &["HEALTHCHECK_FAILED"]);
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}

@@ -5,12 +5,19 @@
 //! another process has ended in between, however briefly. What the old version did too while it
 //! was watched is no fault of the new one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::supervisor::Program;
 use crate::engine::Process;
 use crate::machine::facts::Habits;
+
+/// A process that has lived no longer than this, beside others, was begun for one piece of work.
+const BRIEF: Duration = Duration::from_secs(2);
+
+/// What runs a program that is a file of its own.
+const INTERPRETERS: [&str; 11] =
+    ["sh", "bash", "dash", "ash", "python", "perl", "ruby", "node", "java", "php", "env"];
 
 /// What runs in a container at one moment.
 #[derive(Clone, Debug)]
@@ -43,6 +50,15 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The program.
+    pub fn name(&self) -> &str {
+        match self {
+            Change::Restarted { name, .. } | Change::GivenUp { name } => name,
+        }
+    }
+}
+
 impl std::fmt::Display for Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -61,12 +77,23 @@ struct Sighting {
     state: String,
 }
 
+impl Sighting {
+    fn is_at_work(&self) -> bool {
+        match self.state.as_str() {
+            "" => self.processes.values().any(|age| *age >= BRIEF),
+            state => state == "RUNNING",
+        }
+    }
+}
+
 /// What was seen so far.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
     seen: BTreeMap<String, Sighting>,
     restless: BTreeMap<String, String>,
     given_up: Vec<String>,
+    /// Programs that were seen at work, and no passing process.
+    worked: BTreeSet<String>,
 }
 
 impl Watch {
@@ -84,6 +111,7 @@ impl Watch {
             }
             if let Some(before) = self.seen.get(name)
                 && let Some(how) = left(before, sighting)
+                && !self.is_passing(name, before, sighting)
             {
                 changes.push(Change::Restarted { name: name.clone(), how });
             } else if sighting.state == "BACKOFF" {
@@ -92,7 +120,11 @@ impl Watch {
             }
         }
         for (name, before) in &self.seen {
-            if !now.contains_key(name) && !before.processes.is_empty() {
+            let nothing = Sighting { processes: BTreeMap::new(), state: String::new() };
+            if !now.contains_key(name)
+                && !before.processes.is_empty()
+                && !self.is_passing(name, before, &nothing)
+            {
                 let how = "ended".to_owned();
                 changes.push(Change::Restarted { name: name.clone(), how });
             }
@@ -108,19 +140,43 @@ impl Watch {
                 seen.processes.clear();
             }
         }
+        let at_work = now.iter().filter(|(_, sighting)| sighting.is_at_work());
+        self.worked.extend(at_work.map(|(name, _)| name.clone()));
         self.seen.extend(now);
         changes
+    }
+
+    /// Whether what is gone was begun for one piece of work, as a program begins others: it was
+    /// young, and more of its kind go on, or none of its kind ever stayed.
+    fn is_passing(&self, name: &str, before: &Sighting, now: &Sighting) -> bool {
+        let gone = before.processes.iter().filter(|(pid, _)| !now.processes.contains_key(pid));
+        let mut ages = gone.map(|(_, age)| *age).peekable();
+        let is_supervised = !before.state.is_empty();
+        let others_stay = before.processes.keys().any(|pid| now.processes.contains_key(pid));
+        !is_supervised
+            && ages.peek().is_some()
+            && ages.all(|age| age < BRIEF)
+            && (others_stay || !self.worked.contains(name))
     }
 
     /// What an old version did by itself, for [`is_usual`].
     pub fn habits(&self) -> Habits {
         let restless: Vec<String> = self.restless.keys().cloned().collect();
-        let is_steady =
-            |name: &String, seen: &Sighting| !restless.contains(name) && !seen.processes.is_empty();
-        let steady = self.seen.iter().filter(|(name, seen)| is_steady(name, seen));
+        let is_steady = |name: &String, seen: &Sighting| {
+            !restless.contains(name) && !seen.processes.is_empty() && self.worked.contains(name)
+        };
+        let is_stopped = |name: &String, seen: &Sighting| {
+            !restless.contains(name) && seen.state == "STOPPED" && !self.given_up.contains(name)
+        };
+        let those = |is: &dyn Fn(&String, &Sighting) -> bool| {
+            let names = self.seen.iter().filter(|(name, seen)| is(name, seen));
+            names.map(|(name, _)| name.clone()).collect()
+        };
         Habits {
             given_up: self.given_up.clone(),
-            steady: steady.map(|(name, _)| name.clone()).collect(),
+            steady: those(&is_steady),
+            stopped: those(&is_stopped),
+            came_up: restless.iter().filter(|name| self.worked.contains(*name)).cloned().collect(),
             restless,
             ..Habits::default()
         }
@@ -130,6 +186,21 @@ impl Watch {
     pub fn missing<'h>(&self, habits: &'h Habits) -> Vec<&'h str> {
         let names = habits.steady.iter().map(String::as_str);
         names.filter(|name| !self.seen.contains_key(*name)).collect()
+    }
+
+    /// A program that was at work in the old version, if only now and then, and that is there in
+    /// this one and was never seen at work.
+    pub fn never_up<'h>(&self, habits: Option<&'h Habits>) -> Option<&'h str> {
+        let habits = habits?;
+        let is_idle = |name: &&str, is_meant: fn(&Sighting) -> bool| {
+            !self.worked.contains(*name) && self.seen.get(*name).is_some_and(is_meant)
+        };
+        let mut came_up = habits.came_up.iter().map(String::as_str);
+        // A supervisor says of a steady one itself that it is still starting, or fails.
+        let mut steady = habits.steady.iter().map(String::as_str);
+        came_up
+            .find(|name| is_idle(name, |_| true))
+            .or_else(|| steady.find(|name| is_idle(name, |seen| seen.state.is_empty())))
     }
 
     /// Programs that the old version ran steadily and that do not run in this one now.
@@ -143,8 +214,10 @@ impl Watch {
 pub fn is_usual(change: &Change, habits: Option<&Habits>) -> bool {
     let Some(habits) = habits else { return false };
     match change {
-        Change::Restarted { name, .. } => habits.restless.contains(name),
-        Change::GivenUp { name } => habits.given_up.contains(name),
+        Change::Restarted { name, .. } => {
+            habits.restless.contains(name) || habits.stopped.contains(name)
+        }
+        Change::GivenUp { name } => habits.given_up.contains(name) || habits.stopped.contains(name),
     }
 }
 
@@ -179,24 +252,48 @@ fn supervised(program: &Program) -> (String, Sighting) {
     (program.name.clone(), Sighting { processes, state: program.state.clone() })
 }
 
-/// The processes of a container by what they run, without those that a program of the same kind
-/// has forked for its own work (a server's sessions, a web server's workers), and without those
-/// that were begun from outside.
+/// The processes of a container by the program that they run, without those that a server has
+/// forked for its sessions, and without those that were begun from outside. The workers that a
+/// program has forked of itself are a kind of their own.
 fn bare(processes: &[Process], first: u32) -> BTreeMap<String, Sighting> {
     let by_pid: BTreeMap<u32, &Process> = processes.iter().map(|each| (each.pid, each)).collect();
     let mut seen: BTreeMap<String, Sighting> = BTreeMap::new();
     for process in processes {
         let parent = by_pid.get(&process.parent);
         let is_inside = process.pid == first || descends(process, first, &by_pid);
-        if !is_inside || parent.is_some_and(|parent| is_fork(parent, process)) {
+        if !is_inside || parent.is_some_and(|parent| is_titled(parent, process)) {
             continue;
         }
+        let program = program_of(&process.command);
+        let name = match parent.is_some_and(|parent| parent.command == process.command) {
+            true => format!("a worker of {program}"),
+            false => program,
+        };
         let sighting = seen
-            .entry(process.command.clone())
+            .entry(name)
             .or_insert_with(|| Sighting { processes: BTreeMap::new(), state: String::new() });
         sighting.processes.insert(process.pid, process.age);
     }
     seen
+}
+
+/// A program by its own name, and by its file's where an interpreter runs it: what else is on the
+/// command line may be another thing each time.
+fn program_of(command: &str) -> String {
+    let base = |word: &str| {
+        let name = word.rsplit('/').next().unwrap_or_default();
+        name.trim_start_matches('-').trim_end_matches(':').to_owned()
+    };
+    let mut words = command.split_whitespace();
+    let program = base(words.next().unwrap_or_default());
+    let kind = program.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+    if !INTERPRETERS.contains(&kind) {
+        return program;
+    }
+    match words.find(|word| !word.starts_with('-')) {
+        Some(file) => format!("{program} {}", base(file)),
+        None => program,
+    }
 }
 
 fn descends(process: &Process, first: u32, by_pid: &BTreeMap<u32, &Process>) -> bool {
@@ -214,19 +311,14 @@ fn descends(process: &Process, first: u32, by_pid: &BTreeMap<u32, &Process>) -> 
     false
 }
 
-/// Whether a process is its parent's own: the same command, or a title that begins with the
-/// parent's name (`postgres: …`, `nginx: worker process`).
-fn is_fork(parent: &Process, process: &Process) -> bool {
-    if parent.command == process.command {
-        return true;
-    }
-    let program = |command: &str| {
-        let word = command.split_whitespace().next().unwrap_or_default();
-        word.rsplit('/').next().unwrap_or_default().trim_end_matches(':').to_owned()
-    };
-    let is_title =
-        process.command.split_whitespace().next().is_some_and(|word| word.ends_with(':'));
-    is_title && program(&parent.command) == program(&process.command)
+/// Whether a process is its parent's own, by a title that begins with the parent's name
+/// (`postgres: …`, `nginx: worker process`).
+fn is_titled(parent: &Process, process: &Process) -> bool {
+    let word = |command: &str| command.split_whitespace().next().unwrap_or_default().to_owned();
+    let program =
+        |word: &str| word.rsplit('/').next().unwrap_or_default().trim_end_matches(':').to_owned();
+    let title = word(&process.command);
+    title.ends_with(':') && program(&word(&parent.command)) == program(&title)
 }
 
 #[cfg(test)]
@@ -308,10 +400,10 @@ mod tests {
         };
         assert!(watch.look(&look(110, 10, 200)).is_empty());
         assert!(watch.look(&look(110, 11, 201)).is_empty(), "sessions come and go");
-        assert_eq!(texts(&watch.look(&look(120, 0, 202))), ["python3 /opt/core.py was restarted"]);
+        assert_eq!(texts(&watch.look(&look(120, 0, 202))), ["python3 core.py was restarted"]);
         // The same number, given to a later process.
         assert_eq!(texts(&watch.look(&look(120, 9, 203))), Vec::<String>::new());
-        assert_eq!(texts(&watch.look(&look(120, 1, 204))), ["python3 /opt/core.py was restarted"]);
+        assert_eq!(texts(&watch.look(&look(120, 1, 204))), ["python3 core.py was restarted"]);
     }
 
     #[test]
@@ -319,16 +411,120 @@ mod tests {
         let mut watch = Watch::default();
         let with = |core: Option<u32>| {
             let mut processes = vec![process(100, 1, 60, "entrypoint")];
-            processes.extend(core.map(|pid| process(pid, 100, 1, "core")));
+            processes.extend(core.map(|pid| process(pid, 100, 5, "core")));
             Running::Bare { first: 100, processes }
         };
         assert!(watch.look(&with(Some(110))).is_empty());
-        let habits = Watch { seen: watch.seen.clone(), ..Watch::default() }.habits();
+        let habits = watch.habits();
         assert_eq!(texts(&watch.look(&with(None))), ["core ended"]);
         assert!(watch.look(&with(None)).is_empty());
         assert_eq!(watch.down(&habits), ["core"]);
         assert!(watch.look(&with(Some(111))).is_empty());
         assert!(watch.down(&habits).is_empty());
         assert_eq!(watch.habits().restless, ["core"]);
+    }
+
+    fn bare(children: &[(u32, u32, u64, &str)]) -> Running {
+        let children = children
+            .iter()
+            .map(|(pid, parent, age, command)| process(*pid, *parent, *age, command));
+        Running::Bare {
+            first: 100,
+            processes: [process(100, 1, 60, "bash /opt/entrypoint")]
+                .into_iter()
+                .chain(children)
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn what_a_program_begins_for_one_piece_of_work_is_no_restart() {
+        let mut watch = Watch::default();
+        for look in 0..20 {
+            let core = (101, 100, 50 + u64::from(look), "python3 -u /opt/core.py --port 80");
+            let sleep = format!("/bin/sleep 0.{}", 8000 + look);
+            let helper = (200 + look, 101, 0, sleep.as_str());
+            // Before it becomes another program, a child looks like its parent.
+            let fork = (300 + look, 101, 0, core.3);
+            let children = if look % 3 == 2 { vec![core, fork] } else { vec![core, helper] };
+            assert_eq!(texts(&watch.look(&bare(&children))), Vec::<String>::new(), "{look}");
+        }
+        let habits = watch.habits();
+        assert_eq!(habits.steady, ["bash entrypoint", "python3 core.py"]);
+        // The core itself, however young it ends.
+        let changes = watch.look(&bare(&[(400, 100, 1, "python3 -u /opt/core.py --port 81")]));
+        assert_eq!(texts(&changes), ["python3 core.py was restarted"]);
+        let changes = watch.look(&bare(&[(401, 100, 0, "python3 -u /opt/core.py --port 81")]));
+        assert_eq!(texts(&changes), ["python3 core.py was restarted"]);
+    }
+
+    #[test]
+    fn a_core_that_never_lives_for_two_seconds_is_no_piece_of_work() {
+        let core = |pid, age| bare(&[(pid, 100, age, "python3 /opt/core.py")]);
+        let (mut old, mut new) = (Watch::default(), Watch::default());
+        for look in 0..4 {
+            old.look(&core(101, 50 + u64::from(look)));
+            new.look(&core(200 + look, 1));
+        }
+        assert_eq!(new.never_up(Some(&old.habits())), Some("python3 core.py"));
+        new.look(&core(204, 2));
+        assert_eq!(new.never_up(Some(&old.habits())), None);
+    }
+
+    #[test]
+    fn a_worker_that_dies_every_three_seconds_under_its_master_is_seen() {
+        let command = "/usr/bin/python3 /usr/local/bin/gunicorn app:app";
+        let dies = |watch: &mut Watch| {
+            let mut changes = Vec::new();
+            for look in 0..9_u32 {
+                let (worker, age) = (200 + look / 3, u64::from(look % 3));
+                let children =
+                    [(101, 100, 50, command), (110, 101, 50, command), (worker, 101, age, command)];
+                changes.extend(watch.look(&bare(&children)));
+            }
+            changes
+        };
+        let changes = dies(&mut Watch::default());
+        assert_eq!(texts(&changes), ["a worker of python3 gunicorn was restarted"; 2]);
+        assert!(!is_usual(&changes[0], Some(&Habits::default())));
+        let mut old = Watch::default();
+        dies(&mut old);
+        assert!(is_usual(&changes[0], Some(&old.habits())), "the old version's did the same");
+    }
+
+    #[test]
+    fn a_program_that_somebody_had_stopped_is_a_note_when_the_new_version_gives_it_up() {
+        let mut old = Watch::default();
+        let look = [("core", "RUNNING", Some(6)), ("webhooks", "STOPPED", None)];
+        for _ in 0..3 {
+            old.look(&supervised(&look));
+        }
+        let habits = old.habits();
+        assert_eq!(habits.stopped, ["webhooks"]);
+        let mut new = Watch::default();
+        let core = ("core", "RUNNING", Some(6));
+        for state in ["BACKOFF", "FATAL"] {
+            for change in new.look(&supervised(&[core, ("webhooks", state, None)])) {
+                assert!(is_usual(&change, Some(&habits)), "{change}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_restless_program_that_never_comes_up_is_not_as_in_the_old_version() {
+        let mut old = Watch::default();
+        for (state, pid) in [("RUNNING", Some(5)), ("BACKOFF", None), ("RUNNING", Some(6))] {
+            old.look(&supervised(&[("cron", state, pid), ("never", "BACKOFF", None)]));
+        }
+        let habits = old.habits();
+        assert_eq!((habits.restless.len(), habits.came_up.as_slice()), (2, &["cron".into()][..]));
+        let mut new = Watch::default();
+        for _ in 0..9 {
+            new.look(&supervised(&[("cron", "BACKOFF", None), ("never", "BACKOFF", None)]));
+        }
+        assert_eq!(new.never_up(Some(&habits)), Some("cron"));
+        new.look(&supervised(&[("cron", "RUNNING", Some(9)), ("never", "BACKOFF", None)]));
+        assert_eq!(new.never_up(Some(&habits)), None);
+        assert_eq!(new.never_up(None), None);
     }
 }

@@ -12,15 +12,14 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::runner::Runner;
+use super::tool::ToolError;
 use crate::error::Trouble;
 use crate::machine::facts::Cluster;
 use crate::machine::failure::FailureCode;
 
-/// How long the server may take to say it; it reads no table.
-const ASK_WITHIN: Duration = Duration::from_secs(10);
-
 /// One row, one JSON object. `pg_control_system` and `pg_control_checkpoint` may be called by
 /// every role. Sessions: those of the application's role, without this one and its like.
+/// Counters: of all who use the database, this question included.
 const IDENTITY: &str = "select json_build_object(\
     'systemIdentifier', (select system_identifier::text from pg_control_system()), \
     'timeline', (select timeline_id from pg_control_checkpoint()), \
@@ -30,10 +29,17 @@ const IDENTITY: &str = "select json_build_object(\
     'walFile', case when pg_is_in_recovery() then '' \
         else pg_walfile_name(pg_current_wal_lsn()) end, \
     'major', current_setting('server_version_num')::int / 10000, \
+    'counters', (select json_build_object('transactions', xact_commit + xact_rollback, \
+            'written', tup_inserted + tup_updated + tup_deleted) \
+        from pg_stat_database where datname = current_database()), \
     'sessions', (select count(*) from pg_stat_activity \
         where datname = current_database() and usename = current_user \
           and pid <> pg_backend_pid() and application_name not like 'payram-updater%' \
-          and coalesce(backend_type, 'client backend') = 'client backend'))";
+          and coalesce(backend_type, 'client backend') = 'client backend'), \
+    'programs', coalesce((select json_agg(distinct application_name) from pg_stat_activity \
+        where datname = current_database() and usename = current_user \
+          and pid <> pg_backend_pid() and application_name not like 'payram-updater%' \
+          and coalesce(backend_type, 'client backend') = 'client backend'), '[]'))";
 
 /// The control file's versions whose first fields lie where [`Control::read`] looks: PostgreSQL
 /// 11 and later.
@@ -49,6 +55,19 @@ pub struct Identity {
     pub cluster: Cluster,
     /// Sessions that the application has in its database now.
     pub sessions: u32,
+    /// The programs that they belong to, by the name that they give, which may be empty.
+    pub programs: Vec<String>,
+    /// What the server counted in this database; none where it does not say.
+    pub counters: Option<Counters>,
+}
+
+/// What a server counted in one database since it did last begin to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Counters {
+    /// Transactions that ended, well or not.
+    pub transactions: u64,
+    /// Rows that were inserted, updated or deleted.
+    pub written: u64,
 }
 
 #[derive(Deserialize)]
@@ -62,21 +81,28 @@ struct Answer {
     #[serde(default)]
     major: u32,
     sessions: u32,
+    #[serde(default)]
+    programs: Vec<Option<String>>,
+    #[serde(default)]
+    counters: Option<Counters>,
 }
 
-/// Asks the server.
+/// Asks the server, which reads no table for it.
 ///
 /// # Errors
 /// `RUNTIME_INSPECTION_FAILED` when it does not answer, `INVALID_DB_CONFIG` when it refuses the
-/// credentials.
-pub async fn identity(runner: &Runner<'_>) -> Result<Identity, Trouble> {
+/// credentials. Unknown when there was no answer in time, which may be this host's slowness.
+pub async fn identity(runner: &Runner<'_>, within: Duration) -> Result<Identity, Trouble> {
     let doing = format!("ask which cluster serves database {}", runner.database().name);
     let failed = FailureCode::RuntimeInspectionFailed;
     let statements = ["set search_path = pg_catalog", IDENTITY];
-    let answer = runner
-        .psql(None, &statements, ASK_WITHIN)
-        .await
-        .map_err(|error| error.trouble(&doing, failed, failed))?;
+    let answer = runner.psql(None, &statements, within).await.map_err(|error| {
+        let is_late = matches!(error, ToolError::TimedOut { .. });
+        match error.trouble(&doing, failed, failed) {
+            Trouble::Failed(failure) if is_late => Trouble::Unknown(failure),
+            trouble => trouble,
+        }
+    })?;
     let answer: Answer = serde_json::from_str(answer.trim()).map_err(|error| {
         Trouble::failed(
             failed,
@@ -93,6 +119,8 @@ pub async fn identity(runner: &Runner<'_>) -> Result<Identity, Trouble> {
             major: answer.major,
         },
         sessions: answer.sessions,
+        programs: answer.programs.into_iter().map(Option::unwrap_or_default).collect(),
+        counters: answer.counters,
     })
 }
 

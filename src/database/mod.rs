@@ -17,6 +17,7 @@
 //! | `scratch` | the dump restored beside the application's database and counted |
 //! | `server` | where the server's directory is and how it was started |
 //! | `cluster` | which cluster is served, and how far its log is |
+//! | `usage` | whether a new version uses the database as the old one did; pure |
 //! | `directory` | the directory that the server works in, and who else may |
 //! | `host_servers` | the servers of this host, by the directory that they work in |
 //! | `sidecar` | names of dumps, the JSON beside them, their checksums |
@@ -40,6 +41,7 @@ mod scratch;
 mod server;
 mod sidecar;
 mod tool;
+mod usage;
 
 pub use assess::assess;
 pub use cluster::{Control, Identity, difference, directory_difference, identity};
@@ -57,3 +59,4 @@ pub use runner::{Runner, checkpoint, is_refusal, server_version, size};
 pub use scratch::{FullProof, prove_full};
 pub use server::{ServerFacts, server_facts};
 pub use sidecar::{Sidecar, checksum, file_name, verify_file};
+pub use usage::{UsageWatch, Use};

@@ -105,7 +105,10 @@ impl ProbationView {
     pub fn of(job: &JobRecord) -> Option<Self> {
         let hop = job.hop()?;
         let State::Verified(verified) = hop.machine.state() else { return None };
-        let seconds = verified.swapped.backed_up.hop.probation_seconds?;
+        if !verified.is_watched_on() {
+            return None;
+        }
+        let seconds = verified.swapped.backed_up.hop.probation_seconds.unwrap_or_default();
         let Some(probation) = &verified.probation else {
             let (at, _) = hop.transitions.iter().rev().find(|(_, t)| t.to == Phase::Verified)?;
             let until = at.millis().saturating_add(i64::try_from(seconds).ok()? * 1000);

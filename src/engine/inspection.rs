@@ -26,6 +26,11 @@ impl<'a> Inspection<'a> {
         self.is_up() && !self.is("Paused")
     }
 
+    /// Whether somebody froze it.
+    pub fn is_frozen(self) -> bool {
+        self.is_up() && self.is("Paused")
+    }
+
     /// Whether its run goes on: it has not ended and is not being started again. That it is frozen
     /// is somebody's doing and no end of it.
     pub fn is_up(self) -> bool {

@@ -232,7 +232,7 @@ pub struct Programs {
     /// How the old version was while it was watched, as long as a new one is; none in journals of
     /// versions that did not watch it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub habits: Option<Habits>,
+    pub habits: Option<Box<Habits>>,
 }
 
 /// What the old version did by itself while it was watched: no fault in a new one.
@@ -244,6 +244,8 @@ pub struct Habits {
     /// Programs that ended, or came back as another process, meanwhile: judged by their state
     /// alone.
     pub restless: Vec<String>,
+    /// Those of them that were seen at work in between: a new version's have to be, too.
+    pub came_up: Vec<String>,
     /// Programs that stayed.
     pub steady: Vec<String>,
     /// Looks at the database in which the application had a session of its own, of all of them.
@@ -254,6 +256,33 @@ pub struct Habits {
     pub slowest_answer_ms: u64,
     /// Seconds that it was watched.
     pub seconds: u64,
+    /// How its database was used meanwhile.
+    pub usage: Usage,
+    /// Programs that its supervisor was told not to run, by somebody.
+    pub stopped: Vec<String>,
+}
+
+/// How a database was used while a version was watched, by what its server says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Usage {
+    /// Looks at it.
+    pub looks: u32,
+    /// Looks that found a session of the application.
+    pub looks_with_sessions: u32,
+    /// Looks that found one, or transactions since the look before.
+    pub looks_used: u32,
+    /// Times between two looks over which the server's counters can be compared.
+    pub intervals: u32,
+    /// Those in which rows were written.
+    pub intervals_with_rows: u32,
+    /// Transactions of others than the updater in all of them.
+    pub transactions: u64,
+    /// How long they were together.
+    pub milliseconds: u64,
+    /// Programs that had a session in every look, by the name that they give; what differs from
+    /// version to version is left out.
+    pub programs: Vec<String>,
 }
 
 /// Which database it is: of two clusters no two of these are equal, whatever rows they hold.
@@ -463,6 +492,9 @@ pub struct Verdict {
     /// Why a person has to confirm it before anything is tidied away; none when nobody has to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_confirm: Option<String>,
+    /// Whether that holds without a probation, too. In an older journal it did not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits_for_a_person: bool,
 }
 
 /// What the watch after `Verified` came to.

@@ -347,11 +347,16 @@ impl<'a> Known<'a> {
 }
 
 impl Verified {
+    /// Whether it is watched after the verdict, or kept for a person who has to confirm it.
+    pub fn is_watched_on(&self) -> bool {
+        self.swapped.backed_up.hop.probation_seconds.is_some() || self.verdict.waits_for_a_person
+    }
+
     /// What is left to do: the watch goes on first, and nothing is tidied away while a person has
     /// to say that it may be.
     pub(super) fn step(&self) -> Option<Step> {
         match &self.probation {
-            None if self.swapped.backed_up.hop.probation_seconds.is_some() => Some(Step::Probation),
+            None if self.is_watched_on() => Some(Step::Probation),
             Some(probation) if probation.keeps_the_way_back() => None,
             None | Some(_) => (!self.is_tidy).then_some(Step::Tidy),
         }

@@ -248,6 +248,7 @@ impl Machines {
                 first_answer_up: None,
                 notes: Vec::new(),
                 to_confirm: None,
+                waits_for_a_person: false,
             }),
             Answer::Probation(end) => {
                 Fact::Probation(Probation { end, findings: Vec::new(), seconds: 900 })

@@ -101,6 +101,7 @@ pub fn fact(step: Step, version: &str) -> Fact {
             first_answer_up: None,
             notes: Vec::new(),
             to_confirm: None,
+            waits_for_a_person: false,
         }),
         Step::Probation => Fact::Probation(Probation {
             end: ProbationEnd::Passed,

@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use super::outside::ended_by_itself;
 use super::{Effects, fail};
 use crate::app::supervisor;
 use crate::driver::narrate::short;
@@ -60,7 +61,7 @@ pub(in crate::driver) fn was_started(container: &Value) -> bool {
     Inspection(container).was_started()
 }
 
-/// Whether a container that was started has ended in a way that an engine brings about: by
+/// Whether a container that was started has ended as an engine may bring it about: by
 /// SIGTERM, well or not, by SIGKILL, or found dead at the engine's start (Docker writes 255). A
 /// program that fails ends otherwise.
 fn was_stopped_from_outside(container: &Value) -> bool {
@@ -216,7 +217,7 @@ impl Effects<'_> {
         other: Which<'_>,
     ) -> Result<bool, Trouble> {
         let container = self.inspect_present(which.id, which.role).await?;
-        if !was_stopped_from_outside(&container) {
+        if !was_stopped_from_outside(&container) || ended_by_itself(self.engine, &container).await {
             return Ok(false);
         }
         self.say(&format!(

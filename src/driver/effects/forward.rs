@@ -325,7 +325,7 @@ impl Effects<'_> {
         self.next_is_there(known).await?;
         let answers = self.answers(&container).await;
         let last_answer_ms = answers.then(|| Timestamp::now().millis());
-        Ok(Fact::Programs(Programs { running, last_answer_ms, habits: Some(habits) }))
+        Ok(Fact::Programs(Programs { running, last_answer_ms, habits: Some(Box::new(habits)) }))
     }
 
     /// Refuses, before anything is stopped for it, where the new container was removed.

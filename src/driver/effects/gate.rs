@@ -8,14 +8,17 @@
 //! `no` until it has passed. What the old version did too while it was watched is no fault of the
 //! new one, and the old version passes the same gate on the way back.
 
+mod presence;
+
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
 
+use self::presence::Present;
 use super::containers::Which;
-use super::outside::{Cause, Outside};
-use super::own_database::OwnDatabase;
+use super::outside::Outside;
+use super::own_database::{OwnDatabase, now_ms};
 use super::redact::Redactor;
 use super::second_server::{Noted, Sentinel};
 use super::{Effects, fail};
@@ -87,7 +90,7 @@ impl Effects<'_> {
 
     fn expected_of_next<'k>(&self, known: &Known<'k>) -> Expected<'k> {
         let hop = known.hop;
-        let habits = known.programs.and_then(|programs| programs.habits.as_ref());
+        let habits = known.programs.and_then(|programs| programs.habits.as_deref());
         Expected { version: Some(&hop.version), rules: &hop.rules, habits }
     }
 
@@ -103,7 +106,12 @@ impl Effects<'_> {
         }
         match self.pass_gate(known, self.next(known)?, &self.expected_of_next(known)).await {
             Ok(verdict) => Ok(Some(verdict.version)),
-            Err(Trouble::Failed(failure)) if failure.code.is_a_verdict() => Ok(None),
+            Err(Trouble::Failed(failure))
+                if failure.code.is_a_verdict()
+                    || failure.code == FailureCode::RuntimeInspectionFailed =>
+            {
+                Ok(None)
+            }
             Err(trouble) => Err(trouble),
         }
     }
@@ -114,7 +122,7 @@ impl Effects<'_> {
         self.must_be_alone(known, self.old(known), Noted::SinceAsked).await?;
         self.start_old_again(known).await?;
         let hop = known.hop;
-        let habits = known.programs.and_then(|programs| programs.habits.as_ref());
+        let habits = known.programs.and_then(|programs| programs.habits.as_deref());
         let expected = Expected { version: hop.from.as_deref(), rules: &hop.from_rules, habits };
         let verdict = self.pass_gate(known, self.old(known), &expected).await;
         if let Err(Trouble::Failed(_)) = &verdict {
@@ -158,6 +166,8 @@ impl Effects<'_> {
             watch: Watch::default(),
             usual: Vec::new(),
             restarts: 0,
+            unseen: None,
+            was_frozen: false,
         };
         // What somebody did to the old version is undone after its gate, once (`put_back`).
         if which.id == self.old_id(known) {
@@ -218,6 +228,10 @@ struct Trial<'t, 'k> {
     /// What the old version did too, told once.
     usual: Vec<String>,
     restarts: u32,
+    /// Why its programs could not be seen in the last look, where it is not at fault.
+    unseen: Option<String>,
+    /// Whether somebody froze it, for which it has been granted its time anew.
+    was_frozen: bool,
 }
 
 impl Trial<'_, '_> {
@@ -230,10 +244,11 @@ impl Trial<'_, '_> {
         loop {
             let container = match self.present().await? {
                 Present::AsBefore(container) => container,
-                Present::Anew(container) => {
+                Present::Anew(container) | Present::Thawed(container, true) => {
                     deadline = Instant::now() + timeout;
                     container
                 }
+                Present::Thawed(container, false) => container,
             };
             self.sentinel.look(&container).await?;
             let silent = match search.look(self.effects.engine, &container).await {
@@ -287,7 +302,7 @@ impl Trial<'_, '_> {
         let settings = self.effects.settings;
         let mut deadline = Instant::now() + settings.health_timeout;
         let mut began: Option<(Instant, u32)> = None;
-        let mut last = String::new();
+        let (mut last, mut looked_ms) = (String::new(), 0);
         loop {
             let container = match self.present().await? {
                 Present::AsBefore(container) => container,
@@ -295,12 +310,30 @@ impl Trial<'_, '_> {
                     first = self.first_answer().await?;
                     deadline = Instant::now() + settings.health_timeout;
                     began = None;
+                    self.database.begin_anew();
+                    continue;
+                }
+                Present::Thawed(_, is_first) => {
+                    if is_first {
+                        deadline = Instant::now() + settings.health_timeout;
+                    }
+                    began = None;
+                    self.database.begin_anew();
+                    self.frozen_too_often(deadline)?;
+                    tokio::time::sleep(ANSWER_EVERY).await;
                     continue;
                 }
             };
             self.sentinel.look(&container).await?;
             match self.look(&first.place, &container).await? {
                 Ok(version) => {
+                    let gap = Duration::from_millis(now_ms().saturating_sub(looked_ms));
+                    looked_ms = now_ms();
+                    if began.is_some() && gap > self.gap_borne() {
+                        began = None;
+                        self.database.begin_anew();
+                        self.not_watched(gap, deadline).await?;
+                    }
                     let (since, answers) = began.unwrap_or_else(|| (Instant::now(), 0));
                     began = Some((since, answers + 1));
                     if since.elapsed() >= settings.verify_for
@@ -323,18 +356,43 @@ impl Trial<'_, '_> {
                         last = broken.found;
                     }
                     began = None;
+                    self.database.begin_anew();
                 }
             }
             // A watch that is under way at the deadline is brought to its end, but not for ever.
             if let Some((since, _)) = began
                 && since.elapsed() >= settings.verify_for
                 && Instant::now() >= deadline
+                && (self.database.was_watched_enough() || self.unanswered().is_some())
             {
-                let (found, code) = self.database.unused();
-                return fail(code, format!("the {} at {}: {found}", self.which, first.place));
+                return self.never_used(&first);
             }
             tokio::time::sleep(ANSWER_EVERY).await;
         }
+    }
+
+    /// Why the last look saw less than all, where this host is at fault and not the version.
+    fn unanswered(&self) -> Option<&str> {
+        self.unseen.as_deref().or(self.database.unanswered())
+    }
+
+    /// The end of a version that is good, as far as it was seen, and not seen in its database.
+    fn never_used(&mut self, first: &FirstAnswer) -> Result<Verdict, Trouble> {
+        let which = format!("the {} at {}", self.which, first.place);
+        if let Some(late) = self.unanswered() {
+            // No word about the version: nothing was seen of it.
+            let found = format!("{which} could not be watched, this host being too slow: {late}");
+            return fail(FailureCode::RuntimeInspectionFailed, found);
+        }
+        let habits = self.expected.habits;
+        let (found, code) = match self.watch.never_up(habits) {
+            Some(name) => (never_up(name), FailureCode::HealthcheckFailed),
+            None => {
+                let found = self.database.is_used_enough(habits).err().unwrap_or_default();
+                self.database.unused(&found)
+            }
+        };
+        fail(code, format!("{which}: {found}"))
     }
 
     fn in_vain(&self, first: &FirstAnswer, broken: &Break, restarts: u32) -> String {
@@ -393,10 +451,16 @@ impl Trial<'_, '_> {
     }
 
     async fn programs_stay(&mut self) -> Result<Result<(), Break>, Trouble> {
+        self.unseen = None;
         let running = match self.effects.programs_of(self.which).await {
             Ok(Some(running)) => running,
             Ok(None) => return Ok(Ok(())),
             Err(Trouble::Failed(failure)) => return Ok(Err(Break::unhealthy(failure.message))),
+            Err(Trouble::Unknown(failure)) if failure.code != FailureCode::DockerDaemonDown => {
+                // No answer in time: it is asked again.
+                self.unseen = Some(failure.message);
+                return Ok(Ok(()));
+            }
             Err(unknown @ Trouble::Unknown(_)) => return Err(unknown),
         };
         let mut broken = None;
@@ -404,7 +468,15 @@ impl Trial<'_, '_> {
             if is_usual(&change, self.expected.habits) {
                 let told = change.to_string();
                 if !self.usual.contains(&told) {
-                    let line = format!("in the {} {told}, as in the old version", self.which);
+                    let is_stopped = self
+                        .expected
+                        .habits
+                        .is_some_and(|habits| habits.stopped.iter().any(|n| n == change.name()));
+                    let why = match is_stopped {
+                        true => "which somebody had stopped in the old version",
+                        false => "as in the old version",
+                    };
+                    let line = format!("in the {} {told}, {why}", self.which);
                     self.effects.say(&line).await;
                     self.usual.push(told);
                 }
@@ -420,7 +492,7 @@ impl Trial<'_, '_> {
     /// The verdict over a watch that was long enough, or none while something is still to be
     /// seen.
     fn verdict(
-        &self,
+        &mut self,
         version: String,
         answers: u32,
         first: &FirstAnswer,
@@ -434,7 +506,9 @@ impl Trial<'_, '_> {
                 );
             }
         }
-        if !self.database.is_used_enough(self.expected.habits) {
+        let is_seen =
+            self.unanswered().is_none() && self.watch.never_up(self.expected.habits).is_none();
+        if !is_seen || self.database.is_used_enough(self.expected.habits).is_err() {
             return Ok(None);
         }
         let mut notes = self.usual.clone();
@@ -452,57 +526,18 @@ impl Trial<'_, '_> {
             first_answer_up: first.up.clone(),
             notes,
             to_confirm: self.database.to_confirm().map(str::to_owned),
+            waits_for_a_person: self.database.to_confirm().is_some(),
         }))
     }
-
-    /// The container's inspection, while it is the run that is judged. One that somebody else
-    /// stopped or restarted is started again where it is down and judged anew, once: anything
-    /// else is its own end.
-    async fn present(&mut self) -> Result<Present, Trouble> {
-        let effects = self.effects;
-        let container = effects.inspect_present(self.which.id, self.which.role).await?;
-        self.outside.listen(effects.engine, self.which.id).await;
-        if is_steady(&container) && self.outside.is_same_run(&container) {
-            return Ok(Present::AsBefore(container));
-        }
-        match self.outside.cause(effects.engine, self.which.id).await {
-            Cause::Itself => {
-                fail(FailureCode::HealthcheckFailed, not_running(self.which, &container))
-            }
-            Cause::SomebodyAgain { how } => fail(
-                FailureCode::HealthcheckFailed,
-                format!(
-                    "the {} was {how} from outside a second time while it was watched",
-                    self.which
-                ),
-            ),
-            Cause::Somebody { how } => {
-                let again =
-                    format!("the {} was {how} from outside; it is watched anew", self.which);
-                effects.say(&again).await;
-                let container = effects.settled(self.which).await?;
-                if !is_steady(&container) {
-                    let other = effects.other_than(self.known, self.which)?;
-                    effects.start(self.known, self.which, other).await?;
-                }
-                let container = effects.running(self.which).await?;
-                self.outside = self.outside.again(&container);
-                self.watch = Watch::default();
-                Ok(Present::Anew(container))
-            }
-        }
-    }
-}
-
-/// What the look at a container found.
-enum Present {
-    AsBefore(Value),
-    Anew(Value),
 }
 
 /// Whether a container runs and is not on its way down or up.
 fn is_steady(container: &Value) -> bool {
     Inspection(container).runs_steadily()
+}
+
+fn never_up(name: &str) -> String {
+    format!("{name} was never seen at work; in the old version it was")
 }
 
 fn not_running(which: Which<'_>, container: &Value) -> String {

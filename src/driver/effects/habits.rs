@@ -4,22 +4,28 @@
 //!
 //! Called by `note_programs`, before anything is stopped; and for the programs of any version.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Effects;
 use super::containers::{Which, occupies_database};
+use super::own_database::now_ms;
 use crate::app::core::Probe;
 use crate::app::supervisor;
 use crate::app::watch::{Running, Watch};
-use crate::database::{self, Runner};
+use crate::database::{self, Runner, UsageWatch};
 use crate::engine::EngineError;
 use crate::error::Trouble;
 use crate::machine::Known;
 use crate::machine::facts::Habits;
 
-/// Between two looks.
-const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+/// Between two looks, at most and at least.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(200));
+
+/// Looks that are taken however slow they are: of fewer nothing is learnt.
+const LOOKS_AT_LEAST: u32 = 3;
 
 impl Effects<'_> {
     /// What runs in a container now; none where nobody says it.
@@ -44,7 +50,8 @@ impl Effects<'_> {
         let old = self.old(known);
         let target = self.database(known)?;
         let runner = Runner::new(self.engine, old.id, &target);
-        let (mut watch, mut habits) = (Watch::default(), Habits::default());
+        let (mut watch, mut usage) = (Watch::default(), UsageWatch::default());
+        let (mut slowest_answer_ms, mut looks) = (0, 0);
         let began = Instant::now();
         let whole = self.settings.verify_for;
         loop {
@@ -55,23 +62,25 @@ impl Effects<'_> {
             if let Ok(Some(running)) = self.programs_of(old).await {
                 watch.look(&running);
             }
-            let answer_ms = self.answer_ms(&container).await;
-            habits.slowest_answer_ms = habits.slowest_answer_ms.max(answer_ms);
-            if let Ok(found) = database::identity(&runner).await {
-                habits.looks += 1;
-                habits.looks_with_sessions += u32::from(found.sessions > 0);
+            slowest_answer_ms = self.answer_ms(&container).await.max(slowest_answer_ms);
+            if let Ok(found) = database::identity(&runner, self.ask_within()).await {
+                usage.look(now_ms(), found);
             }
+            looks += 1;
             let passed = began.elapsed();
-            if passed >= whole {
+            if passed >= whole && looks >= LOOKS_AT_LEAST {
                 break;
             }
-            tokio::time::sleep(LOOK_EVERY.min(whole - passed)).await;
+            let (most, least) = LOOK_EVERY;
+            tokio::time::sleep(most.min(whole.saturating_sub(passed)).max(least)).await;
         }
+        let usage = usage.usage();
         Ok(Habits {
-            looks: habits.looks,
-            looks_with_sessions: habits.looks_with_sessions,
-            slowest_answer_ms: habits.slowest_answer_ms,
+            looks: usage.looks,
+            looks_with_sessions: usage.looks_with_sessions,
+            slowest_answer_ms,
             seconds: began.elapsed().as_secs(),
+            usage,
             ..watch.habits()
         })
     }
@@ -97,6 +106,13 @@ pub(super) fn sentence(habits: &Habits) -> String {
         (_, 0) => "the database did not say who uses it".to_owned(),
         (with, looks) => format!("it had sessions in the database in {with} of {looks} looks"),
     });
+    if habits.usage.intervals > 0 {
+        parts
+            .push(format!("{} transactions of others than the updater", habits.usage.transactions));
+    }
+    if !habits.stopped.is_empty() {
+        parts.push(format!("somebody had stopped {}", habits.stopped.join(", ")));
+    }
     parts.push(format!("slowest answer {} ms", habits.slowest_answer_ms));
     parts.join("; ")
 }

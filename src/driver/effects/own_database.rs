@@ -1,6 +1,6 @@
 //! Whether a version serves the shop's own database and no other (I13): the server works in the
 //! directory that the restore point was made of, it is the same cluster, not less far on than at
-//! the cut-over, and the application has sessions in it.
+//! the cut-over, and the application uses it as the old version did.
 //!
 //! Called by the gate at each look, and before anything is tidied away. Reads only.
 
@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::containers::Which;
 use super::{Effects, fail};
-use crate::database::{self, Access, Control, Database, Runner, Workplace};
+use crate::clock;
+use crate::database::{self, Access, Control, Database, Runner, UsageWatch, Use, Workplace};
 use crate::error::Trouble;
 use crate::machine::Known;
 use crate::machine::facts::{Cluster, Copy, Habits};
@@ -20,6 +21,13 @@ use crate::machine::failure::FailureCode;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How long the server may take to say which one it is, at least, and by how many times the
+/// deadline of an answer: the command is the updater's own, and a busy host is slow to begin it.
+const ASK_WITHIN: (Duration, u32) = (Duration::from_secs(30), 3);
+
+/// So many looks of a version are enough to say how it uses its database.
+const LOOKS_ENOUGH: u32 = 4;
 
 /// What breaks the watch: what was found, its code, and whether waiting is in vain.
 pub(super) type Found = (String, FailureCode, bool);
@@ -36,7 +44,9 @@ pub(super) struct OwnDatabase<'t, 'k> {
     /// The identifier of the cluster in the restore point, where nothing better was noted.
     identifier: Option<u64>,
     looked: Option<Instant>,
-    looks_with_sessions: u32,
+    usage: UsageWatch,
+    /// Why the last question had no answer, which is not the version's fault.
+    unanswered: Option<String>,
     notes: Vec<String>,
     to_confirm: Option<String>,
 }
@@ -71,7 +81,8 @@ impl<'t, 'k> OwnDatabase<'t, 'k> {
             source,
             identifier,
             looked: None,
-            looks_with_sessions: 0,
+            usage: UsageWatch::default(),
+            unanswered: None,
             notes: Vec::new(),
             to_confirm: None,
         })
@@ -106,7 +117,7 @@ impl<'t, 'k> OwnDatabase<'t, 'k> {
             return Ok(Ok(()));
         }
         let found = self.look_now(container, habits).await?;
-        self.looked = found.is_ok().then(Instant::now);
+        self.looked = (found.is_ok() && self.unanswered.is_none()).then(Instant::now);
         Ok(found)
     }
 
@@ -129,7 +140,8 @@ impl<'t, 'k> OwnDatabase<'t, 'k> {
             }
         }
         let runner = Runner::new(self.effects.engine, self.which.id, &self.target);
-        let now = match database::identity(&runner).await {
+        self.unanswered = None;
+        let now = match database::identity(&runner, self.effects.ask_within()).await {
             Ok(now) => now,
             Err(Trouble::Failed(failure)) if self.expected.is_some() => {
                 return Ok(Err((failure.message, FailureCode::HealthcheckFailed, false)));
@@ -141,18 +153,41 @@ impl<'t, 'k> OwnDatabase<'t, 'k> {
                 }
                 return Ok(Ok(()));
             }
+            Err(Trouble::Unknown(failure)) if failure.code != FailureCode::DockerDaemonDown => {
+                // It is asked again; nothing was seen, and nothing speaks against it.
+                self.unanswered = Some(failure.message);
+                return Ok(Ok(()));
+            }
             Err(unknown @ Trouble::Unknown(_)) => return Err(unknown),
         };
         if let Some(other) = self.is_another(&now.cluster) {
             return Ok(Err((other, FailureCode::DatabaseMismatch, true)));
         }
-        self.looks_with_sessions += u32::from(now.sessions > 0);
+        let is_used = self.usage.look(now_ms(), now);
         let always = habits.is_some_and(|h| h.looks > 0 && h.looks_with_sessions == h.looks);
-        if always && now.sessions == 0 {
-            let (found, code) = self.unused();
+        if always && is_used == Some(false) {
+            let (found, code) = self.unused("nothing of it is seen there");
             return Ok(Err((found, code, false)));
         }
         Ok(Ok(()))
+    }
+
+    /// A watch begins anew, and with it what is seen of the application.
+    pub fn begin_anew(&mut self) {
+        self.looked = None;
+        self.usage.begin_anew();
+    }
+
+    /// Why the server could not be asked the last time, where the version is not at fault.
+    pub fn unanswered(&self) -> Option<&str> {
+        self.unanswered.as_deref()
+    }
+
+    /// Whether it was looked at often enough to say that it is not used.
+    pub fn was_watched_enough(&self) -> bool {
+        let looks = self.usage.usage().looks;
+        // None: it can't be asked.
+        looks == 0 || looks >= LOOKS_ENOUGH
     }
 
     /// How the cluster is not the one of the cut-over; none when it is.
@@ -179,23 +214,49 @@ impl<'t, 'k> OwnDatabase<'t, 'k> {
         Some(difference)
     }
 
-    /// Whether the application had a session in it while it was watched, where the old one had.
-    pub fn is_used_enough(&self, habits: Option<&Habits>) -> bool {
-        let was_used = habits.is_some_and(|habits| habits.looks_with_sessions > 0);
-        !was_used || self.looks_with_sessions > 0
+    /// Whether the application used it while it was watched, as the old version did.
+    ///
+    /// # Errors
+    /// Why not, so far.
+    pub fn is_used_enough(&mut self, habits: Option<&Habits>) -> Result<(), String> {
+        let Some(habits) = habits else { return Ok(()) };
+        // What can't be asked at all is a note already.
+        if self.usage.usage().looks == 0 && self.unanswered.is_none() {
+            return Ok(());
+        }
+        match self.usage.compare(habits) {
+            Use::Same => Ok(()),
+            Use::NotYet(found) => Err(found),
+            Use::Unsure(why) => {
+                self.to_confirm.get_or_insert(why);
+                Ok(())
+            }
+        }
     }
 
-    /// What is said when nobody uses it.
-    pub fn unused(&self) -> (String, FailureCode) {
+    /// What is said when the application is not in it.
+    pub fn unused(&self, found: &str) -> (String, FailureCode) {
         let found = format!(
-            "it answers, and has no session in the shop's database {}, in which the old version had some all the time it was watched",
+            "it answers, and it does not use the shop's database {} as the old version did all the time it was watched: {found}",
             self.target.name
         );
         (found, FailureCode::DatabaseMismatch)
     }
 }
 
+/// Milliseconds of a clock that goes on, for the time between two looks.
+pub(super) fn now_ms() -> u64 {
+    let up = clock::uptime().map_or_else(|| clock::Timestamp::now().millis(), |up| up.millis);
+    u64::try_from(up).unwrap_or_default()
+}
+
 impl Effects<'_> {
+    /// How long the server may take to say which one it is.
+    pub(super) fn ask_within(&self) -> Duration {
+        let (least, times) = ASK_WITHIN;
+        least.max(self.settings.answer_timeout.saturating_mul(times))
+    }
+
     /// Sees that the server in this container works in this directory of the host and in no other.
     /// Answers whether it was seen at all.
     pub(super) async fn works_nowhere_but_in(

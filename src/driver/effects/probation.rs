@@ -12,7 +12,7 @@ use super::containers::{Which, no_restart};
 use super::outside::{Cause, Outside, by_hand_since};
 use super::own_database::OwnDatabase;
 use super::second_server::{Noted, Sentinel};
-use crate::app::core::{Health, Probe};
+use crate::app::core::{self, Probe};
 use crate::app::watch::{Watch, is_usual};
 use crate::clock::{self, Timestamp};
 use crate::engine::Inspection;
@@ -85,8 +85,9 @@ impl Effects<'_> {
         };
         let mut sentinel = Sentinel::new(self, known, next);
         let mut database = OwnDatabase::new(self, known, next)?;
-        let habits = known.programs.and_then(|programs| programs.habits.as_ref());
+        let habits = known.programs.and_then(|programs| programs.habits.as_deref());
         let (mut watch, mut missed, mut asked) = (Watch::default(), 0, None::<Instant>);
+        let mut frozen = false;
         let until = Instant::now() + whole.saturating_sub(self.since_verified());
         loop {
             let Some(container) = self.inspect(next.id).await? else {
@@ -112,10 +113,17 @@ impl Effects<'_> {
                     }
                 }
             }
+            let is_frozen = Inspection(&container).is_frozen();
+            if outside.was_frozen() || is_frozen != frozen {
+                let how = if is_frozen { "is" } else { "was" };
+                self.say(&format!("the {next} {how} paused from outside")).await;
+                frozen = is_frozen;
+                missed = 0;
+            }
             if let Some(found) = self.damage(next, sentinel.look(&container).await).await? {
                 return Ok(Some(found));
             }
-            if asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
+            if !frozen && asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
                 asked = Some(Instant::now());
                 if let Ok(Some(running)) = self.programs_of(next).await {
                     let changes = watch.look(&running);
@@ -139,6 +147,9 @@ impl Effects<'_> {
                 {
                     return Ok(troubled(found));
                 }
+            }
+            if frozen && Instant::now() >= until && !self.at.is_followed {
+                return Ok(troubled(format!("the {next} is paused by somebody")));
             }
             if Instant::now() >= until || self.at.is_followed {
                 return Ok(None);
@@ -181,7 +192,7 @@ impl Effects<'_> {
         if !is_later || is_another_boot {
             return None;
         }
-        if let Some(how) = by_hand_since(self.engine, next.id, verified).await {
+        if let Some(how) = by_hand_since(self.engine, container, verified).await {
             self.say(&format!("the {next} was {how} from outside")).await;
             return None;
         }
@@ -196,10 +207,12 @@ impl Effects<'_> {
     async fn answers_well(&self, known: &Known<'_>, container: &Value) -> Result<(), String> {
         let probe = Probe::of(self.settings);
         let place = probe.find(self.engine, container).await;
-        match probe.health(&place.map_err(|silent| silent.to_string())?, &known.hop.rules).await {
-            Health::Healthy => Ok(()),
-            Health::Unhealthy { found } => Err(found),
-            Health::Silent { reason } => Err(reason),
+        let place = place.map_err(|silent| silent.to_string())?;
+        let judged = probe.judge(&place, &known.hop.rules, container).await;
+        let version = judged.map_err(|unfit| unfit.to_string())?;
+        match core::is_same_version(&known.hop.version, &version) {
+            true => Ok(()),
+            false => Err(format!("expected version {}, it reports {version}", known.hop.version)),
         }
     }
 }

@@ -71,7 +71,7 @@ impl Effects<'_> {
         let (is_said_stopped, last) = self.ask_for_silence(known, &container, &programs).await?;
         let (fingerprint, identity) = tokio::join!(
             self.fingerprint_in_silence(known, &runner, is_said_stopped),
-            database::identity(&runner),
+            database::identity(&runner, self.ask_within()),
         );
         let fingerprint = fingerprint?;
         let cluster = match identity {

@@ -106,7 +106,6 @@ pub(super) struct Due<'a> {
 fn after_success(verified: &Verified, sight: &Sight) -> Decision {
     let (world, names) = (&sight.world, &sight.names);
     let version = &verified.swapped.backed_up.hop.version;
-    let hop = &verified.swapped.backed_up.hop;
     if world.serving != Serving::Next
         && let Some(refused) = later::in_the_way(&format!("{version} was verified"), sight)
     {
@@ -118,7 +117,7 @@ fn after_success(verified: &Verified, sight: &Sight) -> Decision {
         return decision;
     }
     if world.next == Seen::Running && world.serving == Serving::Next {
-        if verified.probation.is_none() && hop.probation_seconds.is_some() {
+        if verified.probation.is_none() && verified.is_watched_on() {
             return Decision::will(
                 "none",
                 Remedy::Nothing,
