@@ -26,6 +26,19 @@ pub fn sources(container: &Value) -> Vec<PathBuf> {
     sources.filter(|source| source.starts_with('/')).map(PathBuf::from).collect()
 }
 
+/// The host's path that a volume of the local driver is another name for, by its inspection:
+/// `--opt type=none --opt o=bind --opt device=PATH`.
+pub fn device(volume: &Value) -> Option<PathBuf> {
+    let options = &volume["Options"];
+    let is_bind = ["o", "type"].iter().any(|key| {
+        let value = options[*key].as_str().unwrap_or_default();
+        value.split(',').any(|word| matches!(word, "bind" | "rbind"))
+    });
+    let device = options["device"].as_str().filter(|device| device.starts_with('/'));
+    let is_local = volume["Driver"].as_str().is_none_or(|driver| driver == "local");
+    device.filter(|_| is_bind && is_local).map(PathBuf::from)
+}
+
 /// What a second container has mounted over a directory that the first one has on a mount, or
 /// below it, and the first one has not; none when both have the same there.
 pub fn covering(first: &Value, second: &Value, inside: &Path) -> Option<String> {
@@ -73,6 +86,16 @@ fn described(mount: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_volume_that_is_a_name_for_a_directory_leads_there() {
+        let volume = |options: Value| device(&json!({"Driver": "local", "Options": options}));
+        let bound = json!({"type": "none", "o": "rw,bind", "device": "/srv/payram"});
+        assert_eq!(volume(bound), Some("/srv/payram".into()));
+        let disk = json!({"type": "ext4", "device": "/dev/sdb1"});
+        assert_eq!(volume(disk), None);
+        assert_eq!(volume(Value::Null), None);
+    }
     use serde_json::json;
 
     #[test]
