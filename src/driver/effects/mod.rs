@@ -23,6 +23,7 @@ mod remake;
 mod second_server;
 mod silence;
 mod stale_lock;
+mod strangers;
 mod unmounted;
 
 use std::sync::{Arc, OnceLock};
