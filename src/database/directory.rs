@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::host_servers::{self, Place, reaches};
 use super::may_serve::may_serve;
 use super::server::server_facts;
+use super::volumes::devices_of;
 use crate::engine::{ContainerSummary, Engine, EngineError, mounts};
 use crate::error::Trouble;
 
@@ -129,7 +130,7 @@ pub async fn sharers(
         if ours.contains(&other.id.as_str()) {
             continue;
         }
-        let device = device_of_volumes(engine, &other).await?;
+        let device = devices_of(engine, &other).await?;
         let named = device.iter().filter_map(|device| reach_by(device, directory)).max();
         let Some(is_direct) = reach(&other, directory).max(named) else { continue };
         let Some(inspected) = engine.inspect_container(&other.id).await? else { continue };
@@ -183,21 +184,6 @@ fn reach_by(source: &Path, directory: &Path) -> Option<bool> {
         return Some(true);
     }
     Place::of(&source).is_ok_and(|place| is_in(&directory, place)).then_some(false)
-}
-
-/// What the container's volumes of the local driver that are a name for something else lead to
-/// (`--opt device=…`): the engine mounts it at the volume's own place only while a container runs.
-async fn device_of_volumes(
-    engine: &dyn Engine,
-    container: &ContainerSummary,
-) -> Result<Vec<PathBuf>, EngineError> {
-    let mut devices = Vec::new();
-    let volumes = container.mounts.iter().filter(|mount| mount.kind == "volume" && mount.writable);
-    for name in volumes.filter_map(|mount| mount.name.as_deref()) {
-        let volume = engine.inspect_volume(name).await?;
-        devices.extend(volume.and_then(|volume| mounts::device(&volume)));
-    }
-    Ok(devices)
 }
 
 /// Whether two containers, raw inspections, run the same image, or ones of the same repository.

@@ -41,6 +41,7 @@ mod scratch;
 mod server;
 mod sidecar;
 mod tool;
+mod volumes;
 
 pub use assess::assess;
 pub use cluster::{Control, Identity, difference, directory_difference, identity};
@@ -61,3 +62,4 @@ pub use runner::{Runner, checkpoint, is_refusal, server_version, size};
 pub use scratch::{FullProof, prove_full};
 pub use server::{ServerFacts, server_facts};
 pub use sidecar::{Sidecar, checksum, file_name, verify_file};
+pub use volumes::with_devices;

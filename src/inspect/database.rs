@@ -59,7 +59,11 @@ async fn seen(
         Err(trouble) => return Some(Err(trouble.to_string())),
     };
     let inside = Path::new(&facts.data_directory);
-    let Some(path) = mounts::host_path(container, inside) else {
+    let mounted = match database::with_devices(engine, container).await {
+        Ok(mounted) => mounted,
+        Err(error) => return Some(Err(error.to_string())),
+    };
+    let Some(path) = mounts::host_path(&mounted, inside) else {
         let message = format!("{} lies on no mount: it goes with the container", inside.display());
         return Some(Err(message));
     };

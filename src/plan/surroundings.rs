@@ -82,7 +82,9 @@ async fn around(
 
 /// That the copy of the database will lie where the container reaches it; none when it will not.
 async fn reached_copy(shop: &Shop<'_>, directory: &Path) -> Option<String> {
-    let (source, reached) = (directory.to_owned(), mounts::sources(shop.inspection));
+    // The look at the directory has asked the same of the engine.
+    let mounted = database::with_devices(shop.engine, shop.inspection).await.ok()?;
+    let (source, reached) = (directory.to_owned(), mounts::sources(&mounted));
     let looked = tokio::task::spawn_blocking(move || restore_point::place(&source, &reached)).await;
     match looked {
         Ok(Ok(place)) => {
@@ -119,7 +121,14 @@ async fn directory(
         }
     };
     let inside = Path::new(&facts.data_directory);
-    let Some(named) = mounts::host_path(shop.inspection, inside) else {
+    let mounted = match database::with_devices(shop.engine, shop.inspection).await {
+        Ok(mounted) => mounted,
+        Err(error) => {
+            preflight.refused("directory", Failure::from(&error));
+            return None;
+        }
+    };
+    let Some(named) = mounts::host_path(&mounted, inside) else {
         let message = format!(
             "the database's directory {} lies on no mount of {}: it would go with the container",
             inside.display(),

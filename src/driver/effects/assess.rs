@@ -161,8 +161,9 @@ impl Effects<'_> {
         server: &Server,
     ) -> Result<Fingerprint, Trouble> {
         let saved = SavedSpec::read(&known.hop.old.spec_file)?;
+        let mounted = database::with_devices(self.engine, &saved.container).await?;
         let read = read_from(copy);
-        let Some(mounts) = export::mounts_for(&saved.container, source, &read) else {
+        let Some(mounts) = export::mounts_for(&mounted, source, &read) else {
             return fail(
                 FailureCode::RuntimeInspectionFailed,
                 format!("where {} lies inside the container is not known", source.display()),

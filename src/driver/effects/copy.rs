@@ -38,7 +38,8 @@ impl Effects<'_> {
         let old = self.old_id(known);
         let facts = database::server_facts(self.engine, old, target.port).await?;
         let container = self.inspect_present(self.old_id(known), "old").await?;
-        let Some(source) = mounts::host_path(&container, Path::new(&facts.data_directory)) else {
+        let mounted = database::with_devices(self.engine, &container).await?;
+        let Some(source) = mounts::host_path(&mounted, Path::new(&facts.data_directory)) else {
             return fail(
                 FailureCode::DatabaseNotPersistent,
                 format!(
@@ -106,8 +107,9 @@ impl Effects<'_> {
         old: &Value,
         source: &Path,
     ) -> Result<PathBuf, Trouble> {
-        let mut reached = mounts::sources(old);
+        let mut reached = mounts::sources(&database::with_devices(self.engine, old).await?);
         if let Some(next) = self.inspect(self.next(known)?.id).await? {
+            let next = database::with_devices(self.engine, &next).await?;
             reached.extend(mounts::sources(&next));
         }
         let from = source.to_owned();
@@ -306,6 +308,7 @@ impl Effects<'_> {
         let Ok(facts) = database::server_facts(self.engine, old, target.port).await else {
             return Ok(None);
         };
+        let container = database::with_devices(self.engine, &container).await?;
         let named = mounts::host_path(&container, Path::new(&facts.data_directory));
         // As `pre_copy` names it.
         Ok(named.map(|source| source.canonicalize().unwrap_or(source)))

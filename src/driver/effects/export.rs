@@ -68,7 +68,8 @@ impl Effects<'_> {
         before: &Fingerprint,
     ) -> Result<Export, Trouble> {
         let saved = SavedSpec::read(&known.hop.old.spec_file)?;
-        let Some(mounts) = mounts_for(&saved.container, source, failed) else {
+        let mounted = database::with_devices(self.engine, &saved.container).await?;
+        let Some(mounts) = mounts_for(&mounted, source, failed) else {
             return fail(
                 FailureCode::RuntimeInspectionFailed,
                 format!("where {} lies inside the container is not known", source.display()),
