@@ -110,6 +110,36 @@ fn a_symbolic_link_as_the_host_path_is_followed_and_upgraded() {
 }
 
 #[test]
+fn a_volume_that_is_a_name_for_a_directory_is_followed_and_upgraded() {
+    if !require("docker") {
+        return;
+    }
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let real = elsewhere.path().join("real");
+    fs::create_dir(&real).expect("a directory");
+    let volume = format!("payram-test-{}", uuid::Uuid::now_v7().simple());
+    let device = format!("device={}", real.display());
+    let options = ["--opt", "type=none", "--opt", "o=bind", "--opt", &device];
+    succeed(Command::new("docker").args(["volume", "create"]).args(options).arg(&volume));
+    let world = World::build("1.9.6")
+        .run_args(["--volume", &format!("{volume}:/var/lib/payram/db")])
+        .rows(200)
+        .start();
+    let daemon = world.daemon();
+    let (code, ready) = plan(&world, "1.9.7");
+    assert_eq!(code, Some(0), "{ready:#}");
+    // The volume's own place is empty while no container of it runs.
+    let (passed, why) = check(&ready, "directory");
+    assert!(passed && why.contains(&real.join("postgres").display().to_string()), "{why}");
+    let run = upgrade(&world, "1.9.7");
+    assert_verified(&world, &run, "1.9.7");
+    assert!(real.join("postgres/PG_VERSION").is_file());
+    drop(daemon);
+    drop(world);
+    succeed(Command::new("docker").args(["volume", "rm", &volume]));
+}
+
+#[test]
 fn an_image_whose_volume_hides_the_database_is_refused_before_anything_stops() {
     if !require("docker") {
         return;

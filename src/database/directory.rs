@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::host_servers::{self, Place};
+use super::host_servers::{self, Place, reaches};
+use super::may_serve::may_serve;
 use super::server::server_facts;
 use crate::engine::{ContainerSummary, Engine, EngineError, mounts};
 use crate::error::Trouble;
@@ -93,8 +94,8 @@ pub struct Sharer {
     pub state: String,
     /// The name of its restart policy; `no` where it has none.
     pub policy: String,
-    /// Whether it may run a server there: it is of the same product, or mounts the directory
-    /// itself and not one above it, as a log shipper or a backup job does.
+    /// Whether it may run a server there: it is of the same product, mounts the directory itself
+    /// and not one above it, as a log shipper or a backup job does, or starts a server.
     pub is_server: bool,
 }
 
@@ -123,16 +124,22 @@ pub async fn sharers(
     ours: &[&str],
 ) -> Result<Vec<Sharer>, EngineError> {
     let mut found = Vec::new();
+    let servers = Place::of(directory).map(host_servers::in_place).unwrap_or_default();
     for other in engine.containers(None).await? {
-        let is_ours = ours.contains(&other.id.as_str());
-        let Some(is_direct) = reach(&other, directory).filter(|_| !is_ours) else { continue };
+        if ours.contains(&other.id.as_str()) {
+            continue;
+        }
+        let Some(is_direct) = reach(&other, directory) else { continue };
         let Some(inspected) = engine.inspect_container(&other.id).await? else { continue };
         let policy = inspected["HostConfig"]["RestartPolicy"]["Name"].as_str().unwrap_or_default();
         found.push(Sharer {
             name: other.name,
             state: inspected["State"]["Status"].as_str().unwrap_or_default().to_owned(),
             policy: if policy.is_empty() { "no" } else { policy }.to_owned(),
-            is_server: is_direct || is_same_product(shop, &inspected),
+            is_server: is_direct
+                || is_same_product(shop, &inspected)
+                || may_serve(&inspected, directory)
+                || servers.iter().any(|server| server.is_of(&inspected)),
         });
     }
     Ok(found)
@@ -143,24 +150,37 @@ pub fn may_write_to(container: &ContainerSummary, directory: &Path) -> bool {
     reach(container, directory).is_some()
 }
 
+/// Whether who may write to this path of the host may write to the directory, or to a part of it.
+pub fn is_reached_by(source: &Path, directory: &Path) -> bool {
+    reach_by(source, directory).is_some()
+}
+
 /// How a container reaches the directory with a mount that it may write to: by the directory
 /// itself or something in it (true), or by one above it (false); none when it does not.
 fn reach(container: &ContainerSummary, directory: &Path) -> Option<bool> {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let directory = real(directory);
     let writable = container.mounts.iter().filter(|mount| mount.writable);
-    let sources = writable.map(|mount| Path::new(&mount.source));
-    sources
-        .filter(|source| source.is_absolute())
-        .filter_map(|source| {
-            let source = real(source);
-            match (source.starts_with(&directory), directory.starts_with(&source)) {
-                (true, _) => Some(true),
-                (false, true) => Some(false),
-                (false, false) => None,
-            }
-        })
-        .max()
+    writable.filter_map(|mount| reach_by(Path::new(&mount.source), directory)).max()
+}
+
+/// The same of one path of this host, by whatever name it is mounted: by device and inode, since a
+/// bind mount gives a directory another path.
+fn reach_by(source: &Path, directory: &Path) -> Option<bool> {
+    if !source.is_absolute() {
+        return None;
+    }
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let (source, directory) = (real(source), real(directory));
+    if source.starts_with(&directory) {
+        return Some(true);
+    }
+    if directory.starts_with(&source) {
+        return Some(false);
+    }
+    let is_in = |path: &Path, place: Place| path.ancestors().any(|above| reaches(above, place));
+    if Place::of(&directory).is_ok_and(|place| is_in(&source, place)) {
+        return Some(true);
+    }
+    Place::of(&source).is_ok_and(|place| is_in(&directory, place)).then_some(false)
 }
 
 /// Whether two containers, raw inspections, run the same image, or ones of the same repository.
@@ -217,6 +237,21 @@ mod tests {
             assert_eq!(reaches(source, true), expected, "{source}");
             assert_eq!(reaches(source, false), None, "{source} is read only");
         }
+    }
+
+    #[test]
+    fn a_directory_that_has_another_name_is_the_same() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (data, other) = (home.path().join("data"), home.path().join("other"));
+        std::fs::create_dir_all(data.join("db/postgres/pg_wal")).expect("directories");
+        std::fs::create_dir(&other).expect("a directory");
+        let database = data.join("db/postgres");
+        let alias = home.path().join("alias");
+        // As a bind mount does, to which a test has no right.
+        std::os::unix::fs::symlink(&data, &alias).expect("a link");
+        assert_eq!(reach_by(&alias, &database), Some(false));
+        assert_eq!(reach_by(&alias.join("db/postgres/pg_wal"), &database), Some(true));
+        assert_eq!(reach_by(&other, &database), None);
     }
 
     #[test]

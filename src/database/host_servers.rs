@@ -32,6 +32,11 @@ impl Place {
     }
 }
 
+/// Whether a path leads to this very place now.
+pub(super) fn reaches(path: &Path, place: Place) -> bool {
+    Place::of(path).is_ok_and(|found| found == place)
+}
+
 /// A process of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostServer {

@@ -34,6 +34,7 @@ mod export;
 mod fingerprint;
 mod host_servers;
 mod locate;
+mod may_serve;
 mod prove;
 mod retention;
 mod runner;
@@ -45,7 +46,9 @@ mod usage;
 
 pub use assess::assess;
 pub use cluster::{Control, Identity, difference, directory_difference, identity};
-pub use directory::{Sharer, Workplace, is_same_product, may_write_to, server_works_in, sharers};
+pub use directory::{
+    Sharer, Workplace, is_reached_by, is_same_product, may_write_to, server_works_in, sharers,
+};
 pub use dump::{DumpFile, dump};
 pub use export::{Heading, export_rows, said_of_export, said_of_refused, said_of_table};
 pub use fingerprint::{fingerprint, fingerprint_since};
@@ -53,6 +56,7 @@ pub use host_servers::{
     HostServer, Place, all as servers_of_this_host, in_place as servers_in, place_inside,
 };
 pub use locate::{Access, Database, locate};
+pub use may_serve::is_server_program;
 pub use prove::prove;
 pub use retention::retention;
 pub use runner::{Runner, checkpoint, is_refusal, server_version, size};

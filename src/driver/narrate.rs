@@ -160,7 +160,12 @@ pub(super) fn ending(machine: &Machine) -> Ending {
         State::RolledBack(back) => Some(back.failure.code),
         State::NeedsOperator(needs) => Some(match needs.reason.code {
             // A hold is about the data and says more than the failure that led to it.
-            FailureCode::MigrationFailed => FailureCode::MigrationFailed,
+            code @ (FailureCode::MigrationFailed
+            | FailureCode::DatabaseDamaged
+            | FailureCode::DatabaseShared) => code,
+            _ if matches!(needs.assessment, Some(Assessment::Damaged { .. })) => {
+                FailureCode::DatabaseDamaged
+            }
             _ => needs.failure.code,
         }),
         State::Planned(_)

@@ -28,6 +28,10 @@ pub use look::{Hand, look};
 pub(super) use look::{directory_of, old_container};
 pub(super) use neighbours::rival;
 
+/// How a stranger is called that is no container: this, its number, and the rest.
+const PROCESS: &str = "process ";
+const OF_THIS_HOST: &str = " of this host";
+
 /// What the operator asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Consent {
@@ -70,6 +74,8 @@ pub enum Stranger {
     HoldsName,
     /// It runs PayRam on the shop's database.
     OnDatabase,
+    /// It is a server that works in the database's directory, of no matter what.
+    Server,
 }
 
 /// The copy of the database that the way back may need.
@@ -137,6 +143,17 @@ pub struct Sight {
     pub good: Option<Good>,
     /// What ran on the database after what would be started, and is newer for all one knows.
     pub later: Option<Later>,
+}
+
+impl Sight {
+    /// The stranger, for a sentence.
+    fn stranger_called(&self) -> String {
+        match self.names.stranger.contains(' ') {
+            // No container's name has a space in it.
+            true => self.names.stranger.clone(),
+            false => format!("container {}", self.names.stranger),
+        }
+    }
 }
 
 /// What was good last.
@@ -394,6 +411,10 @@ fn seen(job: Option<&JobRecord>, sight: &Sight) -> Vec<String> {
                 "container{stranger}: {neither}; it runs on the shop's database{answers}"
             ));
         }
+        Stranger::Server => seen.push(format!(
+            "{}: {neither}; its PostgreSQL server works in the shop's database",
+            sight.stranger_called()
+        )),
     }
     match world.copy {
         CopySeen::NotMade | CopySeen::There => {}
@@ -450,6 +471,19 @@ fn stranger_in_the_way(sight: &Sight) -> Option<Decision> {
             ),
             format!("{docker} rename {stranger} {shop}-other && payram-updater recover"),
         )),
+        Stranger::Server => {
+            let end = match stranger.strip_prefix(PROCESS) {
+                Some(rest) => format!("kill -INT {}", rest.trim_end_matches(OF_THIS_HOST)),
+                None => format!("{docker} stop {stranger}"),
+            };
+            Some(Decision::refused(
+                format!(
+                    "CRITICAL: a PostgreSQL server that is no part of this upgrade works in the shop's database directory, of {}; it is not stopped, and nothing is started, copied or renamed beside it",
+                    sight.stranger_called()
+                ),
+                format!("end it in good order, then go on: {end} && payram-updater recover"),
+            ))
+        }
         Stranger::OnDatabase => {
             let keeps = if stranger == shop {
                 "payram-updater sync".to_owned()

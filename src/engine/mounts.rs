@@ -104,6 +104,7 @@ fn described(mount: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
     use serde_json::json;
 
     #[test]

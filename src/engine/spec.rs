@@ -34,6 +34,19 @@ use serde_json::{Map, Value, json};
 use crate::machine::facts::Overlay;
 use read::ApiVersion;
 
+/// All that a container mounts, as the parts of a `HostConfig` that say so: volumes that were made
+/// for it alone by their names.
+pub fn mounts_of(container: &Value) -> Value {
+    let mut host = Map::new();
+    for key in ["Binds", "Mounts", "VolumesFrom", "Tmpfs"] {
+        if !container["HostConfig"][key].is_null() {
+            host.insert(key.into(), container["HostConfig"][key].clone());
+        }
+    }
+    mounts::carry(container, &mut host);
+    Value::Object(host)
+}
+
 /// Everything that the next container's specification is made of.
 #[derive(Clone, Copy)]
 pub struct SpecInputs<'a> {

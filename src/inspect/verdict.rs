@@ -371,8 +371,11 @@ fn judge_database(verdict: &mut Verdict, settings: &Settings, seen: &Seen) {
     let may_run: Vec<&Sharer> = directory.sharers.iter().filter(|each| each.may_run()).collect();
     for other in &may_run {
         let found = format!(
-            "container {} ({}, restart policy {}) mounts the database's directory and may be started by itself",
-            other.name, other.state, other.policy
+            "container {} ({}, restart policy {}) mounts the database's directory and {}",
+            other.name,
+            other.state,
+            other.policy,
+            if other.is_running() { "may run a server there" } else { "may be started by itself" }
         );
         // One that somebody stopped stays down under this policy, as long as nobody starts it.
         let stays_down = other.policy == "unless-stopped" && !other.is_running();
@@ -380,12 +383,19 @@ fn judge_database(verdict: &mut Verdict, settings: &Settings, seen: &Seen) {
         verdict.found("neighbours", severity, found);
     }
     if may_run.is_empty() {
-        let names: Vec<&str> = directory.sharers.iter().map(|each| each.name.as_str()).collect();
-        let message = match names.is_empty() {
+        let named = |is_running: bool| {
+            let sharers = directory.sharers.iter().filter(|each| each.is_running() == is_running);
+            sharers.map(|each| each.name.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        let said = [
+            ("they mount it, too, run, and are no server", named(true)),
+            ("they mount it, too, and don't start a server there by themselves", named(false)),
+        ];
+        let said = said.iter().filter(|(_, names)| !names.is_empty());
+        let said: Vec<String> = said.map(|(what, names)| format!("{what}: {names}")).collect();
+        let message = match said.is_empty() {
             true => "no other container mounts the database's directory".to_owned(),
-            false => {
-                format!("they mount it, too, and don't start by themselves: {}", names.join(", "))
-            }
+            false => said.join("; "),
         };
         verdict.check("neighbours", CheckStatus::Ok, message);
     }

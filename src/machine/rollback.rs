@@ -107,14 +107,32 @@ pub enum Begun {
     Return,
 }
 
+impl NeedsOperator {
+    /// Whether two servers worked on the directory that is the database's now, whatever else was
+    /// found since.
+    pub fn is_damaged(&self) -> bool {
+        let is_damage = |failure: &Failure| failure.code == FailureCode::DatabaseDamaged;
+        let was_damaged =
+            is_damage(&self.failure) || matches!(self.assessment, Some(Assessment::Damaged { .. }));
+        is_damage(&self.reason) || (self.restored.is_none() && was_damaged)
+    }
+}
+
 impl RollingBack {
     /// Turns round: `pending` is the step that did not come to its end, and may have done any
     /// part of its work.
+    ///
+    /// Where two servers worked on the directory before the new version was due, the old one was
+    /// stopped for it, and is not started on what may be damaged: that is assessed first.
     pub(super) fn from(interrupted: State, pending: Option<Step>, failure: Failure) -> Self {
+        let mut remaining = way_back(pending);
+        if failure.code == FailureCode::DatabaseDamaged {
+            assess_first(&mut remaining);
+        }
         Self {
             interrupted,
             failure,
-            remaining: way_back(pending),
+            remaining,
             assessment: None,
             hold: None,
             begun: Begun::Nothing,
@@ -128,9 +146,15 @@ impl RollingBack {
 
     /// Goes back again after `needs`, from the first step; what was begun once for all stays so.
     pub(super) fn again(needs: NeedsOperator, pending: Option<Step>, consent: Consent) -> Self {
+        let is_damaged = needs.is_damaged();
         let mut back = Self::from(needs.interrupted, pending, needs.failure);
         back.restored = needs.restored;
         back.begun = needs.begun;
+        if is_damaged && consent != Consent::None && back.restored.is_none() {
+            // Two servers made the database nobody's: on a person's word it is replaced after all.
+            assess_first(&mut back.remaining);
+            back.begun = back.begun.min(Begun::Restore);
+        }
         // What failed is tried again; what was written stays.
         back.export = needs.export.filter(|export| !matches!(export, Export::Missing { .. }));
         back.plan_export();
@@ -279,6 +303,13 @@ impl RollingBack {
     }
 }
 
+/// Has the database assessed, and replaced where a person says so, before anything else.
+fn assess_first(remaining: &mut Vec<Step>) {
+    if !remaining.contains(&Step::AssessDatabase) {
+        remaining.splice(0..0, [Step::AssessDatabase, Step::StopNext, Step::RestoreDatabase]);
+    }
+}
+
 /// The steps back from a way that was followed up to and including `pending`.
 pub(super) fn way_back(pending: Option<Step>) -> Vec<Step> {
     let begun: Vec<Step> = match pending {
@@ -356,8 +387,8 @@ mod tests {
         );
     }
 
-    /// Failed at this step of the whole way back, then taken again.
-    fn again_after(failed: Step, begun: Begun) -> RollingBack {
+    /// A hop that has done nothing yet.
+    fn planned() -> State {
         let hop = serde_json::from_value(serde_json::json!({
             "old": {"id": "o", "name": "payram", "imageId": "i", "restartPolicy": {}, "specFile": ""},
             "from": null,
@@ -366,21 +397,57 @@ mod tests {
             "target": {"repo": "payramapp/payram", "tag": "1.9.7"},
             "rules": {"kind": "legacy"},
         }));
-        let interrupted = State::Planned(Planned { hop: hop.expect("a hop"), backup: None });
+        State::Planned(Planned { hop: hop.expect("a hop"), backup: None })
+    }
+
+    /// Failed for this reason at this step of the whole way back.
+    fn needs_after(failed: Step, begun: Begun, reason: FailureCode) -> NeedsOperator {
         let failure = Failure::new(FailureCode::Unknown, "it broke");
-        let mut back = RollingBack::from(interrupted, Some(Step::Verify), failure.clone());
+        let mut back = RollingBack::from(planned(), Some(Step::Verify), failure.clone());
         back.begun = begun;
         back.remaining.drain(..back.remaining.iter().position(|step| *step == failed).unwrap());
-        let needs = NeedsOperator {
+        NeedsOperator {
             begun: back.begun_by_now(),
             interrupted: back.interrupted,
             failure,
-            reason: back.failure,
+            reason: Failure::new(reason, "it broke"),
             assessment: Some(Assessment::Unchanged),
             restored: None,
             export: None,
-        };
+        }
+    }
+
+    /// The same, then taken again.
+    fn again_after(failed: Step, begun: Begun) -> RollingBack {
+        let needs = needs_after(failed, begun, FailureCode::Unknown);
         RollingBack::again(needs, Some(Step::Verify), Consent::None)
+    }
+
+    #[test]
+    fn two_servers_before_the_start_leave_both_versions_stopped_for_a_person() {
+        for step in [Step::PreCopy, Step::NotePrograms, Step::StopOld, Step::RestorePoint] {
+            let failure = Failure::new(FailureCode::DatabaseDamaged, "two servers");
+            let mut back = RollingBack::from(planned(), Some(step), failure);
+            assert_eq!(back.remaining.remove(0), Step::AssessDatabase, "{step}");
+            let back = back.assessed(Assessment::Damaged { by: "two servers".into() });
+            assert_eq!(back.remaining, [Step::StopNext], "{step}");
+            assert_eq!(back.hold.expect("a person").code, FailureCode::DatabaseDamaged, "{step}");
+        }
+    }
+
+    #[test]
+    fn what_two_servers_worked_on_is_replaced_on_a_persons_word_alone() {
+        let needs = || needs_after(Step::VerifyOld, Begun::Nothing, FailureCode::DatabaseDamaged);
+        assert_eq!(needs().begun, Begun::Return);
+        assert!(needs().is_damaged());
+        let plain = RollingBack::again(needs(), Some(Step::Verify), Consent::None);
+        assert!(!plain.remaining.contains(&Step::RestoreDatabase));
+        for pending in [Step::StartNext, Step::RenameNext, Step::RestorePoint] {
+            let mut back = RollingBack::again(needs(), Some(pending), Consent::Whatever);
+            assert_eq!(back.remaining.remove(0), Step::AssessDatabase, "{pending}");
+            let back = back.assessed(Assessment::Damaged { by: "two servers".into() });
+            assert!(back.hold.is_none() && back.remaining.contains(&Step::RestoreDatabase));
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::{Effects, export, fail};
 use crate::app::supervisor;
 use crate::database::{self, Access, Runner};
 use crate::driver::prepare::SavedSpec;
+use crate::engine::spec;
 use crate::error::Trouble;
 use crate::machine::facts::{Assessment, Copy, Fingerprint, Server};
 use crate::machine::failure::FailureCode;
@@ -53,14 +54,13 @@ impl Effects<'_> {
         self.remove_lone_server(known).await?;
         let next = self.next(known)?;
         // Two servers that worked in it together leave nothing that a comparison could find.
-        if self.inspect(next.id).await?.is_some_and(|container| was_started(&container)) {
-            match self.must_be_alone(known, next, Noted::Ever).await {
-                Ok(()) => {}
-                Err(Trouble::Failed(failure)) if failure.code == FailureCode::DatabaseDamaged => {
-                    return Ok(Fact::Assessment(Assessment::Damaged { by: failure.message }));
-                }
-                Err(trouble) => return Err(trouble),
+        // They may have done so beside the old one, too, and whatever became of either.
+        match self.must_be_alone(known, next, Noted::Ever).await {
+            Ok(()) => {}
+            Err(Trouble::Failed(failure)) if failure.code == FailureCode::DatabaseDamaged => {
+                return Ok(Fact::Assessment(Assessment::Damaged { by: failure.message }));
             }
+            Err(trouble) => return Err(trouble),
         }
         let container = self.inspect(next.id).await?;
         let is_up = container.as_ref().is_some_and(occupies_database);
@@ -168,7 +168,7 @@ impl Effects<'_> {
                 format!("where {} lies inside the container is not known", source.display()),
             );
         };
-        let (from, to) = (copy.to_owned(), read.clone());
+        let (from, to, at) = (copy.to_owned(), read.clone(), read.clone());
         self.blocking(move |cancel| {
             if restore_point::finished(&from)?.is_none() {
                 return Err(RestorePointError::NotFinished { path: from });
@@ -178,7 +178,8 @@ impl Effects<'_> {
         })
         .await?;
         let asked = async {
-            let lone = self.start_lone_server(known, server, mounts, &export::MODEST).await?;
+            let lone =
+                self.start_lone_server(known, (server, &at), mounts, &export::MODEST).await?;
             let runner = Runner::new(self.engine, &lone.id, &lone.database);
             database::fingerprint(&runner, FINGERPRINT_BUDGET).await
         };
@@ -239,7 +240,7 @@ impl Effects<'_> {
         if let Err(reason) = lone::must_be_readable_by(server, Path::new(source)).await {
             return unreadable(reason);
         }
-        let assessed = self.ask_lone_server(known, server, before).await;
+        let assessed = self.ask_lone_server(known, (server, Path::new(source)), before).await;
         self.remove_lone_server(known).await?;
         match assessed {
             Ok(assessment) => Ok(Fact::Assessment(assessment)),
@@ -252,11 +253,11 @@ impl Effects<'_> {
     async fn ask_lone_server(
         &self,
         known: &Known<'_>,
-        server: &Server,
+        (server, source): (&Server, &Path),
         before: &Fingerprint,
     ) -> Result<Assessment, Trouble> {
         let saved = SavedSpec::read(&known.hop.old.spec_file)?;
-        let mounts = lone::all_mounts(&saved.container);
+        let mounts = spec::mounts_of(&saved.container);
         // Two servers on one directory destroy it (I2).
         for which in [self.old(known), self.next(known)?] {
             self.must_not_run(which).await?;
@@ -264,7 +265,7 @@ impl Effects<'_> {
                 self.nobody_else_runs(known, &container).await?;
             }
         }
-        let lone = self.start_lone_server(known, server, mounts, &[]).await?;
+        let lone = self.start_lone_server(known, (server, source), mounts, &[]).await?;
         let found =
             self.compare(&Runner::new(self.engine, &lone.id, &lone.database), before).await?;
         Ok(match (lone.admits, found) {

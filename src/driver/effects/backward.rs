@@ -59,6 +59,8 @@ impl Effects<'_> {
             // It was never stopped: its server's lock file is no stale one.
             return done();
         }
+        // A server that works there changes what is looked at next.
+        self.nobody_works_there(known, "the old version is not started").await?;
         // In another directory it would serve, and take payments, on another database.
         self.must_be_as_noted(known).await?;
         self.start(known, self.old(known), self.next(known)?).await?;
@@ -76,6 +78,11 @@ impl Effects<'_> {
 
     pub(super) async fn rearm_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         self.ensure_old(known).await?;
+        let old = self.inspect_present(self.old_id(known), "old").await?;
+        if !occupies_database(&old) {
+            // Armed, it may be started by the engine.
+            self.nobody_works_there(known, "the old version is not started").await?;
+        }
         self.set_policy(self.old(known), &known.hop.old.restart_policy).await?;
         done()
     }

@@ -169,6 +169,7 @@ impl Effects<'_> {
             return Ok(());
         }
         self.nobody_else_runs(known, &container).await?;
+        self.nobody_works_there(known, &format!("{which} is not started")).await?;
         self.free_of_any_lock(known).await?;
         match self.engine.start(which.id).await {
             Ok(()) => Ok(()),

@@ -158,6 +158,7 @@ impl Effects<'_> {
                     })
                     .await;
                 let report = self.making_room(finished, &unfit).await?;
+                self.nothing_runs(known, "the copy of the database is not exact").await?;
                 self.say(&format!(
                     "restore point: wrote {} bytes to {} of {} files, {} bytes compared, {} entries removed",
                     report.bytes_copied,
@@ -260,7 +261,7 @@ impl Effects<'_> {
             }
             self.nobody_else_runs(known, &container).await?;
         }
-        Ok(())
+        self.nobody_works_there(known, or_else).await
     }
 
     pub(super) async fn discard_copy(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
@@ -322,7 +323,10 @@ impl Effects<'_> {
     }
 
     /// The database's directory, when the old container still runs and can be asked.
-    async fn directory_of_old(&self, known: &Known<'_>) -> Result<Option<PathBuf>, Trouble> {
+    pub(super) async fn directory_of_old(
+        &self,
+        known: &Known<'_>,
+    ) -> Result<Option<PathBuf>, Trouble> {
         let target = self.database(known)?;
         if target.access == Access::OnHost {
             return Ok(None);

@@ -74,7 +74,7 @@ impl Effects<'_> {
                 format!("where {} lies inside the container is not known", source.display()),
             );
         };
-        let alone = self.start_lone_server(known, server, mounts, &MODEST).await?;
+        let alone = self.start_lone_server(known, (server, failed), mounts, &MODEST).await?;
         let target = self.database(known)?;
         let (lone, old) = (
             Runner::new(self.engine, &alone.id, &alone.database),

@@ -332,6 +332,11 @@ impl Effects<'_> {
     async fn next_is_there(&self, known: &Known<'_>) -> Result<(), Trouble> {
         let next = self.next(known)?;
         match self.inspect(next.id).await? {
+            // Where the database is a directory this was looked for already.
+            Some(container) if occupies_database(&container) => fail(
+                FailureCode::DatabaseShared,
+                format!("somebody started the {next}, which was prepared and is not due yet"),
+            ),
             Some(_) => Ok(()),
             None => fail(
                 FailureCode::ContainerNotFound,
@@ -375,6 +380,7 @@ impl Effects<'_> {
                 ),
             );
         }
+        self.nobody_works_there(known, &format!("the {next} is not started")).await?;
         // Once more on what is mounted now: a directory that was moved, or mounted over, since.
         self.must_be_as_noted(known).await?;
         let noted = known.quiesced.and_then(|quiesced| quiesced.lock_file.as_deref());

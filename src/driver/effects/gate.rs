@@ -128,6 +128,12 @@ impl Effects<'_> {
         if let Err(Trouble::Failed(_)) = &verdict {
             self.journal_last_lines(self.old(known), known).await;
         }
+        if let Err(Trouble::Failed(failure)) = &verdict
+            && failure.code == FailureCode::DatabaseDamaged
+        {
+            // It was stopped for that, and not from outside.
+            return verdict.map(Fact::Verdict);
+        }
         let was_down = match self.put_back(known).await {
             Ok(was_down) => was_down,
             Err(trouble) if verdict.is_ok() => return Err(trouble),

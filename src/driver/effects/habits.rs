@@ -4,6 +4,7 @@
 //!
 //! Called by `note_programs`, before anything is stopped; and for the programs of any version.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,10 +13,12 @@ use tokio::time::Instant;
 use super::Effects;
 use super::containers::{Which, occupies_database};
 use super::own_database::now_ms;
+use super::second_server::Sentinel;
 use crate::app::core::Probe;
 use crate::app::supervisor;
 use crate::app::watch::{Running, Watch};
 use crate::database::{self, Runner, UsageWatch};
+use crate::driver::recovery::directory_of;
 use crate::engine::EngineError;
 use crate::error::Trouble;
 use crate::machine::Known;
@@ -50,6 +53,8 @@ impl Effects<'_> {
         let old = self.old(known);
         let target = self.database(known)?;
         let runner = Runner::new(self.engine, old.id, &target);
+        let directory = directory_of(known).map(Path::to_owned);
+        let mut sentinel = Sentinel::before_the_start(self, known, directory);
         let (mut watch, mut usage) = (Watch::default(), UsageWatch::default());
         let (mut slowest_answer_ms, mut looks) = (0, 0);
         let began = Instant::now();
@@ -59,6 +64,7 @@ impl Effects<'_> {
             if !occupies_database(&container) {
                 break;
             }
+            sentinel.look(&container).await?;
             if let Ok(Some(running)) = self.programs_of(old).await {
                 watch.look(&running);
             }

@@ -27,22 +27,9 @@ const STARTS_WITHIN: Duration = Duration::from_secs(120);
 /// Between two looks at whether it answers.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// The parts of the old container's `HostConfig` that say what it mounts.
-const MOUNTS: [&str; 4] = ["Binds", "Mounts", "VolumesFrom", "Tmpfs"];
-
-/// The others that its server needs to read its directory.
+/// The parts of the old container's `HostConfig` beside its mounts that its server needs to read its
+/// directory.
 const KEPT: [&str; 4] = ["ShmSize", "Ulimits", "SecurityOpt", "UsernsMode"];
-
-/// Everything that the old container mounts, as parts of a `HostConfig`.
-pub(super) fn all_mounts(old: &Value) -> Value {
-    let mut mounts = json!({});
-    for key in MOUNTS {
-        if !old["HostConfig"][key].is_null() {
-            mounts[key] = old["HostConfig"][key].clone();
-        }
-    }
-    mounts
-}
 
 /// Whether the server's program reads this directory; otherwise why not.
 pub(super) async fn must_be_readable_by(server: &Server, directory: &Path) -> Result<(), String> {
@@ -57,18 +44,20 @@ pub(super) async fn must_be_readable_by(server: &Server, directory: &Path) -> Re
 }
 
 impl Effects<'_> {
-    /// Starts it and waits until it answers. The caller has seen that nothing else runs on the
-    /// directory.
+    /// Starts it and waits until it answers, unless somebody else's server works in `directory`,
+    /// which is where it will work. The caller has seen that neither version runs in it.
     ///
     /// Where it does not start as it is configured, or refuses the application's role, whoever
     /// changed that: it is started once more without its libraries, and trusts whoever asks.
     pub(super) async fn start_lone_server(
         &self,
         known: &Known<'_>,
-        server: &Server,
+        (server, directory): (&Server, &Path),
         mounts: Value,
         settings: &[&str],
     ) -> Result<Lone, Trouble> {
+        const OR_ELSE: &str = "the database's server is not started alone";
+        self.nobody_works_in(known, directory, OR_ELSE).await?;
         let asked = self.start_lone(known, server, &mounts, settings, Admits::AsConfigured).await;
         let refused = match asked {
             Err(trouble @ Trouble::Failed(_)) if is_the_directorys_doing(&trouble) => {
@@ -78,6 +67,7 @@ impl Effects<'_> {
         };
         self.say(&format!("the database's server alone: {refused}; it is asked without its libraries, and trusts whoever asks")).await;
         self.remove_lone_server(known).await?;
+        self.nobody_works_in(known, directory, OR_ELSE).await?;
         self.start_lone(known, server, &mounts, settings, Admits::Anyone).await
     }
 

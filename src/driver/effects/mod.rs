@@ -23,6 +23,7 @@ mod remake;
 mod second_server;
 mod silence;
 mod stale_lock;
+mod strangers;
 mod unmounted;
 
 use std::sync::{Arc, OnceLock};
@@ -77,42 +78,67 @@ impl Effects<'_> {
             // Set here alone, once for each run.
             self.remade.set(id).ok();
         }
-        let result = match step {
-            Step::BackUp => self.back_up(&known).await,
-            Step::ProveBackup => self.prove_backup(&known).await,
-            Step::Pull => self.pull(&known).await,
-            Step::CreateNext => self.create_next(&known).await,
-            Step::PreCopy => self.pre_copy(&known).await,
-            Step::DisarmOld => self.disarm_old(&known).await,
-            Step::NotePrograms => self.note_programs(&known).await,
-            Step::Quiesce => self.quiesce(&known).await,
-            Step::StopOld => self.stop_old(&known).await,
-            Step::RestorePoint => self.restore_point(&known).await,
-            Step::RenameOld => self.rename_old(&known).await,
-            Step::RenameNext => self.rename_next(&known).await,
-            Step::StartNext => self.start_next(&known).await,
-            Step::Verify => self.verify(&known).await,
-            Step::ArmNext => self.arm_next(&known).await,
-            Step::Probation => self.probation(&known).await,
-            Step::Tidy => self.tidy(&known).await,
-            Step::DisarmNext => self.disarm_next(&known).await,
-            Step::AssessDatabase => self.assess_database(&known).await,
-            Step::StopNext => self.stop_next(&known).await,
-            Step::RestoreDatabase => self.restore_database(&known).await,
-            Step::RestoreNextName => self.restore_next_name(&known).await,
-            Step::RestoreOldName => self.restore_old_name(&known).await,
-            Step::StartOld => self.start_old(&known).await,
-            Step::ResumePrograms => self.resume_programs(&known).await,
-            Step::RearmOld => self.rearm_old(&known).await,
-            Step::VerifyOld => self.verify_old(&known).await,
-            Step::ExportRows => self.export_rows(&known).await,
-            Step::RemoveNext => self.remove_next(&known).await,
-            Step::DiscardCopy => self.discard_copy(&known).await,
+        let result = match self.old_is_alone_at(step, &known).await {
+            Ok(()) => self.act(step, &known).await,
+            Err(trouble) => Err(trouble),
         };
         match result {
             Ok(fact) => Outcome::Done { fact },
             Err(Trouble::Failed(failure)) => Outcome::Failed { failure },
             Err(Trouble::Unknown(failure)) => Outcome::Unknown { failure },
+        }
+    }
+
+    /// From the copy on nobody but the old version may work in the directory, until the new one
+    /// is started.
+    async fn old_is_alone_at(&self, step: Step, known: &Known<'_>) -> Result<(), Trouble> {
+        let is_looked_for = matches!(
+            step,
+            Step::PreCopy
+                | Step::DisarmOld
+                | Step::NotePrograms
+                | Step::Quiesce
+                | Step::StopOld
+                | Step::RestorePoint
+        );
+        match is_looked_for {
+            true => self.old_is_alone(step, known).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn act(&self, step: Step, known: &Known<'_>) -> Result<Fact, Trouble> {
+        match step {
+            Step::BackUp => self.back_up(known).await,
+            Step::ProveBackup => self.prove_backup(known).await,
+            Step::Pull => self.pull(known).await,
+            Step::CreateNext => self.create_next(known).await,
+            Step::PreCopy => self.pre_copy(known).await,
+            Step::DisarmOld => self.disarm_old(known).await,
+            Step::NotePrograms => self.note_programs(known).await,
+            Step::Quiesce => self.quiesce(known).await,
+            Step::StopOld => self.stop_old(known).await,
+            Step::RestorePoint => self.restore_point(known).await,
+            Step::RenameOld => self.rename_old(known).await,
+            Step::RenameNext => self.rename_next(known).await,
+            Step::StartNext => self.start_next(known).await,
+            Step::Verify => self.verify(known).await,
+            Step::ArmNext => self.arm_next(known).await,
+            Step::Probation => self.probation(known).await,
+            Step::Tidy => self.tidy(known).await,
+            Step::DisarmNext => self.disarm_next(known).await,
+            Step::AssessDatabase => self.assess_database(known).await,
+            Step::StopNext => self.stop_next(known).await,
+            Step::RestoreDatabase => self.restore_database(known).await,
+            Step::RestoreNextName => self.restore_next_name(known).await,
+            Step::RestoreOldName => self.restore_old_name(known).await,
+            Step::StartOld => self.start_old(known).await,
+            Step::ResumePrograms => self.resume_programs(known).await,
+            Step::RearmOld => self.rearm_old(known).await,
+            Step::VerifyOld => self.verify_old(known).await,
+            Step::ExportRows => self.export_rows(known).await,
+            Step::RemoveNext => self.remove_next(known).await,
+            Step::DiscardCopy => self.discard_copy(known).await,
         }
     }
 

@@ -10,7 +10,7 @@
 //! It is journaled before it is killed: a program that dies in between would find a world without
 //! a trace of it, start the version again and believe it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -28,8 +28,8 @@ use crate::engine::EngineError;
 use crate::engine::Inspection;
 use crate::error::Trouble;
 use crate::journal::Reader;
-use crate::machine::Known;
 use crate::machine::failure::{Failure, FailureCode};
+use crate::machine::{Known, Step};
 
 /// How the journal's line about a second server begins; it is looked for by this.
 const NOTED: &str = "two servers on ";
@@ -69,8 +69,39 @@ impl Effects<'_> {
         if let Some(container) = &container {
             Sentinel::new(self, known, which).look(container).await?;
         }
+        self.none_may_be_noted(container.is_some().then_some(which), noted).await
+    }
+
+    /// Before each step up to the new version's start: that the old one is alone in the directory,
+    /// and that nobody started the prepared new container beside it.
+    pub(super) async fn old_is_alone(&self, step: Step, known: &Known<'_>) -> Result<(), Trouble> {
+        let directory = match (step, directory_of(known)) {
+            (Step::PreCopy, None) => self.directory_of_old(known).await?,
+            (_, directory) => directory.map(Path::to_owned),
+        };
+        let old = self.old(known);
+        let Some(container) = self.inspect(old.id).await?.filter(|_| directory.is_some()) else {
+            return Ok(());
+        };
+        let mut sentinel = Sentinel::before_the_start(self, known, directory);
+        sentinel.look(&container).await?;
+        if let Some(next) = known.next
+            && let Some(next) = self.inspect(&next.id).await?
+            && ended_during(&container, &next)
+        {
+            sentinel.meets_container(&next).await?;
+        }
+        self.none_may_be_noted(Some(old), Noted::Ever).await
+    }
+
+    /// Refuses where the journal says that there was one; this version is stopped then.
+    async fn none_may_be_noted(
+        &self,
+        which: Option<Which<'_>>,
+        noted: Noted,
+    ) -> Result<(), Trouble> {
         let Some(found) = self.second_server_noted(noted).await? else { return Ok(()) };
-        if container.is_some() {
+        if let Some(which) = which {
             self.stop(which).await?;
         }
         fail(FailureCode::DatabaseDamaged, found)
@@ -95,7 +126,9 @@ pub(super) struct Sentinel<'t, 'k> {
     effects: &'t Effects<'t>,
     known: &'t Known<'k>,
     which: Which<'t>,
-    directory: Option<&'k Path>,
+    directory: Option<PathBuf>,
+    /// Whether the new container may not have been started yet, by nobody.
+    next_waits: bool,
     looked: Option<Instant>,
     listed: Option<Instant>,
 }
@@ -103,8 +136,19 @@ pub(super) struct Sentinel<'t, 'k> {
 impl<'t, 'k> Sentinel<'t, 'k> {
     /// For the version in this container.
     pub fn new(effects: &'t Effects<'t>, known: &'t Known<'k>, which: Which<'t>) -> Self {
-        let directory = directory_of(known);
-        Self { effects, known, which, directory, looked: None, listed: None }
+        let directory = directory_of(known).map(Path::to_owned);
+        let next_waits = false;
+        Self { effects, known, which, directory, next_waits, looked: None, listed: None }
+    }
+
+    /// For the old version until the new one is started: whoever started that before was not told
+    /// to.
+    pub fn before_the_start(
+        effects: &'t Effects<'t>,
+        known: &'t Known<'k>,
+        directory: Option<PathBuf>,
+    ) -> Self {
+        Self { directory, next_waits: true, ..Self::new(effects, known, effects.old(known)) }
     }
 
     /// Looks, unless it did so a moment ago; `container` is this version's, as it is now.
@@ -112,7 +156,7 @@ impl<'t, 'k> Sentinel<'t, 'k> {
     /// # Errors
     /// `DATABASE_DAMAGED` when there was a second server: it is killed and this version stopped.
     pub async fn look(&mut self, container: &Value) -> Result<(), Trouble> {
-        let Some(directory) = self.directory else { return Ok(()) };
+        let Some(directory) = self.directory.clone() else { return Ok(()) };
         // Where this version does not run, another that runs is no second one: somebody may have
         // put it in its place, and what serves is not stopped.
         if !Inspection(container).occupies_database() {
@@ -122,7 +166,7 @@ impl<'t, 'k> Sentinel<'t, 'k> {
             return Ok(());
         }
         self.looked = Some(Instant::now());
-        if let Ok(place) = Place::of(directory) {
+        if let Ok(place) = Place::of(&directory) {
             let servers = database::servers_in(place);
             if let Some(intruder) = servers.iter().find(|server| is_foreign(server, container)) {
                 return self.meets(intruder, place).await;
@@ -132,10 +176,16 @@ impl<'t, 'k> Sentinel<'t, 'k> {
             return Ok(());
         }
         self.listed = Some(Instant::now());
-        let Some(other) = self.another_shop(container, directory).await? else { return Ok(()) };
+        match self.another_shop(container, &directory).await? {
+            Some(other) => self.meets_container(&other).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn meets_container(&self, other: &Value) -> Result<(), Trouble> {
         let id = other["Id"].as_str().unwrap_or_default();
-        let who = format!("container {} ({})", name_of(&other), short(id));
-        if !Inspection(&other).occupies_database() {
+        let who = format!("container {} ({})", name_of(other), short(id));
+        if !Inspection(other).occupies_database() {
             let (from, to) = (&other["State"]["StartedAt"], &other["State"]["FinishedAt"]);
             let text = |at: &Value| at.as_str().unwrap_or("an unknown time").to_owned();
             let found = format!(
@@ -187,11 +237,11 @@ impl<'t, 'k> Sentinel<'t, 'k> {
     }
 
     /// Whether the old container has been started since the upgrade began, or was started at all
-    /// where it had to be made again. The new one is started by the upgrade itself.
+    /// where it had to be made again. The new one is started by the upgrade itself, when it is due.
     fn was_started_by_somebody(&self, other: &Value) -> bool {
         let id = other["Id"].as_str().unwrap_or_default();
         if id != self.known.hop.old.id {
-            return id == self.effects.old_id(self.known);
+            return self.next_waits || id == self.effects.old_id(self.known);
         }
         let saved = SavedSpec::read(&self.known.hop.old.spec_file);
         saved
@@ -246,7 +296,7 @@ impl<'t, 'k> Sentinel<'t, 'k> {
 
     /// Journals what was found, before anything is done about it.
     async fn note(&self, found: &str) -> String {
-        let directory = self.directory.unwrap_or(Path::new("")).display();
+        let directory = self.directory.as_deref().unwrap_or(Path::new("")).display();
         let found = format!("{NOTED}{directory} while the {} ran: {found}", self.which);
         self.effects.say(&found).await;
         found
@@ -282,6 +332,19 @@ fn ran_beside(ended: &Value, container: &Value) -> bool {
     };
     match (started(ended), started(container)) {
         (Some(its), Some(ours)) => its > ours,
+        (_, _) => false,
+    }
+}
+
+/// Whether a container ended when the other one had been started already. Both times are the
+/// engine's.
+fn ended_during(ended: &Value, other: &Value) -> bool {
+    let at = |container: &Value, key: &str| {
+        container["State"][key].as_str().and_then(Timestamp::parse).map(Timestamp::millis)
+    };
+    let has_ended = !Inspection(ended).occupies_database();
+    match (at(ended, "FinishedAt"), at(other, "StartedAt")) {
+        (Some(end), Some(start)) => has_ended && Inspection(other).was_started() && start < end,
         (_, _) => false,
     }
 }

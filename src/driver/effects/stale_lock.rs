@@ -131,13 +131,7 @@ impl Effects<'_> {
         directory: &Path,
     ) -> Result<Option<String>, Trouble> {
         for container in self.engine.containers(None).await? {
-            let mounts = container.mounts.iter().any(|mount| {
-                let source = Path::new(&mount.source);
-                mount.writable
-                    && source.is_absolute()
-                    && (directory.starts_with(source) || source.starts_with(directory))
-            });
-            if container.state != "running" || !mounts {
+            if container.state != "running" || !database::may_write_to(&container, directory) {
                 continue;
             }
             let is_product = container.id == self.old_id(known)

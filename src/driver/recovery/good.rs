@@ -15,7 +15,7 @@ pub(super) fn decide(good: &Good, sight: &Sight) -> Decision {
     // Who has only the name and never ran there does not keep it from being started.
     let stranger = match world.stranger {
         Stranger::HoldsName => Stranger::None,
-        Stranger::None | Stranger::OnDatabase => world.stranger,
+        Stranger::None | Stranger::OnDatabase | Stranger::Server => world.stranger,
     };
     let sight = &Sight { world: World { stranger, ..*world }, ..sight.clone() };
     if world.old == Seen::Gone && stranger == Stranger::None && sight.later.is_none() {

@@ -5,16 +5,17 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::look::id_of;
-use super::{Later, Stranger};
+use super::{Later, OF_THIS_HOST, PROCESS, Stranger};
 use crate::app::core::label_version;
 use crate::clock::Timestamp;
 use crate::config::Settings;
-use crate::database::{self, Access, is_same_product};
+use crate::database::{self, Access, Place, is_same_product};
+use crate::driver::HOP_LABEL;
 use crate::driver::effects::{name_of, occupies_database};
-use crate::engine::{Engine, EngineError, Inspection};
+use crate::engine::{ContainerSummary, Engine, EngineError, Inspection};
 use crate::history::LastGood;
 use crate::journal::{HopRecord, JobRecord};
 use crate::machine::{Begun, State};
@@ -122,7 +123,12 @@ impl Neighbours<'_> {
         container: Option<&Value>,
     ) -> Result<Option<(Stranger, Value)>, EngineError> {
         for other in self.engine.containers(None).await? {
-            if self.ours.contains(&other.id) || is_down(&other.state) {
+            let reaches =
+                self.directory.is_some_and(|directory| database::may_write_to(&other, directory));
+            if self.ours.contains(&other.id)
+                || is_down(&other.state)
+                || (container.is_none() && !reaches)
+            {
                 continue;
             }
             let Some(other) = self.engine.inspect_container(&other.id).await? else { continue };
@@ -130,10 +136,50 @@ impl Neighbours<'_> {
                 return Ok(Some((Stranger::OnDatabase, other)));
             }
         }
+        if let Some(server) = self.server().await? {
+            return Ok(Some((Stranger::Server, server)));
+        }
         let holder = self.engine.inspect_container(shop).await?;
         Ok(holder
             .filter(|holder| !self.ours.iter().any(|id| id == id_of(holder)))
             .map(|holder| (Stranger::HoldsName, holder)))
+    }
+
+    /// Whose server works in the database's directory, if it is none of ours: its container, or as
+    /// much of one as names a process.
+    async fn server(&self) -> Result<Option<Value>, EngineError> {
+        let Some(place) = self.directory.and_then(|directory| Place::of(directory).ok()) else {
+            return Ok(None);
+        };
+        let servers = database::servers_in(place);
+        if servers.is_empty() {
+            return Ok(None);
+        }
+        let mut ours = Vec::new();
+        for id in &self.ours {
+            ours.extend(self.engine.inspect_container(id).await?);
+        }
+        for server in servers {
+            if ours.iter().any(|container| server.is_of(container)) {
+                continue;
+            }
+            let container = match server.container_id() {
+                Some(id) => self.engine.inspect_container(id).await?,
+                None => None,
+            };
+            // One of the upgrade's own that looks into the database.
+            let is_labelled =
+                |container: &Value| !container["Config"]["Labels"][HOP_LABEL].is_null();
+            match container {
+                Some(container) if is_labelled(&container) => {}
+                Some(container) => return Ok(Some(container)),
+                None => {
+                    let name = format!("{PROCESS}{}{OF_THIS_HOST}", server.pid);
+                    return Ok(Some(json!({ "Name": name })));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Who ran on the database after what is due, and is newer for all one knows: the last one.
@@ -148,7 +194,7 @@ impl Neighbours<'_> {
             if is_ours || other.state == "created" {
                 continue;
             }
-            let Some(other) = self.engine.inspect_container(&other.id).await? else { continue };
+            let Some(other) = self.inspect(&other).await? else { continue };
             let started = Inspection(&other).started_at().and_then(Timestamp::parse);
             if let Some(started) = started
                 && started > due.since
@@ -170,6 +216,17 @@ impl Neighbours<'_> {
                 .filter(|_| due.is_simple)
                 .map(|container| name_of(container).to_owned()),
         }))
+    }
+
+    /// A container, unless the engine is stuck with it, which is none of our business where the
+    /// listing says that it does not reach the database.
+    async fn inspect(&self, other: &ContainerSummary) -> Result<Option<Value>, EngineError> {
+        let is_apart =
+            self.directory.is_some_and(|directory| !database::may_write_to(other, directory));
+        match self.engine.inspect_container(&other.id).await {
+            Err(error) if is_apart && error.is_unknown() => Ok(None),
+            inspected => inspected,
+        }
     }
 
     /// Whether it runs the product and writes to the same database as `container`.
@@ -234,12 +291,14 @@ pub(in crate::driver) async fn rival(
     ours: &[&str],
 ) -> Result<Option<Value>, EngineError> {
     for other in engine.containers(None).await? {
-        if ours.contains(&other.id.as_str()) || is_down(&other.state) {
+        // The listing says what is mounted: who has nothing to do with it is not asked further, as
+        // one that is stuck would be.
+        let may_write = database::may_write_to(&other, directory);
+        if ours.contains(&other.id.as_str()) || is_down(&other.state) || !may_write {
             continue;
         }
         let Some(other) = engine.inspect_container(&other.id).await? else { continue };
-        let may_write = may_write_to(&other, directory);
-        if occupies_database(&other) && may_write && is_same_product(container, &other) {
+        if occupies_database(&other) && is_same_product(container, &other) {
             return Ok(Some(other));
         }
     }
@@ -252,7 +311,7 @@ fn may_write_to(container: &Value, directory: &Path) -> bool {
     mounts
         .filter(|mount| mount["RW"] != false)
         .filter_map(|mount| mount["Source"].as_str().filter(|source| !source.is_empty()))
-        .any(|source| directory.starts_with(source) || Path::new(source).starts_with(directory))
+        .any(|source| database::is_reached_by(Path::new(source), directory))
 }
 
 /// Whether a listing says that a container neither runs nor may at any moment.
@@ -272,7 +331,6 @@ fn shares_a_mount(a: &Value, b: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn only_who_may_write_to_the_database_is_a_rival() {

@@ -42,6 +42,10 @@ pub(super) fn decide(job: &JobRecord, sight: &Sight, consent: Consent) -> Decisi
         }
         State::NeedsOperator(needs) => {
             let mut decision = needs_operator(job, sight, consent, needs);
+            if needs.is_damaged() && !decision.success {
+                let say = "CRITICAL: two servers worked on the database's directory, so that it may be damaged";
+                decision.message = format!("{say}; {}", decision.message);
+            }
             if decision.action == "restore_database" {
                 say_what_is_forgotten(&mut decision, job, needs);
             }
@@ -327,13 +331,16 @@ fn needs_operator(
     let again = |name: &str| {
         format!("to take the way back instead: {docker} stop {name} && payram-updater recover")
     };
-    if world.stranger == Stranger::OnDatabase
+    if matches!(world.stranger, Stranger::OnDatabase | Stranger::Server)
         && let Some(refused) = stranger_in_the_way(sight)
     {
         return refused;
     }
-    let may_restore =
-        needs.begun != Begun::Return && needs.restored.is_none() && world.copy == CopySeen::There;
+    // Once the old version may have run again its database is its own: going on stops nothing
+    // and replaces nothing. What two servers worked on is nobody's.
+    let has_point = needs.interrupted.known().restore_point.is_some();
+    let is_returning = needs.begun == Begun::Return && !(needs.is_damaged() && has_point);
+    let may_restore = !is_returning && needs.restored.is_none() && world.copy == CopySeen::There;
     // The copy is of before the upgrade; whatever was written since is moved aside and kept.
     if !(consent.restore_database && may_restore)
         && let Some(mut refused) =
@@ -357,9 +364,6 @@ fn needs_operator(
         )
         .or(again(next));
     }
-    // Once the old version may have run again its database is its own: going on stops nothing
-    // and replaces nothing.
-    let is_returning = needs.begun == Begun::Return;
     if world.old == Seen::Running && !is_returning {
         let answers = match world.serving == Serving::Old {
             true => "runs and answers",
@@ -391,6 +395,9 @@ fn needs_operator(
             ),
             again(next),
         );
+    }
+    if needs.is_damaged() && !(is_restoring && has_point && consent.restore_database) {
+        return damaged(target, sight, needs, is_restoring && has_point);
     }
     let is_changed =
         !matches!(needs.assessment, None | Some(Assessment::Unchanged | Assessment::Serves { .. }));
@@ -451,6 +458,30 @@ fn needs_operator(
             )
         }
     }
+}
+
+/// Two servers worked on the directory: nothing is started there until a person has chosen.
+fn damaged(target: &str, sight: &Sight, needs: &NeedsOperator, has_point: bool) -> Decision {
+    let Names { old, failed, docker, .. } = &sight.names;
+    let refused = Decision::refused(
+        format!("{}: nothing is started until you decide", needs.reason),
+        match (has_point, needs.interrupted.known().backup) {
+            (true, _) => format!(
+                "payram-updater recover --restore-database: the database as it was before {target}; what is there now is kept as {failed}"
+            ),
+            (false, Some(backup)) => format!(
+                "there is no copy from the cut-over; the database as it was when the upgrade began is in {}: the steps are in the README under 'By hand'",
+                backup.path
+            ),
+            (false, None) => "there is no copy and no backup of this upgrade".to_owned(),
+        },
+    );
+    refused.or(match sight.world.old {
+        Seen::Running => keep(sight, old),
+        Seen::Gone | Seen::Created | Seen::Stopped => format!(
+            "or the database as it is now: {docker} start {old}, dump it and check the dump, then payram-updater sync"
+        ),
+    })
 }
 
 /// Whether the way back, taken again, stops the new container.

@@ -14,7 +14,8 @@ use crate::machine::{Begun, Fact, Hop, Machine, Outcome, Step};
 
 const SEEN: [Seen; 4] = [Seen::Gone, Seen::Created, Seen::Stopped, Seen::Running];
 const SERVING: [Serving; 4] = [Serving::Nobody, Serving::Old, Serving::Next, Serving::Stranger];
-const STRANGERS: [Stranger; 3] = [Stranger::None, Stranger::HoldsName, Stranger::OnDatabase];
+const STRANGERS: [Stranger; 4] =
+    [Stranger::None, Stranger::HoldsName, Stranger::OnDatabase, Stranger::Server];
 const COPIES: [CopySeen; 4] =
     [CopySeen::NotMade, CopySeen::There, CopySeen::Missing, CopySeen::InTheWay];
 
@@ -64,7 +65,7 @@ fn names(world: &World) -> Names {
         next: called(world.next, "payram"),
         stranger: match world.stranger {
             Stranger::None => String::new(),
-            Stranger::HoldsName | Stranger::OnDatabase => "theirs".into(),
+            Stranger::HoldsName | Stranger::OnDatabase | Stranger::Server => "theirs".into(),
         },
         copy: "/db/.postgres.payram-restore-1-1".into(),
         failed: "/db/postgres.failed-1-1".into(),
@@ -371,7 +372,9 @@ fn what_was_recorded_is_started_alone_or_nothing_is() {
                 match made.remedy {
                     Remedy::StartGood => {
                         started += 1;
-                        assert!(is_down && world.stranger != Stranger::OnDatabase, "{what}");
+                        let runs =
+                            matches!(world.stranger, Stranger::OnDatabase | Stranger::Server);
+                        assert!(is_down && !runs, "{what}");
                         assert_eq!(sight.later, None, "{what}");
                     }
                     Remedy::Nothing if made.success => {

@@ -103,9 +103,9 @@ fn going_forward(target: &str, sight: &Sight, step: Option<Step>, has_next: bool
         );
     }
     let how = match (world.stranger, world.serving, world.old) {
-        (Stranger::OnDatabase, _, _) => format!(
-            "it is brought to an end without touching container {}, which is no part of it and runs on the shop's database; if a decision is needed then, recover says which",
-            sight.names.stranger
+        (Stranger::OnDatabase | Stranger::Server, _, _) => format!(
+            "it is brought to an end without touching {}, which is no part of it and runs on the shop's database; if a decision is needed then, recover says which",
+            sight.stranger_called()
         ),
         (_, Serving::Next, _) => {
             "the new version was started by somebody and answers: it is not stopped, it goes on being verified; if a decision is needed then, recover says which".to_owned()
@@ -131,9 +131,9 @@ fn going_forward(target: &str, sight: &Sight, step: Option<Step>, has_next: bool
 
 fn verifying(target: &str, sight: &Sight, step: Option<Step>) -> Decision {
     let how = match (sight.world.stranger, sight.world.next, sight.world.serving, step) {
-        (Stranger::OnDatabase, _, _, _) => format!(
+        (Stranger::OnDatabase | Stranger::Server, _, _, _) => format!(
             "container {}, which is no part of it, runs on the shop's database and is not touched; if a decision is needed then, recover says which",
-            sight.names.stranger
+            sight.stranger_called()
         ),
         (_, Seen::Running, Serving::Next, _) => {
             "it serves and goes on being verified; if it fails, the old version comes back".into()
@@ -170,9 +170,9 @@ fn going_back(target: &str, sight: &Sight, back: &RollingBack) -> Decision {
         );
     }
     let how = match (sight.world.stranger, sight.world.serving, sight.world.old) {
-        (Stranger::OnDatabase, _, _) => format!(
-            "as far as it can without touching container {}, which is no part of it and runs on the shop's database; if a decision is needed then, recover says which",
-            sight.names.stranger
+        (Stranger::OnDatabase | Stranger::Server, _, _) => format!(
+            "as far as it can without touching {}, which is no part of it and runs on the shop's database; if a decision is needed then, recover says which",
+            sight.stranger_called()
         ),
         (_, Serving::Old, _) => "the old version answers already and is not stopped".to_owned(),
         (_, Serving::Next, _) => {

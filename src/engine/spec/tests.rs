@@ -305,3 +305,20 @@ fn the_manifest_publishes_nothing_where_the_network_is_not_the_containers() {
     assert_eq!(world.body()["HostConfig"]["PortBindings"], json!({}));
     assert!(world.note_about("443/tcp").expect("a note").contains("network mode"));
 }
+
+#[test]
+fn what_a_container_mounts_is_told_with_the_volumes_that_were_made_for_it_alone() {
+    let container = json!({
+        "HostConfig": {"Binds": ["/srv/log:/log"], "Mounts": null, "Tmpfs": {"/run": ""}},
+        "Mounts": [
+            {"Type": "bind", "Source": "/srv/log", "Destination": "/log", "RW": true},
+            {"Type": "volume", "Name": "3f2a", "Source": "/v/3f2a/_data", "Driver": "local",
+             "Destination": "/var/lib/payram", "RW": true},
+        ],
+    });
+    let mounts = mounts_of(&container);
+    assert_eq!(mounts["Binds"], json!(["/srv/log:/log"]));
+    assert_eq!(mounts["Tmpfs"], json!({"/run": ""}));
+    let volume = &mounts["Mounts"][0];
+    assert_eq!((&volume["Source"], &volume["Target"]), (&json!("3f2a"), &json!("/var/lib/payram")));
+}
