@@ -193,15 +193,6 @@ async fn directory(
         preflight.passed("directory", message);
         return None;
     }
-    if let Some(point) = mount_point(&real) {
-        let message = format!(
-            "{} is a mount point ({point}), which no rename can put back, so there would be no exact way back. Mount that file system one directory higher and start {} with the directory below it",
-            real.display(),
-            shop.name
-        );
-        preflight.refused("directory", Failure::new(FailureCode::RestorePointFailed, message));
-        return None;
-    }
     let source = real.clone();
     let surveyed = tokio::task::spawn_blocking(move || restore_point::survey(&source)).await;
     // Files come and go in it while its server works: only what can't be copied at all counts.
@@ -214,7 +205,14 @@ async fn directory(
         true => String::new(),
         false => format!(", which {} leads to", named.display()),
     };
-    preflight.passed("directory", format!("the database works in {}{link}", real.display()));
+    let by_contents = match mount_point(&real) {
+        None => String::new(),
+        Some(point) => format!(
+            "; it is a mount point ({point}), so it would be put back by its contents, which takes longer, and needs as much space again beside it"
+        ),
+    };
+    let works = format!("the database works in {}{link}{by_contents}", real.display());
+    preflight.passed("directory", works);
     Some(real)
 }
 

@@ -18,9 +18,9 @@ use super::error::{Refusal, RestorePointError, io_at};
 use super::ledger::Ledger;
 use super::manifest::{self, Manifest};
 use super::room::Room;
-use super::survey::{POSTMASTER_PID, is_kept};
+use super::survey::{POSTMASTER_PID, is_kept, is_mount_point};
 use super::tree::{Node, Shape, Tree};
-use super::{Cancel, OnProgress, intent_path, ledger_path, must_be_ours};
+use super::{Cancel, OnProgress, back_ledger_path, intent_path, ledger_path, must_be_ours};
 
 type Result<T> = std::result::Result<T, RestorePointError>;
 
@@ -163,6 +163,17 @@ pub fn finish(
     })
 }
 
+/// Makes a directory hold what its copy does, and nothing else. Cut anywhere and run again, it does
+/// what is left.
+pub(super) fn bring_back(copy: &Path, target: &Path) -> Result<()> {
+    let cancel = Cancel::default();
+    let mut untold = |_| {};
+    let pass = Pass::back(copy, target, Watch::new(&mut untold, &cancel))?;
+    let nodes = pass.nodes()?;
+    pass.run(&nodes)?;
+    pass.files.copy.sync()
+}
+
 struct Pass<'a> {
     files: Bringer<'a>,
 }
@@ -177,7 +188,8 @@ impl<'a> Pass<'a> {
     fn begin(source: &Path, copy: &Path, is_live: bool, watch: Watch<'a>) -> Result<Self> {
         must_be_ours(copy)?;
         let tree = Tree::open(source)?;
-        must_lie_beside(&tree, source, copy)?;
+        let is_apart = is_mount_point(source)?;
+        must_lie_beside(&tree, source, copy, is_apart)?;
         if intent_path(copy).exists() {
             return Err(RestorePointError::refused(copy, Refusal::Restoring));
         }
@@ -197,9 +209,26 @@ impl<'a> Pass<'a> {
             copy: Tree::open(copy)?,
             ledger,
             known,
-            shares_blocks: AtomicBool::new(can_share_blocks(copy)?),
+            shares_blocks: AtomicBool::new(!is_apart && can_share_blocks(copy)?),
             room: Room::of(copy, is_live),
             is_live,
+            watch,
+            tally: Tally::default(),
+        };
+        Ok(Self { files })
+    }
+
+    /// The way back: what a copy holds is brought into the directory that it was made of.
+    fn back(copy: &Path, target: &Path, watch: Watch<'a>) -> Result<Self> {
+        let (ledger, known) = Ledger::open(&back_ledger_path(copy))?;
+        let files = Bringer {
+            source: Tree::open(copy)?,
+            copy: Tree::open(target)?,
+            ledger,
+            known,
+            shares_blocks: AtomicBool::new(false),
+            room: Room::of(target, false),
+            is_live: false,
             watch,
             tally: Tally::default(),
         };
@@ -309,8 +338,9 @@ fn bytes(nodes: &[Node]) -> u64 {
     of_kind(nodes, |shape| *shape == Shape::File).map(|node| node.stamp.size).sum()
 }
 
-/// The copy must be one rename away, and not inside of what it copies.
-fn must_lie_beside(tree: &Tree, source: &Path, copy: &Path) -> Result<()> {
+/// The copy must be one rename away, unless that is no way back anyhow, and not inside of what it
+/// copies.
+fn must_lie_beside(tree: &Tree, source: &Path, copy: &Path, is_apart: bool) -> Result<()> {
     let directory = copy.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
     let directory = directory.canonicalize().map_err(io_at("resolve", directory))?;
@@ -318,7 +348,7 @@ fn must_lie_beside(tree: &Tree, source: &Path, copy: &Path) -> Result<()> {
     if directory.starts_with(&whole) {
         return Err(RestorePointError::refused(source, Refusal::CopyInside));
     }
-    if Tree::open(&directory)?.device() != tree.device() {
+    if !is_apart && Tree::open(&directory)?.device() != tree.device() {
         return Err(RestorePointError::refused(source, Refusal::CopyElsewhere { directory }));
     }
     Ok(())

@@ -6,7 +6,7 @@ use super::error::{RestorePointError, io_at};
 use super::manifest;
 use super::restore::Intent;
 use super::tree::{Shape, Tree};
-use super::{beside, intent_path, ledger_path, must_be_ours};
+use super::{back_ledger_path, beside, intent_path, ledger_path, must_be_ours};
 
 /// Removes a copy and what lies beside it; fine when there is nothing. Never follows a symbolic
 /// link and never leaves the copy's file system.
@@ -36,6 +36,7 @@ pub fn discard(copy: &Path) -> Result<(), RestorePointError> {
     let intent = intent_path(copy);
     for path in [
         ledger_path(copy),
+        back_ledger_path(copy),
         beside(copy, ".probe"),
         beside(&manifest, ".draft"),
         beside(&intent, ".draft"),

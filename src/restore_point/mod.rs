@@ -72,6 +72,11 @@ fn ledger_path(copy: &Path) -> PathBuf {
     beside(copy, ".state.jsonl")
 }
 
+/// The same of the way back, where that is one by contents.
+fn back_ledger_path(copy: &Path) -> PathBuf {
+    beside(copy, ".back.jsonl")
+}
+
 /// What a finished copy holds.
 fn manifest_path(copy: &Path) -> PathBuf {
     beside(copy, ".manifest.json")

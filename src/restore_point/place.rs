@@ -56,13 +56,20 @@ pub fn copy_name(source: &Path, id: &str) -> String {
     format!(".{name}{NAME_MARK}{id}")
 }
 
-/// The directories above, the nearest first, as far as a rename goes.
+/// The directories above, the nearest first, as far as a rename goes; of a mount point, which none
+/// moves, as far as one goes from where it is mounted.
 fn above(source: &Path) -> Result<Vec<PathBuf>, RestorePointError> {
     let whole = source.canonicalize().map_err(io_at("resolve", source))?;
-    let home = look(&whole).map(|seen| seen.device);
-    let within = mount_points()?.into_iter().filter(|point| whole.starts_with(point));
+    let points = mount_points()?;
+    let from = match points.contains(&whole) {
+        true => whole.parent().unwrap_or(&whole),
+        false => &whole,
+    };
+    let home = look(from).map(|seen| seen.device);
+    let within = points.iter().filter(|point| from.starts_with(point));
     let top = within.max_by_key(|point| point.components().count());
-    Ok(one_rename_away(&whole, top.as_deref(), |path| look(path).map(|seen| seen.device) == home))
+    let is_at_home = |path: &Path| look(path).map(|seen| seen.device) == home;
+    Ok(one_rename_away(&whole, top.map(PathBuf::as_path), is_at_home))
 }
 
 /// A rename does not leave a mount, even to another one of the same file system (rename(2),

@@ -7,6 +7,10 @@
 //! failed directory, which the copy. After a crash anywhere the note and the inodes say how far
 //! it came, and running it again ends it. Any arrangement that it can't have left is an error,
 //! and nothing is touched (I7, I11).
+//!
+//! A directory that is a mount point itself no rename moves: what the failed version left is copied
+//! aside, then the copy's contents are brought back into it. The note says how far that came; until
+//! its end no server may start on the directory, and whoever runs it again brings it there.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -16,9 +20,11 @@ use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::copy::bring_back;
 use super::error::{Refusal, RestorePointError, io_at};
 use super::manifest::{self, sync_directory_of};
-use super::{beside, intent_path, must_be_ours};
+use super::survey::is_mount_point;
+use super::{Cancel, beside, intent_path, must_be_ours};
 
 type Result<T> = std::result::Result<T, RestorePointError>;
 
@@ -38,6 +44,9 @@ pub fn restore(source: &Path, copy: &Path, failed: &Path) -> Result<u64> {
         Some(intent) => intent.must_be_about(source, copy, failed)?,
         None => Intent::begin(source, copy, failed)?,
     };
+    if let Some(stage) = intent.stage {
+        return restore_contents(source, copy, failed, intent, stage);
+    }
     let (at_source, at_copy, at_failed) = (inode(source)?, inode(copy)?, inode(failed)?);
     if at_source == Some(intent.copy_inode) && at_copy.is_none() {
         // Where the failed directory went since is the operator's affair.
@@ -72,6 +81,54 @@ pub fn restore(source: &Path, copy: &Path, failed: &Path) -> Result<u64> {
     Ok(dressed)
 }
 
+/// The way back of a mount point, by its contents. The copy stays until it is discarded.
+fn restore_contents(
+    source: &Path,
+    copy: &Path,
+    failed: &Path,
+    mut intent: Intent,
+    mut stage: Stage,
+) -> Result<u64> {
+    if stage == Stage::Keeping {
+        // Made under a name of our own, so that what has its name is whole.
+        if inode(failed)?.is_none() {
+            let aside = beside(copy, "-failed");
+            super::discard(&aside)?;
+            super::finish(source, &aside, &mut |_| {}, &Cancel::default())?;
+            rename(&aside, failed)?;
+            super::discard(&aside)?;
+            sync_directory_of(failed)?;
+            sync_directory_of(&aside)?;
+        }
+        stage = Stage::BringingBack;
+        intent.stage = Some(stage);
+        intent.write(copy)?;
+    }
+    if stage == Stage::Done {
+        return Ok(0);
+    }
+    let dressed = manifest::dress_all(copy)?;
+    bring_back(copy, source)?;
+    if let Some(path) = manifest::first_difference(source, copy)? {
+        return unexpected(copy, &format!("{} is not what the copy has: {path}", source.display()));
+    }
+    intent.stage = Some(Stage::Done);
+    intent.write(copy)?;
+    Ok(dressed)
+}
+
+/// How far a way back by contents came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Stage {
+    /// What the failed version left is copied aside.
+    Keeping,
+    /// The directory is brought back to what it was; it may hold some of both.
+    BringingBack,
+    /// It is as it was.
+    Done,
+}
+
 /// What lay where before the first rename.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -80,6 +137,9 @@ pub(super) struct Intent {
     failed: String,
     source_inode: u64,
     copy_inode: u64,
+    /// Of a mount point; none where directories are renamed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stage: Option<Stage>,
 }
 
 impl Intent {
@@ -111,23 +171,34 @@ impl Intent {
             Err(error) => return Err(io_at("look at", failed)(error)),
             Ok(_) => return unexpected(copy, &format!("{} is there already", failed.display())),
         }
-        one_file_system(source, copy, failed)?;
+        let stage = match is_mount_point(source)? {
+            true => Some(Stage::Keeping),
+            false => None,
+        };
+        if stage.is_none() {
+            one_file_system(source, copy, failed)?;
+        }
         let intent = Self {
             source: source.to_string_lossy().into_owned(),
             failed: failed.to_string_lossy().into_owned(),
             source_inode,
             copy_inode,
+            stage,
         };
+        intent.write(copy)?;
+        Ok(intent)
+    }
+
+    fn write(&self, copy: &Path) -> Result<()> {
         let path = intent_path(copy);
         let draft = beside(&path, ".draft");
-        let text = serde_json::to_vec(&intent).map_err(io_at("write", &path))?;
+        let text = serde_json::to_vec(self).map_err(io_at("write", &path))?;
         std::fs::write(&draft, text).map_err(io_at("write", &draft))?;
         std::fs::File::open(&draft)
             .and_then(|file| file.sync_all())
             .map_err(io_at("sync", &draft))?;
         std::fs::rename(&draft, &path).map_err(io_at("rename to", &path))?;
-        sync_directory_of(&path)?;
-        Ok(intent)
+        sync_directory_of(&path)
     }
 
     fn must_be_about(self, source: &Path, copy: &Path, failed: &Path) -> Result<Self> {
@@ -141,6 +212,9 @@ impl Intent {
 
     /// Whether the copy is all that there is to put back: the failed directory has left.
     pub(super) fn is_under_way(&self) -> Result<bool> {
+        if let Some(stage) = self.stage {
+            return Ok(stage == Stage::BringingBack);
+        }
         Ok(inode(Path::new(&self.source))? != Some(self.source_inode))
     }
 }

@@ -158,10 +158,19 @@ fn postgres_major(source: &Path) -> Result<u32, RestorePointError> {
         .ok_or_else(|| missing(format!("{:?}", text.chars().take(20).collect::<String>())))
 }
 
-/// The first mount point at or below the directory.
+/// Whether something is mounted at the directory itself, which no rename moves then.
+///
+/// # Errors
+/// [`RestorePointError::Io`] when this host's mounts can't be read.
+pub(super) fn is_mount_point(source: &Path) -> Result<bool, RestorePointError> {
+    let source = source.canonicalize().map_err(io_at("resolve", source))?;
+    Ok(mount_points()?.contains(&source))
+}
+
+/// The first mount point below the directory.
 fn mounted(source: &Path) -> Result<Option<(PathBuf, Refusal)>, RestorePointError> {
     let source = source.canonicalize().map_err(io_at("resolve", source))?;
-    Ok(mount_at_or_below(&source, mount_points()?))
+    Ok(mount_below(&source, mount_points()?))
 }
 
 /// Where something is mounted, as this process sees mounts. A bind mount of the same file system
@@ -190,16 +199,10 @@ fn points_of(mountinfo: &str) -> Vec<PathBuf> {
     fields.map(|field| PathBuf::from(place(field))).collect()
 }
 
-fn mount_at_or_below(source: &Path, points: Vec<PathBuf>) -> Option<(PathBuf, Refusal)> {
-    points.into_iter().find_map(|place| {
-        if place == source {
-            Some((place, Refusal::MountPoint))
-        } else if place.starts_with(source) {
-            Some((place, Refusal::OtherFileSystem))
-        } else {
-            None
-        }
-    })
+fn mount_below(source: &Path, points: Vec<PathBuf>) -> Option<(PathBuf, Refusal)> {
+    let mut points = points.into_iter();
+    let below = points.find(|place| place != source && place.starts_with(source));
+    below.map(|place| (place, Refusal::OtherFileSystem))
 }
 
 #[cfg(test)]
@@ -237,8 +240,8 @@ mod tests {
         let mounts = "22 1 8:1 / / rw - ext4 /dev/sda rw\n\
                       40 22 8:1 /x /srv/my\\040data rw shared:1 - ext4 /dev/sda rw\n\
                       41 40 8:2 / /srv/other/pg_wal rw - ext4 /dev/sdb rw\n";
-        let at = |path: &str| mount_at_or_below(Path::new(path), points_of(mounts));
-        assert_eq!(at("/srv/my data"), Some(("/srv/my data".into(), Refusal::MountPoint)));
+        let at = |path: &str| mount_below(Path::new(path), points_of(mounts));
+        assert_eq!(at("/srv/my data"), None, "itself, which is put back by its contents");
         assert_eq!(at("/srv/other"), Some(("/srv/other/pg_wal".into(), Refusal::OtherFileSystem)));
         assert_eq!(at("/srv/my data/pg"), None);
     }

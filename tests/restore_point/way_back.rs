@@ -294,3 +294,100 @@ fn only_a_copy_is_ever_discarded_and_twice_is_fine() {
     assert_eq!(fs::read(treasure.join("wallet")).expect("there"), b"keys");
     assert!(world.source().join("base/1/100").exists());
 }
+
+/// Something mounted, until the test ends.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    /// None where this process may not mount.
+    fn at(path: &Path, arguments: &[&str]) -> Option<Self> {
+        let done = std::process::Command::new("mount").args(arguments).arg(path).output();
+        let is_mounted = done.is_ok_and(|output| output.status.success());
+        if !is_mounted {
+            println!("not run: nothing can be mounted at {}", path.display());
+        }
+        is_mounted.then(|| Self(path.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let done = std::process::Command::new("umount").arg("--lazy").arg(&self.0).output();
+        if !done.is_ok_and(|output| output.status.success()) {
+            eprintln!("{} is not unmounted", self.0.display());
+        }
+    }
+}
+
+/// A data directory that is a mount point: of a file system of its own, or of the same one.
+fn on_a_mount(is_of_its_own: bool) -> Option<(World, Mounted)> {
+    let world = world();
+    let source = world.source();
+    let mounted = match is_of_its_own {
+        true => Mounted::at(&source, &["-t", "tmpfs", "tmpfs"])?,
+        false => Mounted::at(&source, &["--bind", source.to_str().expect("text")])?,
+    };
+    fs::create_dir_all(source.join("global")).expect("a data directory");
+    write(&source.join("PG_VERSION"), b"15\n");
+    write(&source.join("global/pg_control"), &[7; 8192]);
+    let world = world.with(&[
+        Edit::File("base/1/100", 300_000, 1),
+        Edit::File("base/1/101", 10, 2),
+        Edit::Link("log", "/var/log/postgresql"),
+    ]);
+    Some((world, mounted))
+}
+
+#[test]
+fn a_mount_point_comes_back_by_its_contents_and_what_the_failed_version_left_is_kept() {
+    for is_of_its_own in [true, false] {
+        let Some((world, _mounted)) = on_a_mount(is_of_its_own) else { return };
+        world.pre_copy();
+        world.finish();
+        let world = world.with(&[
+            Edit::Append("base/1/100", 8192),
+            Edit::Remove("base/1/101"),
+            Edit::File("base/1/102", 20, 3),
+        ]);
+        let (good, bad) = (look(&world.copy()), look(&world.source()));
+        world.verify().expect("whole");
+        world.restore().expect("put back");
+        assert_eq!(look(&world.source()), good, "{is_of_its_own}");
+        assert_eq!(look(&world.failed()), bad, "{is_of_its_own}");
+
+        // The old version serves from it by now.
+        Edit::Append("base/1/101", 10).apply(&world.source());
+        let serving = look(&world.source());
+        world.restore().expect("it is done already");
+        assert_eq!((look(&world.source()), look(&world.failed())), (serving, bad));
+        discard(&world.copy()).expect("tidied");
+        assert!(!world.copy().exists());
+        let left = fs::read_dir(world.source().parent().expect("a parent")).expect("a listing");
+        let left: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(left.len(), 2, "the directory and the failed one: {left:?}");
+    }
+}
+
+#[test]
+fn a_way_back_by_contents_that_was_cut_is_brought_to_its_end() {
+    let Some((world, _mounted)) = on_a_mount(true) else { return };
+    world.pre_copy();
+    world.finish();
+    let world = world.with(&[Edit::Append("base/1/100", 8192)]);
+    let bad = look(&world.source());
+    world.restore().expect("put back");
+    // Cut in the middle of it: the note says so, and the directory holds some of both.
+    let note = world.beside_the_copy(".restore.json");
+    let text = fs::read_to_string(&note).expect("a note");
+    fs::write(&note, text.replace("\"done\"", "\"bringingBack\"")).expect("written");
+    Edit::Append("base/1/100", 4096).apply(&world.source());
+    Edit::Remove("PG_VERSION").apply(&world.source());
+    assert!(discard(&world.copy()).is_err(), "it is all there is");
+    world.restore().expect("put back");
+    assert_eq!((look(&world.source()), look(&world.failed())), (look(&world.copy()), bad));
+    // Cut while what the failed version left is copied aside.
+    fs::remove_dir_all(world.failed()).expect("removed");
+    fs::write(&note, text.replace("\"done\"", "\"keeping\"")).expect("written");
+    world.restore().expect("put back");
+    assert_eq!((look(&world.source()), look(&world.failed())), (look(&world.copy()), look(&world.copy())));
+}
