@@ -220,16 +220,9 @@ fn a_server_that_is_started_after_the_stop_stays_alone_until_somebody_ends_it() 
     let daemon = world.daemon();
     let tool = Tool::above(&world, "no");
     let most = Most::watch(&world);
-    trap.arm_patiently(Step::StopOld, Point::Unanswered);
+    trap.arm_patiently(Step::RenameOld, Point::Unasked);
     let run = Running::begin(&world, "1.9.7");
-    trap.meanwhile(&daemon, || {
-        // The trap springs at the first change that the step asks for.
-        wait_until("the old version is down", SOON, || {
-            let old = world.inspect(&world.name)?;
-            (old["State"]["Running"] == false).then_some(())
-        });
-        tool.start(&world);
-    });
+    trap.meanwhile(&daemon, || tool.start(&world));
     let (status, text) = run.end();
     assert_eq!(status.code(), Some(5), "{text}\n{}", daemon.log());
     println!("{}", daemon.status()["message"]);
