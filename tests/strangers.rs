@@ -220,7 +220,7 @@ fn a_server_that_is_started_after_the_stop_stays_alone_until_somebody_ends_it() 
     let daemon = world.daemon();
     let tool = Tool::above(&world, "no");
     let most = Most::watch(&world);
-    trap.arm_patiently(Step::StopOld, Point::Unanswered);
+    trap.arm_patiently(Step::RenameOld, Point::Unasked);
     let run = Running::begin(&world, "1.9.7");
     trap.meanwhile(&daemon, || tool.start(&world));
     let (status, text) = run.end();

@@ -83,8 +83,19 @@ impl Effects<'_> {
         let Some(container) = self.inspect(old.id).await?.filter(|_| directory.is_some()) else {
             return Ok(());
         };
+        let place = directory.as_deref().and_then(|directory| Place::of(directory).ok());
         let mut sentinel = Sentinel::before_the_start(self, known, directory);
         sentinel.look(&container).await?;
+        // One that was started while the old one was on its way down.
+        for server in place.map(database::servers_in).unwrap_or_default() {
+            if let (Some(place), Some(id)) = (place, server.container_id())
+                && let Some(other) = self.inspect(id).await?
+                && id != old.id
+                && ended_during(&container, &other)
+            {
+                sentinel.meets(&server, place).await?;
+            }
+        }
         if let Some(next) = known.next
             && let Some(next) = self.inspect(&next.id).await?
             && ended_during(&container, &next)
