@@ -331,9 +331,13 @@ impl Trial<'_, '_> {
                 }
             };
             self.sentinel.look(&container).await?;
+            let (asked_ms, asked) = (now_ms(), Instant::now());
             match self.look(&first.place, &container).await? {
                 Ok(version) => {
-                    let gap = Duration::from_millis(now_ms().saturating_sub(looked_ms));
+                    // A question that takes long is no gap; a host that slept meanwhile is.
+                    let between = Duration::from_millis(asked_ms.saturating_sub(looked_ms));
+                    let taken = Duration::from_millis(now_ms().saturating_sub(asked_ms));
+                    let gap = between + taken.saturating_sub(asked.elapsed());
                     looked_ms = now_ms();
                     if began.is_some() && gap > self.gap_borne() {
                         began = None;

@@ -20,8 +20,8 @@ use crate::machine::failure::FailureCode;
 /// Between two looks at a container that somebody froze.
 const FROZEN_EVERY: Duration = Duration::from_millis(500);
 
-/// What may lie between two looks of one watch, at least, and in deadlines of an answer: a look
-/// asks twice. Beyond it nobody watched.
+/// What may lie between two looks of one watch, at least, and in deadlines of an answer. Beyond it
+/// nobody watched.
 const GAP_BORNE: (Duration, u32) = (Duration::from_secs(10), 2);
 
 /// What the look at a container found.
