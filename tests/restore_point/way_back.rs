@@ -389,5 +389,8 @@ fn a_way_back_by_contents_that_was_cut_is_brought_to_its_end() {
     fs::remove_dir_all(world.failed()).expect("removed");
     fs::write(&note, text.replace("\"done\"", "\"keeping\"")).expect("written");
     world.restore().expect("put back");
-    assert_eq!((look(&world.source()), look(&world.failed())), (look(&world.copy()), look(&world.copy())));
+    assert_eq!(
+        (look(&world.source()), look(&world.failed())),
+        (look(&world.copy()), look(&world.copy()))
+    );
 }
