@@ -94,6 +94,8 @@ pub struct Watch {
     given_up: Vec<String>,
     /// Programs that were seen at work, and no passing process.
     worked: BTreeSet<String>,
+    /// Programs that their supervisor was seen to fail to start.
+    backed_off: BTreeSet<String>,
 }
 
 impl Watch {
@@ -142,6 +144,8 @@ impl Watch {
         }
         let at_work = now.iter().filter(|(_, sighting)| sighting.is_at_work());
         self.worked.extend(at_work.map(|(name, _)| name.clone()));
+        let failing = now.iter().filter(|(_, sighting)| sighting.state == "BACKOFF");
+        self.backed_off.extend(failing.map(|(name, _)| name.clone()));
         self.seen.extend(now);
         changes
     }
@@ -189,7 +193,8 @@ impl Watch {
     }
 
     /// A program that was at work in the old version, if only now and then, and that is there in
-    /// this one and was never seen at work.
+    /// this one and was never seen at work. Of one that a supervisor starts again and again, as it
+    /// should, few looks may miss all of its work: it must have been seen to fail.
     pub fn never_up<'h>(&self, habits: Option<&'h Habits>) -> Option<&'h str> {
         let habits = habits?;
         let is_idle = |name: &&str, is_meant: fn(&Sighting) -> bool| {
@@ -199,7 +204,10 @@ impl Watch {
         // A supervisor says of a steady one itself that it is still starting, or fails.
         let mut steady = habits.steady.iter().map(String::as_str);
         came_up
-            .find(|name| is_idle(name, |_| true))
+            .find(|name| {
+                is_idle(name, |seen| seen.state.is_empty())
+                    || (is_idle(name, |_| true) && self.backed_off.contains(*name))
+            })
             .or_else(|| steady.find(|name| is_idle(name, |seen| seen.state.is_empty())))
     }
 
