@@ -112,6 +112,49 @@ fn with_the_database_in_a_volume_that_binds_a_directory() {
     assert_eq!(world.payments_lost(), Vec::<String>::new());
 }
 
+/// What is mounted at a directory of this host, until the test ends.
+struct MountPoint(PathBuf);
+
+impl Drop for MountPoint {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg("--lazy").arg(&self.0).output();
+        if !done.is_ok_and(|output| output.status.success()) {
+            eprintln!("{} is not unmounted", self.0.display());
+        }
+    }
+}
+
+/// No rename moves it: it comes back by its contents.
+#[test]
+fn with_the_databases_directory_as_a_mount_point() {
+    if !require("docker") || !require("root") {
+        return;
+    }
+    let world = World::build("1.9.6").rows(300).start();
+    let directory = world.data_dir().join("db/postgres");
+    succeed(Command::new("mount").arg("--bind").arg(&directory).arg(&directory));
+    let _mounted = MountPoint(directory);
+    let daemon = world.daemon();
+    let (code, ready) = plan(&world, "1.9.7");
+    assert_eq!(code, Some(0), "{ready:#}");
+    let (_, works) = check(&ready, "directory");
+    assert!(works.contains("put back by its contents"), "{works}");
+    world.begin_upgrade(support::Fixture::get().tag_of("migration-schema"));
+    let status = daemon.wait_settled(Duration::from_secs(240));
+    assert_eq!(status["phase"], "ROLLED_BACK", "{status:#}\n{}", daemon.log());
+    println!("{}", status["message"]);
+    assert!(!world.failed_directories().is_empty(), "what the failed version left is kept");
+    world.assert_sound("1.9.6", "a way back by contents");
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+#[test]
+fn with_the_hosts_own_process_numbers() {
+    if require("docker") {
+        is_upgraded(World::build("1.9.6").run_args(["--pid", "host"]));
+    }
+}
+
 #[test]
 fn with_an_external_database() {
     if !require("docker") || !require("postgres") || !require("root") {
