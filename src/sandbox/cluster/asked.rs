@@ -94,7 +94,7 @@ impl Cluster {
             column(2, "amount", "numeric"),
             column(3, "written_by", "text"),
         ];
-        json!({"sequences": {}, "tables": [
+        json!({"encoding": "UTF8", "sequences": {}, "tables": [
             table(16390, "public.payments", &payments),
             table(16391, "public.schema_migrations", &[column(1, "version", "text")]),
         ]})
