@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::operator::{Running, assert_parts, identity, inspection, issues, said, upgrade};
-use support::{Daemon, Fixture, OwnImage, World, require, wait_until};
+use support::{Daemon, Fixture, OwnImage, World, in_long_run, require, wait_until};
 
 /// From something that was done to what follows from it.
 const SOON: Duration = Duration::from_secs(150);
@@ -81,11 +81,29 @@ fn without_a_supervisor_a_core_that_ends_well_every_seven_seconds_is_never_verif
 }
 
 #[test]
+fn without_a_supervisor_a_core_that_dies_every_fifteen_seconds_is_never_verified() {
+    if in_long_run() {
+        never_verified("15", "1", "off", "20");
+    }
+}
+
+#[test]
 fn a_core_that_dies_at_random_is_found_by_the_probation_at_the_latest() {
+    found_at_the_latest("on");
+}
+
+#[test]
+fn without_a_supervisor_one_that_dies_at_random_is_found_by_the_probation_at_the_latest() {
+    if in_long_run() {
+        found_at_the_latest("off");
+    }
+}
+
+fn found_at_the_latest(supervisor: &str) {
     if !require("docker") {
         return;
     }
-    let world = core_that_dies("random", "1", "on", "3");
+    let world = core_that_dies("random", "1", supervisor, "3");
     world.set("PROBATION_MINUTES", "1");
     let daemon = world.daemon();
     let run = upgrade(&world, Fixture::get().tag_of("core-dies"));

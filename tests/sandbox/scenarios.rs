@@ -11,6 +11,8 @@ pub struct Scenario {
     /// What the engine does wrong besides.
     pub faults: Vec<Value>,
     pub phase: &'static str,
+    /// `VERIFY_SECONDS`.
+    pub watch: &'static str,
     /// `PROBATION_MINUTES`.
     pub probation: &'static str,
     /// Whether that watch finds something, so that the way back is kept.
@@ -24,8 +26,8 @@ pub const DROPS: &str = "engine drops a connection";
 
 impl Scenario {
     fn new(name: &'static str, release: Value, phase: &'static str, kept: usize) -> Self {
-        let (faults, probation, is_troubled) = (Vec::new(), "0", false);
-        Self { name, release, faults, phase, probation, is_troubled, kept }
+        let (faults, watch, probation, is_troubled) = (Vec::new(), "1", "0", false);
+        Self { name, release, faults, phase, watch, probation, is_troubled, kept }
     }
 
     fn watched(self, minutes: &'static str) -> Self {
@@ -35,6 +37,7 @@ impl Scenario {
     /// A shop on 1.9.6 that serves.
     pub fn open(&self) -> Shop {
         let mut shop = Shop::open(json!({"2.0.0": self.release}));
+        shop.set("VERIFY_SECONDS", self.watch);
         shop.set("PROBATION_MINUTES", self.probation);
         shop.wait_serves("1.9.6");
         shop
@@ -57,7 +60,11 @@ pub fn all() -> Vec<Scenario> {
         fails("wrong version", json!({"reports": "1.0.0", "takesPayments": false})),
         Scenario::new("migration fails", broken, "ROLLED_BACK", 1),
         fails("pull fails", json!({"pullFails": "unexpected EOF"})),
-        fails("core dies", json!({"coreDiesEveryMs": 1000, "takesPayments": false})),
+        // Its watch spans several lives of the core: one as long as a life might see a single one.
+        Scenario {
+            watch: "4",
+            ..fails("core dies", json!({"coreDiesEveryMs": 1000, "takesPayments": false}))
+        },
         fails("serves elsewhere", json!({"servesElsewhere": true, "takesPayments": false})),
         Scenario::new("workers write", ill_with_rows, "ROLLED_BACK", 0),
         Scenario::new("probation", schema.clone(), "VERIFIED", 0).watched("0.02"),
