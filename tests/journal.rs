@@ -172,7 +172,7 @@ fn an_unfinished_job_that_is_marked_as_at_rest_is_named() {
 
 #[test]
 fn a_job_that_was_taken_up_again_is_rightly_marked_as_active() {
-    for event in [Event::Recover, Event::RecoverRestoring, Event::RecoverRestoringShown] {
+    for event in Event::RECOVERIES {
         let place = place();
         let journal = Journal::open(&place.path).expect("opens");
         let job = job_with_a_backup(&journal);
@@ -180,7 +180,11 @@ fn a_job_that_was_taken_up_again_is_rightly_marked_as_active() {
         let ending = Ending { failure_code: None, message: "it rests".into() };
         journal.end(&job, &ending, &[]).expect("ends");
         reader.verify().expect("walks").expect("holds at rest");
-        let again = Transition { from: Phase::NeedsOperator, event, to: Phase::RollingBack };
+        let to = match event {
+            Event::RecoverKeeping => Phase::Swapped,
+            _ => Phase::RollingBack,
+        };
+        let again = Transition { from: Phase::NeedsOperator, event, to };
         journal.reopen(&job, 1, again, &[]).expect("reopens");
         reader.verify().expect("walks").expect("holds when it is taken up again");
     }

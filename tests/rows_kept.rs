@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::builder::WorldBuilder;
 use support::operator::{assert_parts, said};
-use support::{Daemon, Fixture, World, in_long_run, require};
+use support::{Daemon, Fixture, OwnImage, World, in_long_run, require};
 
 /// From the start of an upgrade to its end.
 const END_LIMIT: Duration = Duration::from_secs(300);
@@ -205,4 +205,47 @@ fn without_a_supervisor_workers_keep_their_rows_too() {
     if require("docker") {
         keeps_the_rows(builder().env("PAYRAM_SUPERVISOR", "off"), "health-500-writes");
     }
+}
+
+/// The lines of a Dockerfile that have this done before anything else starts, on a database that
+/// is marked for it.
+fn before_the_start(line: &str) -> String {
+    let directory = "/var/lib/payram/db/postgres";
+    format!(
+        "RUN mv /opt/payram/entrypoint /opt/payram/entrypoint.own && printf '%s\\n' \
+         '#!/bin/bash' 'cd {directory} || exit 1' '[[ ! -e marked ]] || {line}' 'cd /' \
+         'exec /opt/payram/entrypoint.own \"$@\"' > /opt/payram/entrypoint && \
+         chmod 755 /opt/payram/entrypoint"
+    )
+}
+
+#[test]
+fn an_old_version_that_is_ill_on_an_unchanged_database_gets_the_restore_point() {
+    if !require("docker") {
+        return;
+    }
+    // Nothing that a server counts tells of it.
+    let old = OwnImage::derived("1.9.6", &before_the_start("[[ -e shop.key ]] || exit 7"), true);
+    let failing = Fixture::get().tag_of("health-500");
+    let failing = OwnImage::derived(failing, &before_the_start("rm -f shop.key"), false);
+    let world = World::build(&old.tag)
+        .rows(200)
+        .setting("HEALTH_TIMEOUT_SECONDS", "6")
+        .setting("START_TIMEOUT_SECONDS", "25")
+        .start();
+    let directory = "/var/lib/payram/db/postgres";
+    let files = [format!("{directory}/shop.key"), format!("{directory}/marked")];
+    world.docker(&["exec", &world.name, "touch", &files[0], &files[1]]);
+    let before = world.container().expect("a container")["Id"].clone();
+    let daemon = world.daemon();
+    world.begin_upgrade(&failing.tag);
+    let status = daemon.wait_settled(END_LIMIT);
+    println!("{}: {}", status["phase"], status["message"]);
+    assert_eq!(status["phase"], "ROLLED_BACK", "{status:#}\n{}", daemon.log());
+    assert!(daemon.log().contains("assess_again"), "{}", daemon.log());
+    assert_eq!(world.container().expect("a container")["Id"], before, "it was never removed");
+    world.wait_healthy();
+    assert_eq!(world.failed_directories().len(), 1, "what was there before is kept");
+    assert_eq!(world.payments_lost(), Vec::<String>::new());
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
 }

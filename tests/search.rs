@@ -130,6 +130,7 @@ fn each_sabotaged_effect_is_found_and_told_as_a_list_of_steps() {
         (Sabotage::OldIsNotMadeAgain, Lossless, ByItself),
         (Sabotage::AssessmentTakesWorkersForAMigration, Lossless, RowsForgotten),
         (Sabotage::AssessmentTakesAMigrationForWorkers, Lossless, OldOnItsOwnDatabase),
+        (Sabotage::RestorePointIsTriedWithoutALook, Lossless, AcknowledgedRows),
         (Sabotage::RemoveNextTakesWhatHoldsTheName, Lossless, I1),
         (Sabotage::StopNextIsSkippedAndStartOldDoesNotLook, Lossless, I2),
         (Sabotage::DisarmOldIsSkipped, Lossless, I2),

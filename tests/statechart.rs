@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
-use payram_updater::machine::facts::{Assessment, Probation, ProbationEnd};
+use payram_updater::machine::facts::{Assessment, Copy, Probation, ProbationEnd, Server};
 use payram_updater::machine::failure::{Failure, FailureCode};
 use payram_updater::machine::transition::TRANSITIONS;
 use payram_updater::machine::{Event, Fact, Hop, Machine, Outcome, Phase, Step};
@@ -142,9 +142,11 @@ fn every_reachable_transition_is_in_the_table_and_every_row_is_reachable() {
     while let Some(machine) = queue.pop_front() {
         let mut following = Vec::new();
         if machine.phase() == Phase::NeedsOperator {
-            for event in [Event::Recover, Event::RecoverRestoring, Event::RecoverRestoringShown] {
-                let (next, transition) = machine.clone().recover(event).expect("recover");
-                following.push((next, vec![transition]));
+            for event in Event::RECOVERIES {
+                match machine.clone().recover(event) {
+                    Ok((next, transition)) => following.push((next, vec![transition])),
+                    Err(refused) => assert_eq!(event, Event::RecoverKeeping, "{refused}"),
+                }
             }
         }
         if let Some(step) = machine.step() {
@@ -253,6 +255,27 @@ fn what_a_person_has_to_confirm_is_not_tidied_away_where_no_probation_was_asked_
 /// Every outcome that a step can have; the good one first.
 fn outcomes(step: Step) -> Vec<Outcome> {
     let mut good = vec![facts::fact(step, "1.9.7")];
+    if step == Step::PreCopy {
+        // One that can be put back by itself.
+        good = vec![Fact::Copy(Copy::Directory {
+            source: "/db".into(),
+            copy: "/.db.payram-restore-1".into(),
+            files: 1,
+            bytes: 1,
+            server: Server {
+                program: "/postgres".into(),
+                arguments: Vec::new(),
+                owner: "70:70".into(),
+                major: 15,
+            },
+        })];
+    }
+    if step == Step::AssessAgain {
+        good.extend([
+            Fact::Assessment(Assessment::RowsChanged { tables: vec!["t".into()] }),
+            Fact::Assessment(Assessment::Damaged { by: "another".into() }),
+        ]);
+    }
     if step == Step::AssessDatabase {
         good.extend([
             Fact::Assessment(Assessment::SchemaChanged { what: "a column".into() }),
@@ -275,6 +298,9 @@ fn outcomes(step: Step) -> Vec<Outcome> {
         );
     }
     let failure = Failure::new(FailureCode::Unknown, "it broke");
+    let ill = (step == Step::VerifyOld).then(|| Outcome::Failed {
+        failure: Failure::new(FailureCode::HealthcheckFailed, "it is ill"),
+    });
     good.into_iter()
         .map(|fact| Outcome::Done { fact })
         .chain([
@@ -284,6 +310,7 @@ fn outcomes(step: Step) -> Vec<Outcome> {
             Outcome::Left,
             Outcome::Cancelled { failure },
         ])
+        .chain(ill)
         .collect()
 }
 

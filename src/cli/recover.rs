@@ -56,7 +56,8 @@ impl Decision {
     /// Whether something is to be done that goes on after the answer.
     fn is_a_way(&self) -> bool {
         self.success
-            && ["wait", "resume", "rollback", "restore_database"].contains(&self.action.as_str())
+            && ["wait", "resume", "rollback", "restore_database", "keep_new"]
+                .contains(&self.action.as_str())
     }
 
     /// Whether going back is what was asked for.
@@ -153,7 +154,8 @@ pub(super) async fn recover(
         note_change(context, out)?;
     };
     // How it is now, whatever the journal says of the way.
-    let nothing = Recover { dry_run: true, restore_database: false, ..asked.clone() };
+    let nothing =
+        Recover { dry_run: true, restore_database: false, keep_new: false, ..asked.clone() };
     let mut after = hand.decide(context, &nothing, true, None).await?;
     // It ended without a container of its own to start: the one that was there is started.
     if Decision::read(&after)?.action == "start" {
@@ -307,6 +309,9 @@ async fn ask_daemon(
     shown: Option<&str>,
 ) -> Result<Value, ClientError> {
     let mut body = json!({"restoreDatabase": asked.restore_database, "dryRun": is_dry});
+    if asked.keep_new {
+        body["keepNew"] = json!(true);
+    }
     if let Some(shown) = shown {
         body["shown"] = json!(shown);
     }
@@ -369,7 +374,8 @@ async fn decide(
     is_dry: bool,
     shown: Option<&str>,
 ) -> Result<Value, Problem> {
-    let consent = driver::Consent { restore_database: asked.restore_database };
+    let consent =
+        driver::Consent { restore_database: asked.restore_database, keep_new: asked.keep_new };
     let decided = match shown {
         Some(shown) => own.driver.recover_as_shown(consent, shown).await,
         None => own.driver.recover(consent, is_dry).await,

@@ -10,7 +10,7 @@ use crate::machine::transition::TRANSITIONS;
 use crate::machine::{Event, Phase, Step};
 
 /// The way back, in the order in which the machine goes it.
-const BACK: [Step; 13] = [
+const BACK: [Step; 14] = [
     Step::DisarmNext,
     Step::AssessDatabase,
     Step::StopNext,
@@ -21,13 +21,14 @@ const BACK: [Step; 13] = [
     Step::StartOld,
     Step::ResumePrograms,
     Step::VerifyOld,
+    Step::AssessAgain,
     Step::ExportRows,
     Step::RemoveNext,
     Step::DiscardCopy,
 ];
 
 const WIDTH: i32 = 924;
-const HEIGHT: i32 = 642;
+const HEIGHT: i32 = 676;
 const MARGIN: i32 = 14;
 
 /// Width of a box, and from one box to the next.
@@ -43,6 +44,9 @@ const LAST_HEIGHT: i32 = 56;
 
 const HEADER: i32 = 24;
 const LINE: i32 = 17;
+
+/// What is left beside the way back for the arrows that lead past it.
+const PAST: i32 = 44;
 
 /// Half the distance between two arrows that run side by side.
 const BESIDE: i32 = 24;
@@ -134,7 +138,7 @@ fn home(step: Step) -> Phase {
         | Step::RenameOld
         | Step::RenameNext
         | Step::StartNext => Phase::Pulled,
-        Step::Verify | Step::ArmNext => Phase::Swapped,
+        Step::StartNextAgain | Step::Verify | Step::ArmNext => Phase::Swapped,
         Step::Probation | Step::Tidy => Phase::Verified,
         Step::DisarmNext
         | Step::AssessDatabase
@@ -146,6 +150,7 @@ fn home(step: Step) -> Phase {
         | Step::ResumePrograms
         | Step::RearmOld
         | Step::VerifyOld
+        | Step::AssessAgain
         | Step::ExportRows
         | Step::RemoveNext
         | Step::DiscardCopy => Phase::RollingBack,
@@ -156,11 +161,16 @@ fn home(step: Step) -> Phase {
 fn steps(phase: Phase) -> Vec<(usize, Step)> {
     let forward = Step::FORWARD.into_iter().chain(Step::AFTERWARDS).enumerate();
     let back = BACK.into_iter().enumerate();
-    forward
+    // In the place of the first start, where a person goes on with what had failed.
+    let again = Step::FORWARD.iter().position(|step| *step == Step::StartNext);
+    let mut steps: Vec<(usize, Step)> = forward
         .chain(back)
+        .chain(again.map(|index| (index, Step::StartNextAgain)))
         .filter(|(_, step)| home(*step) == phase)
         .map(|(index, step)| (index + 1, step))
-        .collect()
+        .collect();
+    steps.sort_by_key(|(number, _)| *number);
+    steps
 }
 
 fn frame(phase: Phase) -> Frame {
@@ -177,7 +187,7 @@ fn frame(phase: Phase) -> Frame {
         Phase::Swapped => top(3),
         Phase::Verified => top(4),
         Phase::RollingBack => {
-            Frame { x: MARGIN, y: BACK_ROW, width: 3 * PITCH + BOX, height: BACK_HEIGHT }
+            Frame { x: MARGIN, y: BACK_ROW, width: 3 * PITCH + BOX - PAST, height: BACK_HEIGHT }
         }
         Phase::RolledBack => Frame { y: BACK_ROW, height: BACK_HEIGHT, ..top(4) },
         Phase::NeedsOperator => Frame {
@@ -308,6 +318,11 @@ impl Picture {
     fn arrow(&mut self, from: Phase, to: Phase, events: &[Event]) {
         let (a, b) = (frame(from), frame(to));
         let border = if to.is_final() { 5 } else { 1 };
+        match (from, to) {
+            (Phase::Swapped, Phase::NeedsOperator) => return self.past(&a, &b, true, events),
+            (Phase::NeedsOperator, Phase::Swapped) => return self.past(&b, &a, false, events),
+            (_, _) => {}
+        }
         if a.y == b.y {
             let y = a.y + if a.y == TOP_ROW { 108 } else { a.height / 2 };
             self.path(format_args!("M{} {y} H{}", a.right() + 1, b.x - border));
@@ -340,9 +355,27 @@ impl Picture {
         }
     }
 
+    /// Between a box of the top row and the last one, past the way back that lies between them.
+    fn past(&mut self, top: &Frame, last: &Frame, leads_down: bool, events: &[Event]) {
+        let (x, y, at, anchor) = match leads_down {
+            true => (top.right() - PAST + 18, last.y + 14, -6, "end"),
+            false => (top.right() - 8, last.y + 32, 6, "start"),
+        };
+        match leads_down {
+            true => self.path(format_args!("M{x} {} V{y} H{}", top.bottom() + 1, last.right() + 1)),
+            false => {
+                self.path(format_args!("M{} {y} H{x} V{}", last.right() + 1, top.bottom() + 1));
+            }
+        }
+        for (index, event) in (0..).zip(events) {
+            let label = last.y - 22 + 14 * index;
+            self.anchored(x + at, label, "mono event", anchor, event.as_str());
+        }
+    }
+
     fn legend(&mut self) {
         let x = frame(Phase::NeedsOperator).right() + 40;
-        let y = LAST_ROW + 14;
+        let y = LAST_ROW + 54;
         self.text(x, y, "undo", "↺");
         self.text(x + 18, y, "note", "changes the world; taken back by a step of RollingBack");
         self.line(format_args!(

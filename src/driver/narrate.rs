@@ -25,6 +25,7 @@ pub fn activity(step: Step) -> &'static str {
         Step::RenameOld => "Renaming the old container",
         Step::RenameNext => "Giving the new container its name",
         Step::StartNext => "Starting the new container",
+        Step::StartNextAgain => "Starting the new container again, as you decided",
         Step::Verify => "Waiting until the new version is healthy",
         Step::ArmNext => "Setting the new container's restart policy",
         Step::Probation => "Watching the new version a while longer; it serves",
@@ -39,6 +40,7 @@ pub fn activity(step: Step) -> &'static str {
         Step::ResumePrograms => "Going back: starting the application's programs",
         Step::RearmOld => "Going back: setting the old container's restart policy",
         Step::VerifyOld => "Going back: waiting until the old version is healthy",
+        Step::AssessAgain => "Going back: finding out whether a row was written since the cut-over",
         Step::ExportRows => "The old version serves; exporting the rows that the failed one wrote",
         Step::RemoveNext => "Going back: removing the new container",
         Step::DiscardCopy => "Going back: removing the copy of the database",
@@ -291,8 +293,15 @@ pub(super) fn upgrade_started(body: &JobBody) -> NewEvent {
 /// The event that opens a recovery in the history.
 pub(super) fn recovery_started(job: &JobRecord, event: Event) -> NewEvent {
     let mut data = upgrade_data(&job.body);
-    data.insert("restoreDatabase".into(), (event != Event::Recover).to_string());
-    let message = format!("the way back from {} is taken again", job.body.resolved_target);
+    let is_keeping = event == Event::RecoverKeeping;
+    let is_restoring = !is_keeping && event != Event::Recover;
+    data.insert("restoreDatabase".into(), is_restoring.to_string());
+    data.insert("keepNew".into(), is_keeping.to_string());
+    let target = &job.body.resolved_target;
+    let message = match is_keeping {
+        true => format!("{target} is started again on the database as it is"),
+        false => format!("the way back from {target} is taken again"),
+    };
     NewEvent { kind: "recovery", status: "started", message, data }
 }
 

@@ -37,6 +37,8 @@ const OF_THIS_HOST: &str = " of this host";
 pub struct Consent {
     /// The restore point may come back, whatever rows of the failed version it forgets.
     pub restore_database: bool,
+    /// The new version is kept after all, on the database as it is.
+    pub keep_new: bool,
 }
 
 /// A container as it was seen.
@@ -214,7 +216,7 @@ pub struct Decision {
     pub success: bool,
     /// What will be done, and why.
     pub message: String,
-    /// `none`, `wait`, `resume`, `retry`, `rollback`, `restore_database`, `start`, `tidy`,
+    /// `none`, `wait`, `resume`, `retry`, `rollback`, `restore_database`, `keep_new`, `start`, `tidy`,
     /// `sync`, `changed`, `clear_quarantine`, `refused`; `failed` when nothing could be seen.
     pub action: &'static str,
     /// The last job's failure code; empty when it has none.

@@ -110,10 +110,9 @@ pub(super) fn fold(id: JobId, rows: &[Row], path: &Path) -> Result<JobRecord, Jo
                 });
             }
             RowKind::Intent | RowKind::Outcome | RowKind::Transition => {
-                let is_recovery =
-                    [Event::Recover, Event::RecoverRestoring, Event::RecoverRestoringShown]
-                        .iter()
-                        .any(|event| row.name.as_deref() == Some(event.as_str()));
+                let is_recovery = Event::RECOVERIES
+                    .iter()
+                    .any(|event| row.name.as_deref() == Some(event.as_str()));
                 if is_recovery {
                     record.ending = None;
                 }
@@ -183,10 +182,7 @@ impl HopRecord {
             }
             RowKind::Transition => {
                 let transition: Transition = parse(row, path)?;
-                if matches!(
-                    transition.event,
-                    Event::Recover | Event::RecoverRestoring | Event::RecoverRestoringShown
-                ) {
+                if transition.event.is_recovery() {
                     let recovered = self.machine.clone().recover(transition.event);
                     let (machine, made) = recovered.map_err(forbidden)?;
                     self.machine = machine;

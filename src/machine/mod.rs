@@ -19,6 +19,8 @@ pub mod transition;
 pub use outcome::{Fact, Outcome};
 pub use projection::JobState;
 pub use rollback::{Begun, Consent, NeedsOperator, RolledBack, RollingBack};
-pub use state::{BackedUp, CutOver, Hop, Known, Phase, Planned, Pulled, State, Swapped, Verified};
+pub use state::{
+    BackedUp, CutOver, Hop, Kept, Known, Phase, Planned, Pulled, State, Swapped, Verified,
+};
 pub use step::Step;
 pub use transition::{Event, Forbidden, Machine, Transition};

@@ -12,7 +12,7 @@
 //! the old version is seen to serve: that adds no downtime, and no failure of it is a reason to
 //! call a person, because nothing depends on it and the failed version's database is kept.
 
-use super::facts::{Assessment, Export, Restored, RollbackDatabase, Verdict};
+use super::facts::{Assessment, Copy, Export, Restored, RollbackDatabase, Verdict};
 use super::failure::{Failure, FailureCode};
 use super::state::State;
 use super::step::Step;
@@ -43,6 +43,9 @@ pub struct RollingBack {
     pub export: Option<Export>,
     /// The old version's verdict, once it was given.
     pub verdict: Option<Verdict>,
+    /// Why the old version did not pass its gate on the database that was kept, once the restore
+    /// point is tried for it.
+    pub tried: Option<Failure>,
 }
 
 /// The old version serves, as before.
@@ -108,6 +111,15 @@ pub enum Begun {
 }
 
 impl NeedsOperator {
+    /// Whether a person may go on with the new version: it was started, and the database is the
+    /// one that it left.
+    pub fn may_keep_new(&self) -> bool {
+        matches!(self.interrupted, State::Swapped(_))
+            && self.restored.is_none()
+            && self.begun == Begun::Nothing
+            && !self.is_damaged()
+    }
+
     /// Whether two servers worked on the directory that is the database's now, whatever else was
     /// found since.
     pub fn is_damaged(&self) -> bool {
@@ -141,7 +153,69 @@ impl RollingBack {
             restored: None,
             export: None,
             verdict: None,
+            tried: None,
         }
+    }
+
+    /// Whether the restore point may be tried by itself for an old version that did not pass its
+    /// gate on a database that nobody had changed, as far as it was seen: once, where there is one.
+    pub(super) fn may_try_restore_point(&self, failure: &Failure) -> bool {
+        let known = self.interrupted.known();
+        matches!(failure.code, FailureCode::HealthcheckFailed | FailureCode::MigrationTimeout)
+            && matches!(self.interrupted, State::Swapped(_))
+            && self.tried.is_none()
+            // Taken again after it had run, its database is its own.
+            && self.begun == Begun::Nothing
+            && self.restored.is_none()
+            && self.assessment == Some(Assessment::Unchanged)
+            && known.hop.rollback_database != RollbackDatabase::Manual
+            && matches!(known.copy, Some(Copy::Directory { .. }))
+    }
+
+    /// The old version is silenced and the database assessed once more, before anything is put
+    /// back. Until that is known the database counts as the old version's own.
+    pub(super) fn trying_restore_point(mut self, failure: Failure) -> Self {
+        let rest = self.remaining.split_off(1);
+        self.remaining = vec![Step::AssessAgain, Step::RestoreDatabase];
+        self.remaining.extend([Step::RearmOld, Step::StartOld]);
+        self.remaining.extend([Step::ResumePrograms, Step::VerifyOld]);
+        self.remaining.extend(rest);
+        self.begun = Begun::Return;
+        self.tried = Some(failure);
+        self
+    }
+
+    /// Takes in whether a row was written since the cut-over, by whichever version. If so, the old
+    /// one goes on as it was, and a person decides.
+    pub(super) fn assessed_again(mut self, assessment: &Assessment) -> Self {
+        let failure = self.tried.clone();
+        let failure =
+            failure.unwrap_or_else(|| Failure::new(FailureCode::Unknown, "it did not pass"));
+        match assessment {
+            Assessment::Unchanged => self.begun = Begun::Nothing,
+            // Both are stopped, and nothing starts on it.
+            Assessment::Damaged { by } => {
+                let message = format!("the database's directory may be damaged: {by}");
+                self.hold = Some(Failure::new(FailureCode::DatabaseDamaged, message));
+                self.remaining.clear();
+            }
+            found => {
+                let why = match found {
+                    Assessment::RowsChanged { tables } | Assessment::WorkersWrote { tables } => {
+                        format!("rows were written since the cut-over ({})", tables.join("; "))
+                    }
+                    Assessment::SchemaChanged { what } => format!("the database changed ({what})"),
+                    Assessment::Unreadable { reason } => format!("it can't be told ({reason})"),
+                    Assessment::Damaged { .. }
+                    | Assessment::Serves { .. }
+                    | Assessment::Unchanged => "it was not asked".to_owned(),
+                };
+                let message = format!("{failure}; the restore point was not put back: {why}");
+                self.hold = Some(Failure::new(failure.code, message));
+                self.remaining = vec![Step::RearmOld, Step::StartOld, Step::ResumePrograms];
+            }
+        }
+        self
     }
 
     /// Goes back again after `needs`, from the first step; what was begun once for all stays so.

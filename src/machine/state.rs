@@ -111,6 +111,22 @@ pub struct Swapped {
     pub restore_point: RestorePoint,
     /// The good verdict, once it is given.
     pub verdict: Option<Verdict>,
+    /// Where a person goes on with it after it had failed.
+    pub kept: Option<Box<Kept>>,
+}
+
+/// A version that had failed, and that a person goes on with: it is started again and passes the
+/// gate, or a person decides once more. Nobody else turns it round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Why the upgrade failed.
+    pub failure: Failure,
+    /// What it had done to the database by then.
+    pub assessment: Option<Assessment>,
+    /// Its verdict, where it had passed its gate before it failed.
+    pub verdict: Option<Verdict>,
+    /// Whether it was started again.
+    pub is_started: bool,
 }
 
 /// The new version serves. Final; only tidying is left.
@@ -370,6 +386,15 @@ impl BackedUp {
 }
 
 impl Swapped {
+    /// What is to do next.
+    pub(super) fn step(&self) -> Step {
+        match &self.kept {
+            Some(kept) if !kept.is_started => Step::StartNextAgain,
+            Some(_) | None if self.verdict.is_none() => Step::Verify,
+            Some(_) | None => Step::ArmNext,
+        }
+    }
+
     fn known(&self) -> Known<'_> {
         Known {
             image: Some(&self.image),

@@ -33,6 +33,8 @@ pub enum Step {
     RenameNext,
     /// Start the next container.
     StartNext,
+    /// Start a next container that had failed and that a person goes on with.
+    StartNextAgain,
     /// Running, healthy, the expected version. Downtime ends at its first answer.
     Verify,
     /// The old container's restart policy is set on the next one.
@@ -64,6 +66,9 @@ pub enum Step {
     RearmOld,
     /// Back: the old version passes the same verification as a new one.
     VerifyOld,
+    /// Back: the old version did not pass its gate on the database that was kept: it is silenced,
+    /// and whether it or the failed one wrote a row is found out.
+    AssessAgain,
     /// Back: the rows that the failed version wrote go into a file beside its database, which is
     /// kept. Only where the restore point came back, and no failure of it holds anything up.
     ExportRows,
@@ -112,6 +117,7 @@ impl Step {
             Step::RenameOld => "rename_old",
             Step::RenameNext => "rename_next",
             Step::StartNext => "start_next",
+            Step::StartNextAgain => "start_next_again",
             Step::Verify => "verify",
             Step::ArmNext => "arm_next",
             Step::Probation => "probation",
@@ -126,6 +132,7 @@ impl Step {
             Step::ResumePrograms => "resume_programs",
             Step::RearmOld => "rearm_old",
             Step::VerifyOld => "verify_old",
+            Step::AssessAgain => "assess_again",
             Step::ExportRows => "export_rows",
             Step::RemoveNext => "remove_next",
             Step::DiscardCopy => "discard_copy",
@@ -152,6 +159,7 @@ impl Step {
             | Step::Pull
             | Step::NotePrograms
             | Step::RestorePoint
+            | Step::StartNextAgain
             | Step::Verify
             | Step::Probation
             | Step::Tidy
@@ -165,6 +173,7 @@ impl Step {
             | Step::ResumePrograms
             | Step::RearmOld
             | Step::VerifyOld
+            | Step::AssessAgain
             | Step::ExportRows
             | Step::RemoveNext
             | Step::DiscardCopy => None,

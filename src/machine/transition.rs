@@ -11,8 +11,8 @@ use self::table::row;
 use super::facts::{Assessment, Export, Probation, ProbationEnd};
 use super::failure::{Failure, FailureCode};
 use super::outcome::Outcome;
-use super::rollback::{Consent, NeedsOperator, RolledBack, RollingBack};
-use super::state::{BackedUp, CutOver, Hop, Phase, Planned, State};
+use super::rollback::{Begun, Consent, NeedsOperator, RolledBack, RollingBack};
+use super::state::{BackedUp, CutOver, Hop, Kept, Phase, Planned, State};
 use super::step::Step;
 
 pub use self::table::{Event, TRANSITIONS, Transition};
@@ -83,9 +83,7 @@ impl Machine {
                 CutOver::OldRenamed(..) => Step::RenameNext,
                 CutOver::NextRenamed(..) => Step::StartNext,
             }),
-            State::Swapped(swapped) => {
-                Some(if swapped.verdict.is_none() { Step::Verify } else { Step::ArmNext })
-            }
+            State::Swapped(swapped) => Some(swapped.step()),
             State::Verified(verified) => verified.step(),
             State::RollingBack(back) => back.remaining.first().copied(),
             State::RolledBack(_) | State::NeedsOperator(_) => None,
@@ -155,15 +153,18 @@ impl Machine {
     /// Goes back again from where a person was needed: every step of the way back observes
     /// first, so what was done stays done, and the database is assessed anew until the old
     /// version may have written to it. `event` says whether the restore point may come back
-    /// whatever rows it forgets, or forgetting those that were shown.
+    /// whatever rows it forgets, or forgetting those that were shown; or that the new version is
+    /// to be kept after all.
     ///
     /// # Errors
-    /// [`Forbidden`] in every other state, and for an event that is none of the three.
+    /// [`Forbidden`] in every other state, for an event that is no person's word, and for a new
+    /// version that can't be kept.
     pub fn recover(self, event: Event) -> Result<(Machine, Transition), Forbidden> {
         let consent = match event {
             Event::Recover => Some(Consent::None),
             Event::RecoverRestoring => Some(Consent::Whatever),
             Event::RecoverRestoringShown => Some(Consent::AsShown),
+            Event::RecoverKeeping => return self.keep(),
             Event::BackedUp
             | Event::Pulled
             | Event::Swapped
@@ -189,14 +190,68 @@ impl Machine {
         }
     }
 
+    /// Goes on with the new version where the database is still the one that it left.
+    fn keep(self) -> Result<(Machine, Transition), Forbidden> {
+        match self.state {
+            State::NeedsOperator(needs) if needs.may_keep_new() => {
+                let NeedsOperator { interrupted, failure, assessment, .. } = *needs;
+                let State::Swapped(mut swapped) = interrupted else {
+                    unreachable!("only a version that was started may be kept");
+                };
+                let (verdict, is_started) = (swapped.verdict.take(), false);
+                swapped.kept = Some(Box::new(Kept { failure, assessment, verdict, is_started }));
+                let transition = row(Phase::NeedsOperator, Event::RecoverKeeping, Phase::Swapped);
+                Ok((Machine::at(State::Swapped(swapped)), transition))
+            }
+            state => Err(Forbidden {
+                phase: state.phase(),
+                expected: "a new version that was started, on the database that it left".into(),
+                found: Event::RecoverKeeping.as_str().into(),
+            }),
+        }
+    }
+
     /// Turns round, or, on the way back already, stops for a person. After Verified nothing
     /// can fail the upgrade any more: tidying is tried again later.
     fn failed(self, pending: Step, failure: Failure, event: Event) -> (Machine, Option<Event>) {
         match self.state {
-            state @ (State::Planned(_)
+            // A person went on with it, and is asked again: it is left as it is.
+            State::Swapped(mut swapped)
+                if swapped.kept.is_some() && failure.code != FailureCode::DatabaseDamaged =>
+            {
+                let mut first = (failure.clone(), None);
+                if let Some(kept) = swapped.kept.take() {
+                    first = (kept.failure, kept.assessment);
+                    // What it had begun to do then is still to be taken back.
+                    swapped.verdict = swapped.verdict.take().or(kept.verdict);
+                }
+                let (first, assessment) = first;
+                let needs = NeedsOperator {
+                    interrupted: State::Swapped(swapped),
+                    failure: first,
+                    reason: failure,
+                    begun: Begun::Nothing,
+                    assessment,
+                    restored: None,
+                    export: None,
+                };
+                (Machine::at(State::NeedsOperator(Box::new(needs))), Some(Event::NeedsDecision))
+            }
+            mut state @ (State::Planned(_)
             | State::BackedUp(_)
             | State::Pulled(_)
             | State::Swapped(_)) => {
+                let pending = match &mut state {
+                    // It was followed up to there before.
+                    State::Swapped(swapped) => match swapped.kept.take() {
+                        Some(kept) => {
+                            swapped.verdict = swapped.verdict.take().or(kept.verdict);
+                            swapped.step()
+                        }
+                        None => pending,
+                    },
+                    _ => pending,
+                };
                 let back = RollingBack::from(state, Some(pending), failure);
                 (Machine::at(State::RollingBack(Box::new(back))), Some(event))
             }
@@ -216,6 +271,10 @@ impl Machine {
                     let mut assessed = back.assessed(unreadable);
                     assessed.remaining.retain(|step| *step != Step::AssessDatabase);
                     return (Machine::at(State::RollingBack(Box::new(assessed))), None);
+                }
+                if pending == Step::VerifyOld && back.may_try_restore_point(&failure) {
+                    let tried = back.trying_restore_point(failure);
+                    return (Machine::at(State::RollingBack(Box::new(tried))), None);
                 }
                 let begun = back.begun_by_now();
                 let needs = NeedsOperator {

@@ -7,6 +7,7 @@ mod support;
 mod crash;
 mod engine;
 mod invariants;
+mod keeping;
 mod last_good;
 mod matrix;
 mod overlay;

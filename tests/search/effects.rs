@@ -47,6 +47,7 @@ pub enum Sabotage {
     OldIsNotMadeAgain,
     AssessmentTakesWorkersForAMigration,
     AssessmentTakesAMigrationForWorkers,
+    RestorePointIsTriedWithoutALook,
 }
 
 impl Sabotage {
@@ -99,6 +100,8 @@ pub enum Answer {
     Export,
     /// It can't be done.
     Refused,
+    /// It can't be: the old version is not healthy.
+    Unhealthy,
     /// It can't be: another database than the shop's is served.
     Mismatch,
     /// It can't be: a second server worked in the database's directory.
@@ -108,7 +111,7 @@ pub enum Answer {
 impl Answer {
     /// Whether the step is not done.
     pub fn is_refusal(self) -> bool {
-        matches!(self, Answer::Refused | Answer::Mismatch | Answer::Damaged)
+        matches!(self, Answer::Refused | Answer::Unhealthy | Answer::Mismatch | Answer::Damaged)
     }
 }
 
@@ -259,6 +262,19 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
             let is_own = world.served == Served::Own || !asks;
             Some(if is_own { Answer::Verdict } else { Answer::Mismatch })
         }
+        // A person goes on with it, on the database that it left.
+        Step::StartNextAgain => {
+            world.next?;
+            remove_lone_server(run);
+            if world.old_runs() || world.rival || world.database.is_none() {
+                return None;
+            }
+            on_next(run, |next| (next.running, next.silenced) = (false, false));
+            on_next(run, |next| next.armed = false);
+            on_next(run, |next| next.name = Name::Payram);
+            on_next(run, |next| (next.running, next.was_started) = (true, true));
+            Some(Answer::Done)
+        }
         Step::ArmNext => {
             world.next?;
             on_next(run, |next| next.armed = true);
@@ -296,6 +312,13 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
                 (Sabotage::AssessmentTakesAMigrationForWorkers, Found::Rows) => Found::Workers,
                 (_, found) => found,
             }))
+        }
+        Step::AssessAgain => {
+            let found = assess_again(run, known, sabotage)?;
+            if found == Found::Unchanged {
+                on_old(run, |old| (old.running, old.programs) = (false, Programs::Stopped));
+            }
+            Some(Answer::Assessment(found))
         }
         Step::StopNext => {
             if sabotage != Sabotage::StopNextLeavesTheLoneServer {
@@ -588,6 +611,39 @@ fn assess(run: &mut Run, known: Known, sabotage: Sabotage) -> Option<Found> {
     };
     remove_lone_server(run);
     Some(found)
+}
+
+/// Whether the old version that did not pass its gate, or the failed one, wrote a row: it is
+/// silenced for that, or stopped where nothing silences it.
+fn assess_again(run: &mut Run, known: Known, sabotage: Sabotage) -> Option<Found> {
+    remove_lone_server(run);
+    let old = run.last().old?;
+    if !run.last().copy.is_some_and(|copy| copy.sealed) {
+        return Some(Found::Unreadable);
+    }
+    if look_out(run, Touched::Old, sabotage) {
+        return Some(Found::Damaged);
+    }
+    on_old(run, |old| old.armed = false);
+    if old.running && run.last().has_supervisor && known.has_fingerprint {
+        stop_programs(run);
+    } else {
+        on_old(run, |old| (old.running, old.programs) = (false, Programs::Stopped));
+    }
+    if sabotage == Sabotage::RestorePointIsTriedWithoutALook {
+        return Some(Found::Unchanged);
+    }
+    let world = run.last();
+    let Some(database) = world.database else { return Some(Found::Unreadable) };
+    if !world.old_runs() {
+        if world.next_runs() || world.rival {
+            return Some(Found::Unreadable);
+        }
+        run.change(|w| w.lone = Lone::Created);
+        run.change(|w| w.lone = Lone::Running);
+        remove_lone_server(run);
+    }
+    Some(compare(database))
 }
 
 /// The server's counters don't say who wrote.

@@ -50,6 +50,7 @@ pub enum Move {
     Recovered,
     RecoveredRestoring,
     RecoveredRestoringShown,
+    RecoveredKeeping,
     Intruded(Stranger),
     Covered(Served),
     StrangerStopped,
@@ -179,6 +180,10 @@ impl Search {
                 honest = self.lead(from, input, decided, Move::RecoveredRestoring)?;
                 let shown = Input::RecoverRestoringShown;
                 self.lead(from, shown, decided, Move::RecoveredRestoringShown)?;
+                if view.may_keep {
+                    let decided = node.world.decided();
+                    self.lead(from, Input::RecoverKeeping, decided, Move::RecoveredKeeping)?;
+                }
                 let world = node.world.next_stopped_by_hand();
                 self.go(from, Node { world, ..node }, Move::NextStoppedByHand)?;
                 // Of one that worked beside the new version it is told, or it was not seen by him.
@@ -281,6 +286,11 @@ impl Search {
                 let answer = Answer::Probation(*end);
                 self.lead(from, Input::Answered(answer), world, Move::Honest(step, answer))?;
             }
+        }
+        // A database that was kept may be what makes the old version ill, or it is something else.
+        if step == Step::VerifyOld && world.old_runs() && !world.rival && !world.noted_since {
+            let ill = Answer::Unhealthy;
+            self.lead(from, Input::Answered(ill), effect.last(), Move::Honest(step, ill))?;
         }
         if step == Step::Quiesce && effect.answer != Answer::Refused {
             let blind = Answer::Quiesced { has_fingerprint: false };

@@ -31,10 +31,11 @@ pub enum Input {
     Recover,
     RecoverRestoring,
     RecoverRestoringShown,
+    RecoverKeeping,
 }
 
 impl Input {
-    const SLOTS: usize = 35;
+    const SLOTS: usize = 37;
 
     fn slot(self) -> usize {
         match self {
@@ -66,6 +67,8 @@ impl Input {
             Input::Answered(Answer::Assessment(Found::Serves)) => 25,
             Input::Answered(Answer::Assessment(Found::Damaged)) => 26,
             Input::Answered(Answer::Assessment(Found::Workers)) => 34,
+            Input::RecoverKeeping => 35,
+            Input::Answered(Answer::Unhealthy) => 36,
             Input::Answered(Answer::Mismatch) => 27,
             Input::Answered(Answer::Damaged) => 28,
             Input::Answered(Answer::Probation(ProbationEnd::Passed)) => 29,
@@ -106,6 +109,8 @@ pub struct View {
     pub keeps_the_way_back: bool,
     /// What a second server that comes now comes in the middle of.
     pub stage: Option<Stage>,
+    /// A person may go on with the new version.
+    pub may_keep: bool,
 }
 
 pub struct Machines {
@@ -177,6 +182,7 @@ impl Machines {
         let coded = |code| Outcome::Failed { failure: Failure::new(code, "it broke") };
         Ok(match input {
             Input::Answered(Answer::Refused) => Outcome::Failed { failure },
+            Input::Answered(Answer::Unhealthy) => coded(FailureCode::HealthcheckFailed),
             Input::Answered(Answer::Mismatch) => coded(FailureCode::DatabaseMismatch),
             Input::Answered(Answer::Damaged) => coded(FailureCode::DatabaseDamaged),
             Input::Answered(answer) => Outcome::Done { fact: self.fact(answer) },
@@ -187,6 +193,7 @@ impl Machines {
             Input::Recover => return Err(Event::Recover),
             Input::RecoverRestoring => return Err(Event::RecoverRestoring),
             Input::RecoverRestoringShown => return Err(Event::RecoverRestoringShown),
+            Input::RecoverKeeping => return Err(Event::RecoverKeeping),
         })
     }
 
@@ -194,7 +201,11 @@ impl Machines {
         let running = if self.has_supervisor { vec!["payram-core".into()] } else { Vec::new() };
         let programs = Programs { running, last_answer_ms: Some(1), habits: None };
         match answer {
-            Answer::Done | Answer::Refused | Answer::Mismatch | Answer::Damaged => Fact::Done,
+            Answer::Done
+            | Answer::Refused
+            | Answer::Unhealthy
+            | Answer::Mismatch
+            | Answer::Damaged => Fact::Done,
             Answer::Backup => Fact::Backup(Backup {
                 path: "/b.dump".into(),
                 size_bytes: 1,
@@ -291,7 +302,9 @@ impl View {
                 State::RollingBack(back) => back.remaining.contains(&Step::VerifyOld),
                 State::Verified(_) | State::RolledBack(_) | State::NeedsOperator(_) => false,
             },
-            goes_back: matches!(state, State::RollingBack(back) if back.hold.is_none()),
+            // An old version that was ill on the database that was kept is no way back by itself.
+            goes_back: matches!(state, State::RollingBack(back)
+                if back.hold.is_none() && back.tried.is_none()),
             is_to_be_assessed: matches!(
                 state,
                 State::RollingBack(back) if back.remaining.contains(&Step::AssessDatabase)
@@ -319,6 +332,7 @@ impl View {
                     ) => true,
                 },
             stage: stage(state),
+            may_keep: matches!(state, State::NeedsOperator(needs) if needs.may_keep_new()),
         }
     }
 }

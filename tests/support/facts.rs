@@ -108,7 +108,7 @@ pub fn fact(step: Step, version: &str) -> Fact {
             findings: Vec::new(),
             seconds: 900,
         }),
-        Step::AssessDatabase => Fact::Assessment(Assessment::Unchanged),
+        Step::AssessDatabase | Step::AssessAgain => Fact::Assessment(Assessment::Unchanged),
         Step::RestoreDatabase => Fact::Restored(Restored { failed: "/failed".into() }),
         Step::ExportRows => Fact::Export(Export::Nothing),
         Step::DisarmOld
@@ -116,6 +116,7 @@ pub fn fact(step: Step, version: &str) -> Fact {
         | Step::RenameOld
         | Step::RenameNext
         | Step::StartNext
+        | Step::StartNextAgain
         | Step::ArmNext
         | Step::Tidy
         | Step::DisarmNext

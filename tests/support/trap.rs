@@ -53,7 +53,7 @@ impl Point {
             }
             // They find the world as it should be already when the version has exited, or when
             // the container has started its programs itself.
-            Step::AssessDatabase | Step::StopNext | Step::ResumePrograms => {
+            Step::AssessDatabase | Step::AssessAgain | Step::StopNext | Step::ResumePrograms => {
                 &[Point::Unasked, Point::Unjournaled]
             }
             Step::BackUp
@@ -68,6 +68,7 @@ impl Point {
             | Step::RenameOld
             | Step::RenameNext
             | Step::StartNext
+            | Step::StartNextAgain
             | Step::ArmNext
             | Step::Tidy
             | Step::DisarmNext

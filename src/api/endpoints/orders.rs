@@ -235,6 +235,8 @@ fn uncancellable(job: &JobRecord, serves: bool, worker: Worker<'_>) -> Option<St
 struct RecoverWanted {
     #[serde(default)]
     restore_database: bool,
+    #[serde(default)]
+    keep_new: bool,
     /// A version that may be offered again; then nothing else is done.
     #[serde(default)]
     clear_quarantine: Option<String>,
@@ -260,13 +262,17 @@ pub(super) async fn recover(api: &Api, asked: &Asked) -> Result<Response, Journa
         }
     };
     if let Some(version) = &wanted.clear_quarantine {
-        if wanted.restore_database {
-            let message = "clearQuarantine and restoreDatabase are two requests";
+        if wanted.restore_database || wanted.keep_new {
+            let message = "clearQuarantine, restoreDatabase and keepNew are different requests";
             return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", message));
         }
         return decided(api.driver.clear_quarantine(version, wanted.dry_run).await);
     }
-    let consent = Consent { restore_database: wanted.restore_database };
+    if wanted.restore_database && wanted.keep_new {
+        let message = "restoreDatabase and keepNew exclude each other: the one puts the old version back, the other goes on with the new one";
+        return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", message));
+    }
+    let consent = Consent { restore_database: wanted.restore_database, keep_new: wanted.keep_new };
     match &wanted.shown {
         Some(shown) if !wanted.dry_run => {
             decided(api.driver.recover_as_shown(consent, shown).await)

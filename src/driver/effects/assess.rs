@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::containers::{Which, occupies_database, was_started};
+use super::containers::{Which, no_restart, occupies_database, was_started};
 use super::forward::FINGERPRINT_BUDGET;
 use super::lone::{self, Admits};
 use super::second_server::Noted;
@@ -82,39 +82,78 @@ impl Effects<'_> {
             }
             return self.assess_directory(known, before).await;
         }
+        self.compare_with_cut_over(known, next, is_up).await
+    }
+
+    /// Silences the old version, which did not pass its gate, and finds out whether it or the
+    /// failed one wrote a row: where neither did, it is stopped, for the restore point to be tried.
+    /// From here on nothing but the way back starts it.
+    pub(super) async fn assess_again(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.remove_lone_server(known).await?;
+        let Some(Copy::Directory { copy, .. }) = known.copy else {
+            return unreadable("there is no copy of the database's directory");
+        };
+        if !Path::new(copy).is_dir() {
+            return unreadable(format!("the copy of the database {copy} is gone"));
+        }
+        let old = self.old(known);
+        match self.must_be_alone(known, old, Noted::SinceAsked).await {
+            Ok(()) => {}
+            Err(Trouble::Failed(failure)) if failure.code == FailureCode::DatabaseDamaged => {
+                return Ok(Fact::Assessment(Assessment::Damaged { by: failure.message }));
+            }
+            Err(trouble) => return Err(trouble),
+        }
+        self.set_policy(old, &no_restart()).await?;
+        let is_up = occupies_database(&self.inspect_present(old.id, old.role).await?);
+        let fact = self.compare_with_cut_over(known, old, is_up).await?;
+        if matches!(fact, Fact::Assessment(Assessment::Unchanged)) {
+            self.stop(old).await?;
+        }
+        Ok(fact)
+    }
+
+    /// Silences this version and compares the database with what it was at the cut-over: through
+    /// its own server where that answers, otherwise by the directory.
+    async fn compare_with_cut_over(
+        &self,
+        known: &Known<'_>,
+        which: Which<'_>,
+        is_up: bool,
+    ) -> Result<Fact, Trouble> {
         let Some(before) = known.quiesced.and_then(|quiesced| quiesced.fingerprint.as_ref()) else {
-            return self.assess_without_fingerprint(known, next, is_up).await;
+            return self.assess_without_fingerprint(known, which, is_up).await;
         };
         let target = self.database(known)?;
         match target.access {
             Access::InContainer => {
-                let silenced = if is_up { self.silence(next).await } else { Ok(false) };
+                let silenced = if is_up { self.silence(which).await } else { Ok(false) };
                 let is_silent = match silenced {
                     Ok(is_silent) => is_silent,
                     Err(Trouble::Failed(failure)) => {
                         // It may be ending just now, its supervisor with it.
-                        self.say(&format!("the {next} can't be silenced: {failure}")).await;
+                        self.say(&format!("the {which} can't be silenced: {failure}")).await;
                         false
                     }
                     Err(unknown @ Trouble::Unknown(_)) => return Err(unknown),
                 };
                 if !is_silent {
                     if is_up {
-                        self.stop(next).await?;
+                        self.stop(which).await?;
                     }
                     return self.assess_directory(known, before).await;
                 }
             }
             // The database is elsewhere and answers when the container is stopped.
-            Access::OnHost if is_up => self.stop(next).await?,
+            Access::OnHost if is_up => self.stop(which).await?,
             Access::OnHost => {}
         }
-        let runner = Runner::new(self.engine, next.id, &target);
+        let runner = Runner::new(self.engine, which.id, &target);
         match self.compare(&runner, before).await {
             Ok(assessment) => Ok(Fact::Assessment(assessment)),
             Err(_) if target.access == Access::InContainer => {
                 // Its server does not answer: it is stopped and asked on its own.
-                self.stop(next).await?;
+                self.stop(which).await?;
                 self.assess_directory(known, before).await
             }
             Err(trouble) => unreadable(trouble.into_failure().message),
@@ -127,12 +166,12 @@ impl Effects<'_> {
     async fn assess_without_fingerprint(
         &self,
         known: &Known<'_>,
-        next: Which<'_>,
+        which: Which<'_>,
         is_up: bool,
     ) -> Result<Fact, Trouble> {
         const NOT_READ: &str = "the database was not fingerprinted at the cut-over";
         if is_up {
-            self.stop(next).await?;
+            self.stop(which).await?;
         }
         let Some(Copy::Directory { source, copy, server, .. }) = known.copy else {
             return unreadable(NOT_READ);

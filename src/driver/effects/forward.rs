@@ -389,6 +389,22 @@ impl Effects<'_> {
         done()
     }
 
+    /// A person goes on with a version that had failed, on the database that it left.
+    pub(super) async fn start_next_again(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        let next = self.next(known)?;
+        let container = self.inspect_present(next.id, next.role).await?;
+        if occupies_database(&container) {
+            // Silenced for the assessment, its programs may still be stopped.
+            self.stop(next).await?;
+        }
+        self.remove_lone_server(known).await?;
+        self.nobody_works_there(known, &format!("the {next} is not started")).await?;
+        self.set_policy(next, &no_restart()).await?;
+        self.set_name(next, &known.hop.old.name).await?;
+        self.start(known, next, self.old(known)).await?;
+        done()
+    }
+
     /// Sees that the database's directory holds the cluster that was noted at the cut-over, as
     /// far on as it was.
     pub(super) async fn must_be_as_noted(&self, known: &Known<'_>) -> Result<(), Trouble> {

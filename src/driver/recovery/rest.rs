@@ -10,7 +10,7 @@ use crate::driver::{export_path, failed_path};
 use crate::journal::JobRecord;
 use crate::machine::facts::{Assessment, Copy, Probation, ProbationEnd};
 use crate::machine::failure::FailureCode;
-use crate::machine::{Begun, Event, NeedsOperator, State, Step, Verified};
+use crate::machine::{Begun, Event, NeedsOperator, Phase, State, Step, Verified};
 
 pub(super) fn decide(job: &JobRecord, sight: &Sight, consent: Consent) -> Decision {
     let target = &job.body.resolved_target;
@@ -357,6 +357,9 @@ fn needs_operator(
         }
         return refused;
     }
+    if consent.keep_new {
+        return keep_new(job, sight, needs);
+    }
     if world.serving == Serving::Next {
         return Decision::refused(
             format!("the container {next} of {target} runs and answers: it is not stopped"),
@@ -439,6 +442,11 @@ fn needs_operator(
                 ),
                 "payram-updater recover --restore-database: the database as it was before; what the failed version wrote is kept aside",
             )
+            .or_some((needs.may_keep_new() && world.next != Seen::Gone).then(|| {
+                format!(
+                    "or payram-updater recover --keep-new: {target} once more, on the database as it is; it has to pass its checks"
+                )
+            }))
         }
         Some(_) | None => {
             let serves = match (world.serving == Serving::Old, world.old) {
@@ -458,6 +466,61 @@ fn needs_operator(
             )
         }
     }
+}
+
+/// The person's other way: on with the new version, on the database that it left.
+fn keep_new(job: &JobRecord, sight: &Sight, needs: &NeedsOperator) -> Decision {
+    let target = &job.body.resolved_target;
+    let (world, names) = (&sight.world, &sight.names);
+    let Names { shop, old, docker, .. } = names;
+    let not_kept = |why: String| format!("{target} can't be kept: {why}");
+    let back = "payram-updater recover says what can be done instead";
+    if !needs.may_keep_new() {
+        let why = match (&needs.restored, needs.interrupted.phase()) {
+            (Some(restored), _) => format!(
+                "the database is the one from before it again, and its own lies in {}",
+                restored.failed
+            ),
+            (None, _) if needs.is_damaged() => {
+                "two servers worked on the database's directory, which may be damaged".to_owned()
+            }
+            (None, Phase::Swapped) => {
+                "the way back has begun, and the old version may have run since".to_owned()
+            }
+            (None, _) => "it was never started".to_owned(),
+        };
+        return Decision::refused(not_kept(why), back);
+    }
+    match world.stranger {
+        Stranger::None => {}
+        Stranger::HoldsName => {
+            return Decision::refused(
+                not_kept(format!("another container has the name {shop}")),
+                format!("{docker} rename {shop} {shop}-other && payram-updater recover --keep-new"),
+            );
+        }
+        Stranger::OnDatabase | Stranger::Server => {
+            let refused = stranger_in_the_way(sight);
+            let why = not_kept("another server works on the database".to_owned());
+            return refused.unwrap_or_else(|| Decision::refused(why, back));
+        }
+    }
+    if world.old == Seen::Running {
+        return Decision::refused(
+            not_kept(format!("the old container {old} runs, and two would share one database")),
+            format!("{docker} stop {old} && payram-updater recover --keep-new"),
+        );
+    }
+    if world.next == Seen::Gone {
+        return Decision::refused(not_kept("its container is gone".to_owned()), back);
+    }
+    Decision::will(
+        "keep_new",
+        Remedy::TakeWayBack(Event::RecoverKeeping),
+        format!(
+            "{target} is started again as {shop}, on the database as it is, and has to pass its checks: then the upgrade counts as verified; otherwise {target} is left running, nothing is removed, and you are asked again"
+        ),
+    )
 }
 
 /// Two servers worked on the directory: nothing is started there until a person has chosen.

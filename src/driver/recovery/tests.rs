@@ -301,7 +301,7 @@ fn every_decision_in_every_world_is_safe() {
                 let world = World { is_driven: *is_driven, resume: *resume, ..world };
                 let sight = Sight { world, names: names(&world), good: None, later: None };
                 for restore_database in [false, true] {
-                    let consent = Consent { restore_database };
+                    let consent = Consent { restore_database, keep_new: false };
                     let made = decide(job, &sight, consent);
                     decisions += 1;
                     *actions.entry(made.action).or_default() += 1;
@@ -400,7 +400,7 @@ fn no_version_is_started_where_a_newer_one_ran_since() {
             let after = Some(later(Some("2.1.0")));
             let sight = Sight { world, names: names(&world), good: None, later: after };
             for restore_database in [false, true] {
-                let made = decide(Some(job), &sight, Consent { restore_database });
+                let made = decide(Some(job), &sight, Consent { restore_database, keep_new: false });
                 let what = format!("{:?} {world:?}: {made:?}", job.phase());
                 match made.remedy {
                     Remedy::Nothing | Remedy::Tidy => {}

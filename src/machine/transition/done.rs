@@ -63,6 +63,7 @@ impl Machine {
                             quiesced,
                             restore_point,
                             verdict: None,
+                            kept: None,
                         };
                         (State::Swapped(Box::new(swapped)), Some(Event::Swapped))
                     }
@@ -71,6 +72,12 @@ impl Machine {
             }
             (State::Swapped(mut swapped), Fact::Verdict(verdict)) if swapped.verdict.is_none() => {
                 swapped.verdict = Some(verdict);
+                (State::Swapped(swapped), None)
+            }
+            (State::Swapped(mut swapped), Fact::Done) if pending == Step::StartNextAgain => {
+                if let Some(kept) = swapped.kept.as_mut() {
+                    kept.is_started = true;
+                }
                 (State::Swapped(swapped), None)
             }
             (State::Swapped(swapped), Fact::Done) => match swapped.verdict.clone() {
@@ -95,6 +102,9 @@ impl Machine {
                 match (pending, fact) {
                     (Step::AssessDatabase, Fact::Assessment(assessment)) => {
                         (State::RollingBack(Box::new(back.assessed(assessment))), None)
+                    }
+                    (Step::AssessAgain, Fact::Assessment(assessment)) => {
+                        (State::RollingBack(Box::new(back.assessed_again(&assessment))), None)
                     }
                     (Step::RestoreDatabase, Fact::Restored(restored)) => {
                         back.restored = Some(restored);

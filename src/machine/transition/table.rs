@@ -36,9 +36,19 @@ pub enum Event {
     RecoverRestoring,
     /// The same, of the rows that were shown and no others.
     RecoverRestoringShown,
+    /// The operator goes on with the new version, on the database as it is.
+    RecoverKeeping,
 }
 
 impl Event {
+    /// What a person may say out of [`Phase::NeedsOperator`].
+    pub const RECOVERIES: [Event; 4] = [
+        Event::Recover,
+        Event::RecoverRestoring,
+        Event::RecoverRestoringShown,
+        Event::RecoverKeeping,
+    ];
+
     /// As the statechart and the journal write it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -54,7 +64,13 @@ impl Event {
             Event::Recover => "recover",
             Event::RecoverRestoring => "recover_restoring",
             Event::RecoverRestoringShown => "recover_restoring_shown",
+            Event::RecoverKeeping => "recover_keeping",
         }
+    }
+
+    /// Whether it is a person's word out of [`Phase::NeedsOperator`].
+    pub fn is_recovery(self) -> bool {
+        Event::RECOVERIES.contains(&self)
     }
 }
 
@@ -92,9 +108,11 @@ pub const TRANSITIONS: &[Transition] = &[
     row(Phase::Swapped, Event::Failed, Phase::RollingBack),
     row(Phase::Swapped, Event::TimedOut, Phase::RollingBack),
     row(Phase::Swapped, Event::Cancelled, Phase::RollingBack),
+    row(Phase::Swapped, Event::NeedsDecision, Phase::NeedsOperator),
     row(Phase::RollingBack, Event::RolledBack, Phase::RolledBack),
     row(Phase::RollingBack, Event::NeedsDecision, Phase::NeedsOperator),
     row(Phase::NeedsOperator, Event::Recover, Phase::RollingBack),
     row(Phase::NeedsOperator, Event::RecoverRestoring, Phase::RollingBack),
     row(Phase::NeedsOperator, Event::RecoverRestoringShown, Phase::RollingBack),
+    row(Phase::NeedsOperator, Event::RecoverKeeping, Phase::Swapped),
 ];
