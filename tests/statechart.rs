@@ -272,18 +272,18 @@ fn outcomes(step: Step) -> Vec<Outcome> {
     }
     if step == Step::AssessAgain {
         good.extend([
-            Fact::Assessment(Assessment::RowsChanged { tables: vec!["t".into()] }),
-            Fact::Assessment(Assessment::Damaged { by: "another".into() }),
+            Fact::Assessment(Assessment::RowsChanged { tables: vec!["t".into()] }.into()),
+            Fact::Assessment(Assessment::Damaged { by: "another".into() }.into()),
         ]);
     }
     if step == Step::AssessDatabase {
         good.extend([
-            Fact::Assessment(Assessment::SchemaChanged { what: "a column".into() }),
-            Fact::Assessment(Assessment::WorkersWrote { tables: vec!["t".into()] }),
-            Fact::Assessment(Assessment::RowsChanged { tables: vec!["t".into()] }),
-            Fact::Assessment(Assessment::Unreadable { reason: "down".into() }),
-            Fact::Assessment(Assessment::Damaged { by: "another".into() }),
-            Fact::Assessment(Assessment::Serves { version: "1.9.7".into() }),
+            Fact::Assessment(Assessment::SchemaChanged { what: "a column".into() }.into()),
+            Fact::Assessment(Assessment::WorkersWrote { tables: vec!["t".into()] }.into()),
+            Fact::Assessment(Assessment::RowsChanged { tables: vec!["t".into()] }.into()),
+            Fact::Assessment(Assessment::Unreadable { reason: "down".into() }.into()),
+            Fact::Assessment(Assessment::Damaged { by: "another".into() }.into()),
+            Fact::Assessment(Assessment::Serves { version: "1.9.7".into() }.into()),
         ]);
     }
     if step == Step::Probation {

@@ -23,11 +23,13 @@ use super::runner::{READING_TIMEOUT, Runner, readable};
 use super::sidecar::hex;
 use super::tool::ToolError;
 use crate::error::Trouble;
+use crate::machine::Sequence;
 use crate::machine::facts::{ChangeKinds, Fingerprint, ObjectDigest, OtherDatabase, TableCount};
 use crate::machine::failure::FailureCode;
 
 const SETTLE: &str = include_str!("sql/settle.sql");
 const COUNT_ROWS: &str = include_str!("sql/count_rows.sql");
+pub(super) const READ_SEQUENCES: &str = include_str!("sql/sequences.sql");
 const FINGERPRINT: &str = include_str!("sql/fingerprint.sql");
 
 /// How long the counters may take to settle, at most; the application is silent meanwhile.
@@ -99,7 +101,14 @@ async fn read(
     let scratch = format!("^{}", super::scratch::PREFIX);
     let read = FINGERPRINT.replace("{{unsettled}}", UNSETTLED).replace("{{scratch}}", &scratch);
     let mut statements = PINNED.to_vec();
-    statements.extend([&settle, &limit, &count, "set statement_timeout = '20s'", &read]);
+    statements.extend([
+        &settle,
+        &limit,
+        &count,
+        "set statement_timeout = '20s'",
+        READ_SEQUENCES,
+        &read,
+    ]);
     let answer = runner
         .psql(None, &statements, budget + SETTLE_WITHIN + READING_TIMEOUT)
         .await
@@ -206,6 +215,8 @@ struct Reading {
     cluster: Option<Vec<(String, String)>>,
     #[serde(default)]
     databases: Vec<OtherDatabase>,
+    #[serde(default)]
+    sequences: Option<Vec<Sequence>>,
 }
 
 #[derive(Deserialize)]
@@ -265,6 +276,7 @@ fn parse(answer: &str) -> Result<Fingerprint, String> {
         objects,
         cluster,
         databases: reading.databases,
+        sequences: reading.sequences,
     })
 }
 

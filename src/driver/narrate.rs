@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use crate::database::said_of_export;
 use crate::journal::{Ending, JobBody, JobRecord, NewEvent};
-use crate::machine::facts::{Assessment, Copy, Export, ExportedTable, Probation, ProbationEnd};
+use crate::machine::facts::{
+    Assessment, Copy, Export, ExportedTable, Probation, ProbationEnd, Restored,
+};
 use crate::machine::failure::FailureCode;
 use crate::machine::{Event, Fact, Known, Machine, Outcome, Phase, State, Step, Transition};
 
@@ -101,7 +103,12 @@ fn found(fact: &Fact) -> String {
             point.bytes, point.millis, point.sha256
         ),
         Fact::Restored(restored) => {
-            format!("the database is as it was; the failed version's is kept: {}", restored.failed)
+            let sequences = said_of_sequences(restored, "the failed version");
+            let sequences = sequences.map(|said| format!("; {said}")).unwrap_or_default();
+            format!(
+                "the database is as it was; the failed version's is kept: {}{sequences}",
+                restored.failed
+            )
         }
         Fact::Export(Export::Nothing) => {
             "the failed version wrote no row that the database does not have".to_owned()
@@ -116,18 +123,7 @@ fn found(fact: &Fact) -> String {
                 verdict.version, verdict.answers
             )
         }
-        Fact::Assessment(Assessment::Unchanged) => {
-            "schema and rows are as they were at the cut-over".to_owned()
-        }
-        Fact::Assessment(Assessment::SchemaChanged { what }) => {
-            format!("the schema was changed, no row was: {what}")
-        }
-        Fact::Assessment(Assessment::WorkersWrote { tables }) => {
-            format!("rows were written as workers write them, and stay: {}", tables.join("; "))
-        }
-        Fact::Assessment(Assessment::RowsChanged { tables }) => {
-            format!("rows were changed: {}", tables.join("; "))
-        }
+        Fact::Assessment(found) => assessed(&found.assessment),
         Fact::Probation(Probation { end, findings, seconds }) => {
             let how = match end {
                 ProbationEnd::Passed => "nothing was found",
@@ -145,14 +141,29 @@ fn found(fact: &Fact) -> String {
             };
             format!("{seconds} s after the verdict: {how}{found}")
         }
-        Fact::Assessment(Assessment::Damaged { by }) => {
+        Fact::Done => "done".to_owned(),
+    }
+}
+
+fn assessed(assessment: &Assessment) -> String {
+    match assessment {
+        Assessment::Unchanged => "schema and rows are as they were at the cut-over".to_owned(),
+        Assessment::SchemaChanged { what } => {
+            format!("the schema was changed, no row was: {what}")
+        }
+        Assessment::WorkersWrote { tables } => {
+            format!("rows were written as workers write them, and stay: {}", tables.join("; "))
+        }
+        Assessment::RowsChanged { tables } => {
+            format!("rows were changed: {}", tables.join("; "))
+        }
+        Assessment::Damaged { by } => {
             format!("two servers worked on the database's directory: {by}")
         }
-        Fact::Assessment(Assessment::Unreadable { reason }) => format!("can't be told: {reason}"),
-        Fact::Assessment(Assessment::Serves { version }) => {
+        Assessment::Unreadable { reason } => format!("can't be told: {reason}"),
+        Assessment::Serves { version } => {
             format!("not looked at: {version} serves and is left running")
         }
-        Fact::Done => "done".to_owned(),
     }
 }
 
@@ -225,7 +236,8 @@ pub fn closing_message(machine: &Machine) -> String {
 /// replaced.
 pub fn kept(machine: &Machine) -> Option<String> {
     let known = machine.state().known();
-    let failed = &known.restored?.failed;
+    let restored = known.restored?;
+    let failed = &restored.failed;
     let rows = match known.export {
         Some(Export::Written { path, tables }) => {
             format!(", {}", said_of_export(path, tables))
@@ -234,7 +246,33 @@ pub fn kept(machine: &Machine) -> Option<String> {
         Some(Export::Missing { reason }) => format!(", its rows are not exported: {reason}"),
         None => String::new(),
     };
-    Some(format!("its database is kept in {failed}{rows}"))
+    let sequences = said_of_sequences(restored, &known.hop.version);
+    let sequences = sequences.map(|said| format!("; {said}")).unwrap_or_default();
+    Some(format!("its database is kept in {failed}{rows}{sequences}"))
+}
+
+/// Sequences that are named one by one.
+const SEQUENCES_NAMED: usize = 20;
+
+/// What became of the sequences that the failed version drew from; none when nothing did.
+fn said_of_sequences(restored: &Restored, version: &str) -> Option<String> {
+    let moves = restored.sequences.iter();
+    let mut said: Vec<String> = moves
+        .take(SEQUENCES_NAMED)
+        .map(|one| {
+            format!(
+                "sequence {} set from {} to {}, which {version} had reached",
+                one.name, one.from, one.to
+            )
+        })
+        .collect();
+    let more = restored.sequences.len().saturating_sub(SEQUENCES_NAMED);
+    if more > 0 {
+        said.push(format!("{more} further sequences set as well"));
+    }
+    let check = restored.sequences_to_check.iter();
+    said.extend(check.map(|what| format!("to be checked: {what}")));
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 /// What the failed version's workers wrote, where the database stayed with it.

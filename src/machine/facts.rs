@@ -7,6 +7,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::sequences::{Sequence, SequenceMove};
+
 /// The container that serves when the hop begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -158,6 +160,10 @@ pub struct Fingerprint {
     /// The other databases of the cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub databases: Vec<OtherDatabase>,
+    /// Where the sequences of the application's database stand; none in journals of earlier
+    /// versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequences: Option<Vec<Sequence>>,
 }
 
 /// A database of the cluster beside the application's.
@@ -410,6 +416,20 @@ pub struct RestorePoint {
 pub struct Restored {
     /// Where the failed version's database is kept (I7).
     pub failed: String,
+    /// Sequences that were set to where the failed version had them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sequences: Vec<SequenceMove>,
+    /// What is not known or not done about others, a sentence each: a person has to look.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sequences_to_check: Vec<String>,
+}
+
+impl Restored {
+    /// Put back, with nothing to do or say about its sequences.
+    pub fn kept_in(failed: impl Into<String>) -> Self {
+        let failed = failed.into();
+        Self { failed, sequences: Vec::new(), sequences_to_check: Vec::new() }
+    }
 }
 
 /// What became of the rows that a failed version wrote, once its database was moved aside.

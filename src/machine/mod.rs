@@ -12,6 +12,7 @@ pub mod failure;
 mod outcome;
 mod projection;
 mod rollback;
+mod sequences;
 mod state;
 mod step;
 pub mod transition;
@@ -19,6 +20,7 @@ pub mod transition;
 pub use outcome::{Fact, Outcome};
 pub use projection::JobState;
 pub use rollback::{Begun, Consent, NeedsOperator, RolledBack, RollingBack};
+pub use sequences::{Assessed, Sequence, SequenceMove};
 pub use state::{
     BackedUp, CutOver, Hop, Kept, Known, Phase, Planned, Pulled, State, Swapped, Verified,
 };

@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::{
-    Assessment, Backup, Copy, Export, NextContainer, Probation, Programs, Proof, PulledImage,
-    Quiesced, RestorePoint, Restored, Verdict,
+    Backup, Copy, Export, NextContainer, Probation, Programs, Proof, PulledImage, Quiesced,
+    RestorePoint, Restored, Verdict,
 };
 use super::failure::Failure;
+use super::sequences::Assessed;
 
 /// What a finished step found or made. It is stored, so that the step is never run again to
 /// learn it.
@@ -34,7 +35,7 @@ pub enum Fact {
     /// Of `probation`.
     Probation(Probation),
     /// Of `assess_database`.
-    Assessment(Assessment),
+    Assessment(Assessed),
     /// Of `restore_database`.
     Restored(Restored),
     /// Of `export_rows`.

@@ -14,6 +14,7 @@
 
 use super::facts::{Assessment, Copy, Export, Restored, RollbackDatabase, Verdict};
 use super::failure::{Failure, FailureCode};
+use super::sequences::{Assessed, Sequence};
 use super::state::State;
 use super::step::Step;
 
@@ -29,6 +30,9 @@ pub struct RollingBack {
     /// What the failed version did to the database; none when it was never started or not yet
     /// looked at.
     pub assessment: Option<Assessment>,
+    /// Where the failed version's sequences stand; none where that was not read, or where what was
+    /// read may have been the database that came back.
+    pub sequences: Option<Vec<Sequence>>,
     /// Why the old version may not be put back without a person's word; none when it may.
     pub hold: Option<Failure>,
     /// What this attempt or one before it has begun, once for all.
@@ -146,6 +150,7 @@ impl RollingBack {
             failure,
             remaining,
             assessment: None,
+            sequences: None,
             hold: None,
             begun: Begun::Nothing,
             consent: Consent::None,
@@ -187,11 +192,14 @@ impl RollingBack {
 
     /// Takes in whether a row was written since the cut-over, by whichever version. If so, the old
     /// one goes on as it was, and a person decides.
-    pub(super) fn assessed_again(mut self, assessment: &Assessment) -> Self {
+    pub(super) fn assessed_again(mut self, found: Assessed) -> Self {
+        let Assessed { assessment, sequences } = found;
+        // Either version may have drawn from them.
+        self.sequences = sequences.or(self.sequences);
         let failure = self.tried.clone();
         let failure =
             failure.unwrap_or_else(|| Failure::new(FailureCode::Unknown, "it did not pass"));
-        match assessment {
+        match &assessment {
             Assessment::Unchanged => self.begun = Begun::Nothing,
             // Both are stopped, and nothing starts on it.
             Assessment::Damaged { by } => {
@@ -273,7 +281,8 @@ impl RollingBack {
     /// one to which only workers wrote, stays as it is, so that no write is lost; a changed one is replaced by the restore point where
     /// the setting or a person allows it; otherwise the failed version is stopped and a person
     /// decides. A database that was put back already is the old version's again.
-    pub(super) fn assessed(mut self, assessment: Assessment) -> Self {
+    pub(super) fn assessed(mut self, found: impl Into<Assessed>) -> Self {
+        let Assessed { assessment, sequences } = found.into();
         let setting = self.interrupted.known().hop.rollback_database;
         let is_restored = self.restored.is_some();
         // A person who was shown less than there is now has not consented to losing it.
@@ -369,6 +378,7 @@ impl RollingBack {
             self.remaining.retain(|step| *step == Step::StopNext && stops);
         }
         self.hold = hold;
+        self.sequences = sequences.filter(|_| self.begun == Begun::Nothing);
         self.assessment = Some(assessment);
         // A consent is to one assessment, and this was it.
         self.consent = Consent::None;
@@ -560,7 +570,7 @@ mod tests {
         let mut back = again_after(Step::StopNext, Begun::Nothing);
         back.plan_export();
         assert!(!back.remaining.contains(&Step::ExportRows), "nothing was replaced");
-        back.restored = Some(Restored { failed: "/db.failed".into() });
+        back.restored = Some(Restored::kept_in("/db.failed"));
         back.plan_export();
         back.plan_export();
         let place = |step| back.remaining.iter().position(|found| *found == step).unwrap();

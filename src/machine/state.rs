@@ -8,7 +8,8 @@ use super::facts::{
     Proof, PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase, TargetImage, Verdict,
 };
 use super::failure::Failure;
-use super::rollback::{NeedsOperator, RolledBack, RollingBack};
+use super::rollback::{Begun, NeedsOperator, RolledBack, RollingBack};
+use super::sequences::Sequence;
 use super::step::Step;
 
 /// What one hop is to do; fixed when it is planned.
@@ -266,6 +267,11 @@ pub struct Known<'a> {
     pub failure: Option<&'a Failure>,
     /// What the failed version did to the database.
     pub assessment: Option<&'a Assessment>,
+    /// Where the failed version's sequences stand.
+    pub sequences: Option<&'a [Sequence]>,
+    /// Whether an attempt before this one, which a person has answered, began the return of the
+    /// restore point.
+    pub is_restore_begun: bool,
     /// What a person was shown of it who consented to its loss.
     pub shown: Option<&'a Assessment>,
     /// The database that was put back.
@@ -316,6 +322,8 @@ impl State {
             State::RollingBack(s) => Known {
                 failure: Some(&s.failure),
                 shown: s.shown.as_ref(),
+                sequences: s.sequences.as_deref(),
+                is_restore_begun: s.begun == Begun::Restore,
                 assessment: s.assessment.as_ref(),
                 restored: s.restored.as_ref(),
                 export: s.export.as_ref(),
@@ -353,6 +361,8 @@ impl<'a> Known<'a> {
             restore_point: None,
             failure: None,
             assessment: None,
+            sequences: None,
+            is_restore_begun: false,
             shown: None,
             restored: None,
             export: None,

@@ -187,7 +187,8 @@ impl Search {
                 let world = node.world.next_stopped_by_hand();
                 self.go(from, Node { world, ..node }, Move::NextStoppedByHand)?;
                 // Of one that worked beside the new version it is told, or it was not seen by him.
-                if node.world.damage != Some(Stage::Gate) {
+                let beside_the_new = [Stage::Gate, Stage::Probation].map(Some);
+                if !beside_the_new.contains(&node.world.damage) {
                     let world = World { rival: false, ..node.world };
                     self.go(from, Node { world, ..node }, Move::StrangerStopped)?;
                 }

@@ -14,7 +14,7 @@ use payram_updater::machine::facts::{
 use payram_updater::machine::failure::{Failure, FailureCode};
 use payram_updater::machine::transition::TRANSITIONS;
 use payram_updater::machine::{
-    Begun, Consent, Event, Fact, Hop, Machine, Outcome, Phase, State, Step, Transition,
+    Assessed, Begun, Consent, Event, Fact, Hop, Machine, Outcome, Phase, State, Step, Transition,
 };
 
 use super::effects::{Answer, Found, Known};
@@ -243,6 +243,7 @@ impl Machines {
                     objects: Vec::new(),
                     cluster: None,
                     databases: Vec::new(),
+                    sequences: None,
                 }),
                 last_answer_ms: Some(1),
                 last_answer_up: None,
@@ -264,7 +265,7 @@ impl Machines {
             Answer::Probation(end) => {
                 Fact::Probation(Probation { end, findings: Vec::new(), seconds: 900 })
             }
-            Answer::Assessment(found) => Fact::Assessment(match found {
+            Answer::Assessment(found) => Fact::Assessment(Assessed::from(match found {
                 Found::Unchanged => Assessment::Unchanged,
                 Found::Schema => Assessment::SchemaChanged { what: "a column".into() },
                 Found::Workers => Assessment::WorkersWrote { tables: vec!["jobs: 1 row".into()] },
@@ -272,9 +273,9 @@ impl Machines {
                 Found::Unreadable => Assessment::Unreadable { reason: "no answer".into() },
                 Found::Damaged => Assessment::Damaged { by: "another".into() },
                 Found::Serves => Assessment::Serves { version: "1.9.7".into() },
-            }),
+            })),
             Answer::Export => Fact::Export(Export::Nothing),
-            Answer::Restored => Fact::Restored(Restored { failed: "/db.failed-1".into() }),
+            Answer::Restored => Fact::Restored(Restored::kept_in("/db.failed-1")),
         }
     }
 }

@@ -108,8 +108,8 @@ pub fn fact(step: Step, version: &str) -> Fact {
             findings: Vec::new(),
             seconds: 900,
         }),
-        Step::AssessDatabase | Step::AssessAgain => Fact::Assessment(Assessment::Unchanged),
-        Step::RestoreDatabase => Fact::Restored(Restored { failed: "/failed".into() }),
+        Step::AssessDatabase | Step::AssessAgain => Fact::Assessment(Assessment::Unchanged.into()),
+        Step::RestoreDatabase => Fact::Restored(Restored::kept_in("/failed")),
         Step::ExportRows => Fact::Export(Export::Nothing),
         Step::DisarmOld
         | Step::StopOld

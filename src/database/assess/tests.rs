@@ -31,6 +31,7 @@ fn fingerprint(schema: &str, tables: &[TableCount]) -> Fingerprint {
         objects: vec![ObjectDigest { name: "table public.payments".into(), digest: schema.into() }],
         cluster: Some(Vec::new()),
         databases: Vec::new(),
+        sequences: None,
     }
 }
 

@@ -1,4 +1,5 @@
--- The schema, the counters and the rows that count_rows.sql counted, as one JSON object.
+-- The schema, the counters, the rows that count_rows.sql counted and the sequences that
+-- sequences.sql read, as one JSON object.
 with spaces as (
   select oid, nspname from pg_namespace
     where nspname not in ('pg_catalog', 'information_schema')
@@ -144,6 +145,7 @@ select jsonb_build_object(
                from tables t left join pg_stat_all_tables s on s.relid = t.oid),
   'rows', current_setting('payram_updater.rows')::jsonb,
   'written', current_setting('payram_updater.written')::jsonb,
+  'sequences', current_setting('payram_updater.sequences')::jsonb,
   'cluster', (select coalesce(jsonb_agg(jsonb_build_array(c.name, c.definition)), '[]')
                 from cluster c),
   -- What was written in the others, catalogs included: nobody looks into them.

@@ -20,7 +20,7 @@ use crate::engine::spec;
 use crate::error::Trouble;
 use crate::machine::facts::{Assessment, Copy, Fingerprint, Server};
 use crate::machine::failure::FailureCode;
-use crate::machine::{Fact, Known};
+use crate::machine::{Assessed, Fact, Known};
 use crate::restore_point::{self, RestorePointError};
 
 impl Effects<'_> {
@@ -28,28 +28,25 @@ impl Effects<'_> {
     /// where that is not what a person was shown; unless the new version serves, and what failed
     /// was something around it.
     pub(super) async fn assess_database(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        let fact = match self.find_out(known).await? {
-            Fact::Assessment(Assessment::Unchanged) => {
-                Fact::Assessment(match changed_settings(known.copy).as_slice() {
-                    [] => Assessment::Unchanged,
-                    files => Assessment::SchemaChanged {
-                        what: format!("no row, but the server's settings: {}", files.join(", ")),
-                    },
-                })
+        let mut found = self.find_out(known).await?;
+        if found.assessment == Assessment::Unchanged {
+            let files = changed_settings(known.copy);
+            if !files.is_empty() {
+                let what = format!("no row, but the server's settings: {}", files.join(", "));
+                found.assessment = Assessment::SchemaChanged { what };
             }
-            fact => fact,
-        };
-        if let (Some(shown), Fact::Assessment(found)) = (known.shown, &fact)
-            && !shown.forgets_the_same(found)
+        }
+        if let Some(shown) = known.shown
+            && !shown.forgets_the_same(&found.assessment)
         {
             self.say("what the new version did is not what was shown before the consent").await;
         }
-        Ok(fact)
+        Ok(Fact::Assessment(found))
     }
 
-    async fn find_out(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+    async fn find_out(&self, known: &Known<'_>) -> Result<Assessed, Trouble> {
         if let Some(failure) = known.failure.filter(|f| f.code == FailureCode::DatabaseDamaged) {
-            return Ok(Fact::Assessment(Assessment::Damaged { by: failure.message.clone() }));
+            return Ok(Assessment::Damaged { by: failure.message.clone() }.into());
         }
         self.remove_lone_server(known).await?;
         let next = self.next(known)?;
@@ -58,7 +55,7 @@ impl Effects<'_> {
         match self.must_be_alone(known, next, Noted::Ever).await {
             Ok(()) => {}
             Err(Trouble::Failed(failure)) if failure.code == FailureCode::DatabaseDamaged => {
-                return Ok(Fact::Assessment(Assessment::Damaged { by: failure.message }));
+                return Ok(Assessment::Damaged { by: failure.message }.into());
             }
             Err(trouble) => return Err(trouble),
         }
@@ -68,10 +65,10 @@ impl Effects<'_> {
         if let Some(container) = container.as_ref().filter(|_| is_up && !was_judged)
             && let Some(version) = self.version_that_serves(known, container).await?
         {
-            return Ok(Fact::Assessment(Assessment::Serves { version }));
+            return Ok(Assessment::Serves { version }.into());
         }
         if container.is_some_and(|container| !was_started(&container)) {
-            return Ok(Fact::Assessment(Assessment::Unchanged));
+            return Ok(Assessment::Unchanged.into());
         }
         // Its server is another cluster's: what it says is no evidence. The directory is.
         let is_another = known.failure.is_some_and(|f| f.code == FailureCode::DatabaseMismatch);
@@ -89,6 +86,10 @@ impl Effects<'_> {
     /// failed one wrote a row: where neither did, it is stopped, for the restore point to be tried.
     /// From here on nothing but the way back starts it.
     pub(super) async fn assess_again(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        self.find_out_again(known).await.map(Fact::Assessment)
+    }
+
+    async fn find_out_again(&self, known: &Known<'_>) -> Result<Assessed, Trouble> {
         self.remove_lone_server(known).await?;
         let Some(Copy::Directory { copy, .. }) = known.copy else {
             return unreadable("there is no copy of the database's directory");
@@ -100,17 +101,17 @@ impl Effects<'_> {
         match self.must_be_alone(known, old, Noted::SinceAsked).await {
             Ok(()) => {}
             Err(Trouble::Failed(failure)) if failure.code == FailureCode::DatabaseDamaged => {
-                return Ok(Fact::Assessment(Assessment::Damaged { by: failure.message }));
+                return Ok(Assessment::Damaged { by: failure.message }.into());
             }
             Err(trouble) => return Err(trouble),
         }
         self.set_policy(old, &no_restart()).await?;
         let is_up = occupies_database(&self.inspect_present(old.id, old.role).await?);
-        let fact = self.compare_with_cut_over(known, old, is_up).await?;
-        if matches!(fact, Fact::Assessment(Assessment::Unchanged)) {
+        let found = self.compare_with_cut_over(known, old, is_up).await?;
+        if found.assessment == Assessment::Unchanged {
             self.stop(old).await?;
         }
-        Ok(fact)
+        Ok(found)
     }
 
     /// Silences this version and compares the database with what it was at the cut-over: through
@@ -120,7 +121,7 @@ impl Effects<'_> {
         known: &Known<'_>,
         which: Which<'_>,
         is_up: bool,
-    ) -> Result<Fact, Trouble> {
+    ) -> Result<Assessed, Trouble> {
         let Some(before) = known.quiesced.and_then(|quiesced| quiesced.fingerprint.as_ref()) else {
             return self.assess_without_fingerprint(known, which, is_up).await;
         };
@@ -150,7 +151,7 @@ impl Effects<'_> {
         }
         let runner = Runner::new(self.engine, which.id, &target);
         match self.compare(&runner, before).await {
-            Ok(assessment) => Ok(Fact::Assessment(assessment)),
+            Ok(found) => Ok(found),
             Err(_) if target.access == Access::InContainer => {
                 // Its server does not answer: it is stopped and asked on its own.
                 self.stop(which).await?;
@@ -168,7 +169,7 @@ impl Effects<'_> {
         known: &Known<'_>,
         which: Which<'_>,
         is_up: bool,
-    ) -> Result<Fact, Trouble> {
+    ) -> Result<Assessed, Trouble> {
         const NOT_READ: &str = "the database was not fingerprinted at the cut-over";
         if is_up {
             self.stop(which).await?;
@@ -180,7 +181,7 @@ impl Effects<'_> {
         let compared = self.blocking(move |_| restore_point::first_difference(&from, &to));
         if let Ok(None) = compared.await {
             self.say("the database's directory is as it was, file by file").await;
-            return Ok(Fact::Assessment(Assessment::Unchanged));
+            return Ok(Assessment::Unchanged.into());
         }
         match self.fingerprint_of_copy(known, Path::new(source), Path::new(copy), server).await {
             Ok(before) => self.assess_directory(known, &before).await,
@@ -232,9 +233,10 @@ impl Effects<'_> {
         &self,
         runner: &Runner<'_>,
         before: &Fingerprint,
-    ) -> Result<Assessment, Trouble> {
+    ) -> Result<Assessed, Trouble> {
         let after = database::fingerprint_since(runner, FINGERPRINT_BUDGET, before).await?;
-        Ok(database::assess(before, &after))
+        let assessment = database::assess(before, &after);
+        Ok(Assessed { assessment, sequences: after.sequences })
     }
 
     /// Stops the programs of the failed version that write to the database; false when there is
@@ -259,7 +261,7 @@ impl Effects<'_> {
         &self,
         known: &Known<'_>,
         before: &Fingerprint,
-    ) -> Result<Fact, Trouble> {
+    ) -> Result<Assessed, Trouble> {
         let Some(Copy::Directory { source, copy, server, .. }) = known.copy else {
             return unreadable("the new version's container has ended, and its database with it");
         };
@@ -268,7 +270,7 @@ impl Effects<'_> {
         match difference {
             Ok(None) => {
                 self.say("the database's directory is as it was, file by file").await;
-                return Ok(Fact::Assessment(Assessment::Unchanged));
+                return Ok(Assessment::Unchanged.into());
             }
             Ok(Some(path)) => {
                 self.say(&format!("the new version's server wrote to the directory ({path})"))
@@ -282,7 +284,7 @@ impl Effects<'_> {
         let assessed = self.ask_lone_server(known, (server, Path::new(source)), before).await;
         self.remove_lone_server(known).await?;
         match assessed {
-            Ok(assessment) => Ok(Fact::Assessment(assessment)),
+            Ok(found) => Ok(found),
             Err(Trouble::Failed(failure)) => unreadable(failure.message),
             Err(unknown @ Trouble::Unknown(_)) => Err(unknown),
         }
@@ -294,7 +296,7 @@ impl Effects<'_> {
         known: &Known<'_>,
         (server, source): (&Server, &Path),
         before: &Fingerprint,
-    ) -> Result<Assessment, Trouble> {
+    ) -> Result<Assessed, Trouble> {
         let saved = SavedSpec::read(&known.hop.old.spec_file)?;
         let mounts = spec::mounts_of(&saved.container);
         // Two servers on one directory destroy it (I2).
@@ -307,12 +309,15 @@ impl Effects<'_> {
         let lone = self.start_lone_server(known, (server, source), mounts, &[]).await?;
         let found =
             self.compare(&Runner::new(self.engine, &lone.id, &lone.database), before).await?;
-        Ok(match (lone.admits, found) {
-            (Admits::Anyone, Assessment::Unchanged) => Assessment::SchemaChanged {
-                what: "no row, but its server does not start with its own settings any more, or refuses the application's role"
-                    .into(),
+        Ok(match (lone.admits, &found.assessment) {
+            (Admits::Anyone, Assessment::Unchanged) => Assessed {
+                assessment: Assessment::SchemaChanged {
+                    what: "no row, but its server does not start with its own settings any more, or refuses the application's role"
+                        .into(),
+                },
+                ..found
             },
-            (_, found) => found,
+            (_, _) => found,
         })
     }
 }
@@ -341,6 +346,6 @@ fn changed_settings(copy: Option<&Copy>) -> Vec<String> {
     changed.map(str::to_owned).collect()
 }
 
-fn unreadable(reason: impl Into<String>) -> Result<Fact, Trouble> {
-    Ok(Fact::Assessment(Assessment::Unreadable { reason: reason.into() }))
+fn unreadable(reason: impl Into<String>) -> Result<Assessed, Trouble> {
+    Ok(Assessment::Unreadable { reason: reason.into() }.into())
 }

@@ -211,10 +211,14 @@ impl Effects<'_> {
     }
 
     /// The copy takes the place of the directory that the failed version changed, which is kept.
+    ///
+    /// Sequences that the failed version drew from are set on in it before the old version starts.
     pub(super) async fn restore_database(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+        // An attempt before this one may have ended while it set the sequences.
+        self.remove_lone_server(known).await?;
         self.nothing_runs(known, "the database is not put back").await?;
         match self.copy_of(known)? {
-            Copy::Directory { source, copy, .. } => {
+            Copy::Directory { source, copy, server, .. } => {
                 let failed = failed_path(source, &self.at.job.id, self.at.hop);
                 let (from, to, aside) =
                     (PathBuf::from(source), PathBuf::from(copy), PathBuf::from(&failed));
@@ -238,7 +242,10 @@ impl Effects<'_> {
                     ))
                     .await;
                 }
-                Ok(Fact::Restored(Restored { failed }))
+                let aside = Path::new(&failed);
+                let told = self.bring_sequences_up(known, server, Path::new(source), aside).await?;
+                let (sequences, sequences_to_check) = (told.moves, told.unclear);
+                Ok(Fact::Restored(Restored { failed, sequences, sequences_to_check }))
             }
             Copy::Dump { path, reason } => fail(
                 FailureCode::RestorePointFailed,

@@ -21,6 +21,7 @@ mod probation;
 mod redact;
 mod remake;
 mod second_server;
+mod sequences;
 mod silence;
 mod stale_lock;
 mod strangers;

@@ -104,7 +104,7 @@ impl Machine {
                         (State::RollingBack(Box::new(back.assessed(assessment))), None)
                     }
                     (Step::AssessAgain, Fact::Assessment(assessment)) => {
-                        (State::RollingBack(Box::new(back.assessed_again(&assessment))), None)
+                        (State::RollingBack(Box::new(back.assessed_again(assessment))), None)
                     }
                     (Step::RestoreDatabase, Fact::Restored(restored)) => {
                         back.restored = Some(restored);

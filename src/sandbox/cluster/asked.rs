@@ -75,6 +75,7 @@ impl Cluster {
             "tables": [table("payments", 16390), table("schema_migrations", 16391)],
             "rows": {"16390": payments, "16391": migrations},
             "objects": objects,
+            "sequences": [],
         }))
     }
 
