@@ -213,7 +213,7 @@ fn before_the_start(line: &str) -> String {
     let directory = "/var/lib/payram/db/postgres";
     format!(
         "RUN mv /opt/payram/entrypoint /opt/payram/entrypoint.own && printf '%s\\n' \
-         '#!/bin/bash' 'cd {directory} || exit 1' '[[ ! -e marked ]] || {line}' 'cd /' \
+         '#!/bin/bash' 'cd {directory} 2>/dev/null || cd /' '[[ ! -e marked ]] || {line}' 'cd /' \
          'exec /opt/payram/entrypoint.own \"$@\"' > /opt/payram/entrypoint && \
          chmod 755 /opt/payram/entrypoint"
     )

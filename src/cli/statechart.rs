@@ -138,7 +138,7 @@ fn home(step: Step) -> Phase {
         | Step::RenameOld
         | Step::RenameNext
         | Step::StartNext => Phase::Pulled,
-        Step::StartNextAgain | Step::Verify | Step::ArmNext => Phase::Swapped,
+        Step::StartAgain | Step::Verify | Step::ArmNext => Phase::Swapped,
         Step::Probation | Step::Tidy => Phase::Verified,
         Step::DisarmNext
         | Step::AssessDatabase
@@ -165,7 +165,7 @@ fn steps(phase: Phase) -> Vec<(usize, Step)> {
     let again = Step::FORWARD.iter().position(|step| *step == Step::StartNext);
     let mut steps: Vec<(usize, Step)> = forward
         .chain(back)
-        .chain(again.map(|index| (index, Step::StartNextAgain)))
+        .chain(again.map(|index| (index, Step::StartAgain)))
         .filter(|(_, step)| home(*step) == phase)
         .map(|(index, step)| (index + 1, step))
         .collect();
@@ -348,7 +348,9 @@ impl Picture {
         self.path(format_args!("M{x} {start} V{end}"));
         let middle = (start + end) / 2;
         let lines = i32::try_from(events.len()).unwrap_or(1);
-        let (at, anchor) = if shift < 0 { (x - 8, "end") } else { (x + 8, "start") };
+        // Right of it others lead past.
+        let is_beside = from == Phase::Swapped;
+        let (at, anchor) = if shift < 0 || is_beside { (x - 8, "end") } else { (x + 8, "start") };
         for (index, event) in (0..).zip(events) {
             let y = middle + 4 - 7 * (lines - 1) + 14 * index;
             self.anchored(at, y, "mono event", anchor, event.as_str());

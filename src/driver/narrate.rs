@@ -27,7 +27,7 @@ pub fn activity(step: Step) -> &'static str {
         Step::RenameOld => "Renaming the old container",
         Step::RenameNext => "Giving the new container its name",
         Step::StartNext => "Starting the new container",
-        Step::StartNextAgain => "Starting the new container again, as you decided",
+        Step::StartAgain => "Starting the new container again, as you decided",
         Step::Verify => "Waiting until the new version is healthy",
         Step::ArmNext => "Setting the new container's restart policy",
         Step::Probation => "Watching the new version a while longer; it serves",

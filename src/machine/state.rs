@@ -399,7 +399,7 @@ impl Swapped {
     /// What is to do next.
     pub(super) fn step(&self) -> Step {
         match &self.kept {
-            Some(kept) if !kept.is_started => Step::StartNextAgain,
+            Some(kept) if !kept.is_started => Step::StartAgain,
             Some(_) | None if self.verdict.is_none() => Step::Verify,
             Some(_) | None => Step::ArmNext,
         }

@@ -34,7 +34,7 @@ pub enum Step {
     /// Start the next container.
     StartNext,
     /// Start a next container that had failed and that a person goes on with.
-    StartNextAgain,
+    StartAgain,
     /// Running, healthy, the expected version. Downtime ends at its first answer.
     Verify,
     /// The old container's restart policy is set on the next one.
@@ -117,7 +117,7 @@ impl Step {
             Step::RenameOld => "rename_old",
             Step::RenameNext => "rename_next",
             Step::StartNext => "start_next",
-            Step::StartNextAgain => "start_next_again",
+            Step::StartAgain => "start_again",
             Step::Verify => "verify",
             Step::ArmNext => "arm_next",
             Step::Probation => "probation",
@@ -159,7 +159,7 @@ impl Step {
             | Step::Pull
             | Step::NotePrograms
             | Step::RestorePoint
-            | Step::StartNextAgain
+            | Step::StartAgain
             | Step::Verify
             | Step::Probation
             | Step::Tidy

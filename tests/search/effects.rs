@@ -263,7 +263,7 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
             Some(if is_own { Answer::Verdict } else { Answer::Mismatch })
         }
         // A person goes on with it, on the database that it left.
-        Step::StartNextAgain => {
+        Step::StartAgain => {
             world.next?;
             remove_lone_server(run);
             if world.old_runs() || world.rival || world.database.is_none() {
@@ -366,8 +366,9 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
             Some(Answer::Done)
         }
         Step::ResumePrograms => {
-            if known.has_programs && world.has_supervisor {
-                world.old.filter(|old| old.running)?;
+            let runs = world.old?.running;
+            // One that does not run is for its gate to judge.
+            if runs && known.has_programs && world.has_supervisor {
                 if sabotage != Sabotage::ResumeProgramsIsSkipped {
                     for programs in [Programs::Partial, Programs::Running] {
                         on_old(run, |old| old.programs = old.programs.max(programs));

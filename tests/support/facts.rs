@@ -116,7 +116,7 @@ pub fn fact(step: Step, version: &str) -> Fact {
         | Step::RenameOld
         | Step::RenameNext
         | Step::StartNext
-        | Step::StartNextAgain
+        | Step::StartAgain
         | Step::ArmNext
         | Step::Tidy
         | Step::DisarmNext

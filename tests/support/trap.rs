@@ -68,7 +68,7 @@ impl Point {
             | Step::RenameOld
             | Step::RenameNext
             | Step::StartNext
-            | Step::StartNextAgain
+            | Step::StartAgain
             | Step::ArmNext
             | Step::Tidy
             | Step::DisarmNext

@@ -3,6 +3,7 @@
 use super::containers::{Which, no_restart, occupies_database, was_started};
 use super::{Effects, done};
 use crate::app::supervisor;
+use crate::engine::Inspection;
 use crate::error::Trouble;
 use crate::machine::failure::FailureCode;
 use crate::machine::{Fact, Known};
@@ -70,8 +71,20 @@ impl Effects<'_> {
     /// Starts exactly the programs that ran. A container that was stopped and started again
     /// has started them itself; then there is nothing left to do.
     pub(super) async fn resume_programs(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        if let Some(programs) = known.programs.filter(|programs| !programs.running.is_empty()) {
-            supervisor::start(self.engine, self.old_id(known), &programs.running).await?;
+        let programs = match known.programs {
+            Some(programs) if !programs.running.is_empty() => programs,
+            Some(_) | None => return done(),
+        };
+        let started = supervisor::start(self.engine, self.old_id(known), &programs.running).await;
+        if let Err(trouble) = started {
+            let old = self.inspect_present(self.old_id(known), "old").await?;
+            let restarts = old["RestartCount"].as_i64().unwrap_or_default();
+            if Inspection(&old).runs_steadily() && restarts == 0 {
+                return Err(trouble.into());
+            }
+            // It ends again and again: its gate says so, with its last lines.
+            let which = self.old(known);
+            self.say(&format!("the {which} does not stay up; its programs are not started")).await;
         }
         done()
     }

@@ -390,7 +390,7 @@ impl Effects<'_> {
     }
 
     /// A person goes on with a version that had failed, on the database that it left.
-    pub(super) async fn start_next_again(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
+    pub(super) async fn start_again(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         let next = self.next(known)?;
         let container = self.inspect_present(next.id, next.role).await?;
         if occupies_database(&container) {

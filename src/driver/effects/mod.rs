@@ -123,7 +123,7 @@ impl Effects<'_> {
             Step::RenameOld => self.rename_old(known).await,
             Step::RenameNext => self.rename_next(known).await,
             Step::StartNext => self.start_next(known).await,
-            Step::StartNextAgain => self.start_next_again(known).await,
+            Step::StartAgain => self.start_again(known).await,
             Step::Verify => self.verify(known).await,
             Step::ArmNext => self.arm_next(known).await,
             Step::Probation => self.probation(known).await,

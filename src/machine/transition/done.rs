@@ -74,7 +74,7 @@ impl Machine {
                 swapped.verdict = Some(verdict);
                 (State::Swapped(swapped), None)
             }
-            (State::Swapped(mut swapped), Fact::Done) if pending == Step::StartNextAgain => {
+            (State::Swapped(mut swapped), Fact::Done) if pending == Step::StartAgain => {
                 if let Some(kept) = swapped.kept.as_mut() {
                     kept.is_started = true;
                 }
