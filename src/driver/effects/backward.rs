@@ -80,7 +80,7 @@ impl Effects<'_> {
             let old = self.inspect_present(self.old_id(known), "old").await?;
             let restarts = old["RestartCount"].as_i64().unwrap_or_default();
             if Inspection(&old).runs_steadily() && restarts == 0 {
-                return Err(trouble.into());
+                return Err(trouble);
             }
             // It ends again and again: its gate says so, with its last lines.
             let which = self.old(known);
