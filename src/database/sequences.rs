@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(found(sequence("public.renamed", 7, 143, true)), Some(143));
         assert_eq!(found(sequence("public.s", 8, 143, true)), Some(143), "made anew");
         assert_eq!(found(sequence("public.other", 8, 143, true)), None);
-        assert!(compare(&[], &[back.clone()]).is_empty(), "the failed version made it");
+        assert!(compare(&[], std::slice::from_ref(&back)).is_empty(), "the failed version made it");
         assert!(compare(&[back], &[]).is_empty(), "the failed version dropped it");
     }
 
@@ -203,14 +203,17 @@ mod tests {
         let back = sequence("public.s", 7, 120, true);
         let unread = Sequence { last: None, ..back.clone() };
         let turned = Sequence { increment: -1, last: Some(-4), ..back.clone() };
-        let found = compare(&[unread.clone()], &[sequence("public.s", 7, 143, true)]);
+        let found = compare(std::slice::from_ref(&unread), &[sequence("public.s", 7, 143, true)]);
         assert_eq!(
             found.unclear,
             [
                 "sequence public.s may not be read by the application's role; the failed version's is at 143"
             ]
         );
-        assert!(compare(&[back.clone()], &[unread]).unclear[0].ends_with("application's role"));
+        assert!(
+            compare(std::slice::from_ref(&back), &[unread]).unclear[0]
+                .ends_with("application's role")
+        );
         let found = compare(&[back], &[turned]);
         assert!(found.moves.is_empty() && found.unclear[0].contains("goes on by -1"), "{found:?}");
     }
