@@ -86,7 +86,7 @@ impl Shop {
         let answer = Request::post("/upgrade/run", &body)
             .patience(END)
             .to_socket(&self.path("run/updater.sock"));
-        answer.is_ok_and(|answer| answer.json()["jobId"].is_string())
+        answer.is_ok_and(|answer| answer.json()["jobId"].as_str().is_some_and(|id| !id.is_empty()))
     }
 
     /// Runs a command to its end.

@@ -148,6 +148,7 @@ fn a_job_that_began_since_is_not_cancelled_in_the_place_of_the_one_that_was_mean
 fn the_active_job_is_cancelled_by_its_id_and_by_an_earlier_client_that_names_none() {
     for names in [true, false] {
         let shop = Shop::open(json!({"2.0.0": {"pullMs": 20000}}));
+        shop.wait_serves("1.9.6");
         let daemon = shop.daemon();
         assert!(shop.begin());
         let job = daemon.status()["jobId"].clone();

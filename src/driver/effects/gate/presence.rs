@@ -124,8 +124,12 @@ impl Trial<'_, '_> {
             Cause::Itself => {
                 fail(FailureCode::HealthcheckFailed, not_running(self.which, &container))
             }
+            // Of the old version it is no word on its database, which is not replaced for it.
             Cause::SomebodyAgain { how } => fail(
-                FailureCode::HealthcheckFailed,
+                match self.which.id == effects.old_id(self.known) {
+                    true => FailureCode::RuntimeInspectionFailed,
+                    false => FailureCode::HealthcheckFailed,
+                },
                 format!(
                     "the {} was {how} from outside a second time while it was watched",
                     self.which
