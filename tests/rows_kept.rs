@@ -16,10 +16,7 @@ const END_LIMIT: Duration = Duration::from_secs(300);
 
 /// A shop with payments, and an updater with little patience.
 fn builder() -> WorldBuilder {
-    World::build("1.9.6")
-        .rows(200)
-        .setting("HEALTH_TIMEOUT_SECONDS", "6")
-        .setting("START_TIMEOUT_SECONDS", "25")
+    World::build("1.9.6").rows(200).impatient()
 }
 
 fn upgrade(world: &World, behaviour: &str) -> (Daemon, Value) {
@@ -228,11 +225,7 @@ fn an_old_version_that_is_ill_on_an_unchanged_database_gets_the_restore_point() 
     let old = OwnImage::derived("1.9.6", &before_the_start("[[ -e shop.key ]] || exit 7"), true);
     let failing = Fixture::get().tag_of("health-500");
     let failing = OwnImage::derived(failing, &before_the_start("rm -f shop.key"), false);
-    let world = World::build(&old.tag)
-        .rows(200)
-        .setting("HEALTH_TIMEOUT_SECONDS", "6")
-        .setting("START_TIMEOUT_SECONDS", "25")
-        .start();
+    let world = World::build(&old.tag).rows(200).impatient().start();
     let directory = "/var/lib/payram/db/postgres";
     let files = [format!("{directory}/shop.key"), format!("{directory}/marked")];
     world.docker(&["exec", &world.name, "touch", &files[0], &files[1]]);

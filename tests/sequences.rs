@@ -16,10 +16,7 @@ const END_LIMIT: Duration = Duration::from_secs(300);
 
 /// A shop with payments, and an updater with little patience.
 fn builder() -> WorldBuilder {
-    World::build("1.9.6")
-        .rows(200)
-        .setting("HEALTH_TIMEOUT_SECONDS", "6")
-        .setting("START_TIMEOUT_SECONDS", "25")
+    World::build("1.9.6").rows(200).impatient()
 }
 
 /// Acknowledged payments that are not served, but for those of this version.
@@ -33,7 +30,7 @@ fn an_index_that_a_failed_version_handed_out_is_not_handed_out_again_after_recov
     if !require("docker") {
         return;
     }
-    let world = builder().start();
+    let world = builder().nested_mounts().postgres_17().start();
     let daemon = world.daemon();
     world.begin_upgrade(Fixture::get().tag_of("migration-schema-writes"));
     let status = daemon.wait_settled(END_LIMIT);

@@ -159,8 +159,8 @@ pub(super) struct Recover {
     /// Put the database back as it was before the failed version changed it, which is kept aside
     #[arg(long)]
     pub restore_database: bool,
-    /// Go on with the new version after all, on the database as it is: it is started again and
-    /// has to pass its checks
+    /// Go on with the new version after all, on the database as it is: it is started again, unless
+    /// it answers, and has to pass its checks
     #[arg(long, conflicts_with = "restore_database")]
     pub keep_new: bool,
     /// Let a version that failed here be offered again; does nothing else

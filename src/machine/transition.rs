@@ -226,10 +226,14 @@ impl Machine {
                     swapped.verdict = swapped.verdict.take().or(kept.verdict);
                 }
                 let (first, assessment) = first;
+                let version = &swapped.backed_up.hop.version;
+                let reason =
+                    format!("{version}, kept by you, failed again and is left as it is: {failure}");
+                let reason = Failure::new(failure.code, reason);
                 let needs = NeedsOperator {
                     interrupted: State::Swapped(swapped),
                     failure: first,
-                    reason: failure,
+                    reason,
                     begun: Begun::Nothing,
                     assessment,
                     restored: None,

@@ -269,7 +269,10 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
             if world.old_runs() || world.rival || world.database.is_none() {
                 return None;
             }
-            on_next(run, |next| (next.running, next.silenced) = (false, false));
+            // What answers is left running.
+            if world.next.is_some_and(|next| next.silenced) {
+                on_next(run, |next| (next.running, next.silenced) = (false, false));
+            }
             on_next(run, |next| next.armed = false);
             on_next(run, |next| next.name = Name::Payram);
             on_next(run, |next| (next.running, next.was_started) = (true, true));

@@ -74,6 +74,11 @@ impl WorldBuilder {
         self
     }
 
+    /// An updater with little patience.
+    pub fn impatient(self) -> Self {
+        self.setting("HEALTH_TIMEOUT_SECONDS", "6").setting("START_TIMEOUT_SECONDS", "25")
+    }
+
     /// Payments that are there, acknowledged, before the test begins.
     pub fn rows(mut self, rows: u32) -> Self {
         self.rows = rows;

@@ -393,12 +393,12 @@ impl Effects<'_> {
     pub(super) async fn start_again(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         let next = self.next(known)?;
         let container = self.inspect_present(next.id, next.role).await?;
-        if occupies_database(&container) {
-            // Silenced for the assessment, its programs may still be stopped.
+        // What answers is left running. Silenced for the assessment, programs of any other may
+        // still be stopped.
+        if occupies_database(&container) && !self.answers(&container).await {
             self.stop(next).await?;
         }
         self.remove_lone_server(known).await?;
-        self.nobody_works_there(known, &format!("the {next} is not started")).await?;
         self.set_policy(next, &no_restart()).await?;
         self.set_name(next, &known.hop.old.name).await?;
         self.start(known, next, self.old(known)).await?;

@@ -436,9 +436,13 @@ fn needs_operator(
                 FailureCode::MigrationFailed | FailureCode::DatabaseDamaged
             ) =>
         {
+            let meanwhile = match world.next {
+                Seen::Running => format!("{next} runs, does not answer, and stays as it is"),
+                Seen::Gone | Seen::Created | Seen::Stopped => "both containers stay stopped".into(),
+            };
             Decision::refused(
                 format!(
-                    "{target} changed the database ({what}), and going back would forget that: both containers stay stopped until you decide"
+                    "{target} changed the database ({what}), and going back would forget that: {meanwhile} until you decide"
                 ),
                 "payram-updater recover --restore-database: the database as it was before; what the failed version wrote is kept aside",
             )
@@ -514,11 +518,17 @@ fn keep_new(job: &JobRecord, sight: &Sight, needs: &NeedsOperator) -> Decision {
     if world.next == Seen::Gone {
         return Decision::refused(not_kept("its container is gone".to_owned()), back);
     }
+    let how = match world.serving {
+        Serving::Next => format!("answers and is left running as {shop}"),
+        Serving::Nobody | Serving::Old | Serving::Stranger => {
+            format!("is started again as {shop}")
+        }
+    };
     Decision::will(
         "keep_new",
         Remedy::TakeWayBack(Event::RecoverKeeping),
         format!(
-            "{target} is started again as {shop}, on the database as it is, and has to pass its checks: then the upgrade counts as verified; otherwise {target} is left running, nothing is removed, and you are asked again"
+            "{target} {how}, on the database as it is, and has to pass its checks: then the upgrade counts as verified; otherwise it is left as it is, nothing is removed, and you are asked again"
         ),
     )
 }
