@@ -237,8 +237,7 @@ fn an_old_version_that_writes_rows_while_it_is_ill_keeps_its_database_and_a_pers
     if !require("docker") {
         return;
     }
-    let ill =
-        "[[ -e shop.key ]] || sed -i 's/if UNHEALTHY or/if True or/' /opt/payram/core.py";
+    let ill = "[[ -e shop.key ]] || sed -i 's/if UNHEALTHY or/if True or/' /opt/payram/core.py";
     let old = OwnImage::derived("1.9.6", &before_the_start(ill), true);
     let (world, daemon, status) = without_its_file(&old);
     assert_eq!(status["phase"], "NEEDS_OPERATOR", "{status:#}\n{}", daemon.log());

@@ -248,7 +248,8 @@ pub fn kept(machine: &Machine) -> Option<String> {
     };
     let sequences = said_of_sequences(restored, &known.hop.version);
     let sequences = sequences.map(|said| format!("; {said}")).unwrap_or_default();
-    Some(format!("its database is kept in {failed}{rows}{sequences}"))
+    let version = &known.hop.version;
+    Some(format!("{version}'s database is kept in {failed}{rows}{sequences}"))
 }
 
 /// Sequences that are named one by one.
