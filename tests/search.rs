@@ -144,7 +144,7 @@ fn each_sabotaged_effect_is_found_and_told_as_a_list_of_steps() {
         (Sabotage::ArmNextDoesNotLook, Lossless, Verified),
         (Sabotage::RearmOldIsSkipped, Lossless, RolledBack),
         (Sabotage::ResumeProgramsIsSkipped, Lossless, RolledBack),
-        (Sabotage::StartOldIsSkipped, Lossless, ByItself),
+        (Sabotage::OldIsNotStarted, Lossless, ByItself),
         (Sabotage::StopNextIsSkipped, Lossless, ByItself),
         (Sabotage::UndoingRefusesWhatIsGone, Lossless, WayOut),
         (Sabotage::ExportMountsTheDatabaseInUse, Always, I2),

@@ -15,7 +15,8 @@ use super::world::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
     Nothing,
-    StartOldIsSkipped,
+    /// Neither by its step nor by its gate, which makes up for what was stopped late.
+    OldIsNotStarted,
     StopNextIsSkipped,
     StopNextIsSkippedAndStartOldDoesNotLook,
     StopNextLeavesTheLoneServer,
@@ -363,7 +364,7 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
             if looks && world.rival && !old.running {
                 return None;
             }
-            if !old.running && sabotage != Sabotage::StartOldIsSkipped {
+            if !old.running && sabotage != Sabotage::OldIsNotStarted {
                 on_old(run, |old| (old.running, old.programs) = (true, Programs::Running));
             }
             Some(Answer::Done)

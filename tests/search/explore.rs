@@ -312,7 +312,7 @@ impl Search {
         // What the engine stopped is started again before it is judged.
         let started_again = if step == Step::Verify {
             world.next_started_again()
-        } else if step == Step::VerifyOld {
+        } else if step == Step::VerifyOld && self.sabotage != Sabotage::OldIsNotStarted {
             world.old_started_again()
         } else {
             None
