@@ -15,6 +15,10 @@ use crate::machine::facts::Habits;
 /// A process that has lived no longer than this, beside others, was begun for one piece of work.
 const BRIEF: Duration = Duration::from_secs(2);
 
+/// So many looks that find a program of this kind young each time tell that it never stays; fewer
+/// may have missed it at work, on a busy host above all.
+const LOOKS_THAT_TELL: u32 = 5;
+
 /// What runs a program that is a file of its own.
 const INTERPRETERS: [&str; 11] =
     ["sh", "bash", "dash", "ash", "python", "perl", "ruby", "node", "java", "php", "env"];
@@ -96,6 +100,8 @@ pub struct Watch {
     worked: BTreeSet<String>,
     /// Programs that their supervisor was seen to fail to start.
     backed_off: BTreeSet<String>,
+    /// Looks that found a process of it.
+    looks: BTreeMap<String, u32>,
 }
 
 impl Watch {
@@ -141,6 +147,9 @@ impl Watch {
             if !now.contains_key(name) {
                 seen.processes.clear();
             }
+        }
+        for (name, _) in now.iter().filter(|(_, sighting)| !sighting.processes.is_empty()) {
+            *self.looks.entry(name.clone()).or_default() += 1;
         }
         let at_work = now.iter().filter(|(_, sighting)| sighting.is_at_work());
         self.worked.extend(at_work.map(|(name, _)| name.clone()));
@@ -205,7 +214,8 @@ impl Watch {
         let mut steady = habits.steady.iter().map(String::as_str);
         came_up
             .find(|name| {
-                is_idle(name, |seen| seen.state.is_empty())
+                let looks = self.looks.get(*name).copied().unwrap_or_default();
+                (is_idle(name, |seen| seen.state.is_empty()) && looks >= LOOKS_THAT_TELL)
                     || (is_idle(name, |_| true) && self.backed_off.contains(*name))
             })
             .or_else(|| steady.find(|name| is_idle(name, |seen| seen.state.is_empty())))
@@ -477,6 +487,23 @@ mod tests {
         assert_eq!(new.never_up(Some(&old.habits())), Some("python3 core.py"));
         new.look(&core(204, 2));
         assert_eq!(new.never_up(Some(&old.habits())), None);
+    }
+
+    #[test]
+    fn few_looks_do_not_tell_that_a_restless_program_never_stays() {
+        let of = |pid, age| bare(&[(pid, 100, age, "sleep 3"), (90, 100, 60, "core")]);
+        let (mut old, mut new) = (Watch::default(), Watch::default());
+        for (pid, age) in [(101, 2), (102, 0), (103, 3)] {
+            old.look(&of(pid, age));
+        }
+        let habits = old.habits();
+        assert_eq!(habits.came_up, ["sleep"]);
+        for look in 0..4 {
+            new.look(&of(200 + look, 1));
+            assert_eq!(new.never_up(Some(&habits)), None, "{look}");
+        }
+        new.look(&of(204, 0));
+        assert_eq!(new.never_up(Some(&habits)), Some("sleep"));
     }
 
     #[test]

@@ -152,6 +152,7 @@ impl Driver {
             progress: &self.progress,
             at,
             remade: OnceLock::new(),
+            watched_run: &self.watched_run,
         };
         let effect = AssertUnwindSafe(effects.run(step, machine.state())).catch_unwind();
         let leave = async {

@@ -92,6 +92,9 @@ pub struct Driver {
     has_told: watch::Sender<bool>,
     /// Whether [`Driver::run`] is there to be woken.
     is_running: watch::Sender<bool>,
+    /// The run of a container that the watch after a verdict saw last: of what brought it about
+    /// the engine forgets after a while.
+    watched_run: Mutex<String>,
     _lock: StateLock,
 }
 
@@ -128,6 +131,7 @@ impl Driver {
             cancelled: watch::Sender::new(None),
             has_told: watch::Sender::new(false),
             is_running: watch::Sender::new(false),
+            watched_run: Mutex::default(),
             _lock: lock,
         })
     }

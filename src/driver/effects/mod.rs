@@ -27,7 +27,7 @@ mod stale_lock;
 mod strangers;
 mod unmounted;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -62,6 +62,8 @@ pub(super) struct Effects<'a> {
     pub at: &'a At<'a>,
     /// The old container's id where it was removed by somebody and made again.
     pub remade: OnceLock<String>,
+    /// The run that the watch after a verdict saw last.
+    pub watched_run: &'a Mutex<String>,
 }
 
 fn fail<T>(code: FailureCode, message: impl Into<String>) -> Result<T, Trouble> {

@@ -2,6 +2,7 @@
 //! way back still there. What it finds changes no verdict: it is told, and nothing is tidied away
 //! until a person says so. A new upgrade ends it; a restarted daemon takes it up where it was.
 
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -113,6 +114,7 @@ impl Effects<'_> {
                     }
                 }
             }
+            *self.watched() = run_of(&container);
             let is_frozen = Inspection(&container).is_frozen();
             if outside.was_frozen() || is_frozen != frozen {
                 let how = if is_frozen { "is" } else { "was" };
@@ -185,6 +187,10 @@ impl Effects<'_> {
     ) -> Option<Found> {
         let started = container["State"]["StartedAt"].as_str().and_then(Timestamp::parse)?;
         let verified = self.at.verified_ms?;
+        if *self.watched() == run_of(container) {
+            // How it began was seen, and told.
+            return None;
+        }
         let is_later = started.millis() > verified;
         let boot = |verdict: &Verdict| verdict.first_answer_up.clone().map(|up| up.boot);
         let then = known.verdict.and_then(boot);
@@ -203,6 +209,10 @@ impl Effects<'_> {
         ))
     }
 
+    fn watched(&self) -> MutexGuard<'_, String> {
+        self.watched_run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether it is healthy and of its version now.
     async fn answers_well(&self, known: &Known<'_>, container: &Value) -> Result<(), String> {
         let probe = Probe::of(self.settings);
@@ -215,6 +225,12 @@ impl Effects<'_> {
             false => Err(format!("expected version {}, it reports {version}", known.hop.version)),
         }
     }
+}
+
+/// A container's run: which container, and since when.
+fn run_of(container: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    format!("{} {}", text(&container["Id"]), text(&container["State"]["StartedAt"]))
 }
 
 fn troubled(found: String) -> Option<Found> {
