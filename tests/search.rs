@@ -42,6 +42,8 @@ fn no_fault_at_any_point_breaks_a_promise_whatever_the_setting() {
     }
     let without = Search::new(RollbackDatabase::Lossless, true, None);
     searches.push(("Lossless, supervisor true, without a probation".into(), without));
+    let with = Search::new(RollbackDatabase::Lossless, true, PROBATION).with_files();
+    searches.push(("Lossless, supervisor true, with files beside the database".into(), with));
     let (mut states, mut transitions, mut paths) = (0, 0, 0);
     for extent in all(searches) {
         states += extent.states;
@@ -137,6 +139,7 @@ fn each_sabotaged_effect_is_found_and_told_as_a_list_of_steps() {
         (Sabotage::EffectsPrecedeTheirIntent, Lossless, I3),
         (Sabotage::RenameOldToggles, Lossless, I4),
         (Sabotage::RestorePointIsSkipped, Lossless, I6),
+        (Sabotage::RestoreFilesIsSkipped, Lossless, RolledBack),
         (Sabotage::StopNextLeavesTheLoneServer, Always, I6),
         (Sabotage::RestoreDatabaseDeletes, Always, I7),
         (Sabotage::AssessmentIsAlwaysUnchanged, Lossless, OldOnItsOwnDatabase),
@@ -167,6 +170,8 @@ fn each_sabotaged_effect_is_found_and_told_as_a_list_of_steps() {
             search.with_other_databases()
         } else if sabotage.needs_a_server() {
             search.with_strangers(&[Stranger::StartsServer])
+        } else if sabotage == Sabotage::RestoreFilesIsSkipped {
+            search.with_files()
         } else if sabotage == Sabotage::OldIsNotMadeAgain {
             search.with_strangers(&Stranger::TAKERS)
         } else {

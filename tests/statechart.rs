@@ -5,7 +5,9 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
-use payram_updater::machine::facts::{Assessment, Copy, Probation, ProbationEnd, Server};
+use payram_updater::machine::facts::{
+    Assessment, Copy, KeptMount, Probation, ProbationEnd, RestorePoint, Server,
+};
 use payram_updater::machine::failure::{Failure, FailureCode};
 use payram_updater::machine::transition::TRANSITIONS;
 use payram_updater::machine::{Event, Fact, Hop, Machine, Outcome, Phase, Step};
@@ -268,6 +270,20 @@ fn outcomes(step: Step) -> Vec<Outcome> {
                 owner: "70:70".into(),
                 major: 15,
             },
+        })];
+    }
+    if step == Step::RestorePoint {
+        let files = vec![KeptMount {
+            destination: "/root/payram".into(),
+            source: "/W".into(),
+            copy: "/kept".into(),
+            sha256: "00".into(),
+            files: 1,
+            bytes: 1,
+        }];
+        good = vec![Fact::RestorePoint(RestorePoint {
+            files,
+            ..RestorePoint::of_database("00", 1, 1)
         })];
     }
     if step == Step::AssessAgain {

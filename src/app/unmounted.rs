@@ -66,7 +66,8 @@ fn is_below(path: &str, outer: &str) -> bool {
     path == outer || path.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
 }
 
-fn is_scratch(path: &str) -> bool {
+/// Whether what lies at a path inside of a container is written again by itself.
+pub fn is_scratch(path: &str) -> bool {
     SCRATCH.iter().any(|directory| is_below(path, directory))
         || path.split('/').any(|name| SCRATCH_NAMES.contains(&name))
         || SCRATCH_ENDS.iter().any(|end| path.ends_with(end))

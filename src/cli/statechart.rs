@@ -10,11 +10,12 @@ use crate::machine::transition::TRANSITIONS;
 use crate::machine::{Event, Phase, Step};
 
 /// The way back, in the order in which the machine goes it.
-const BACK: [Step; 14] = [
+const BACK: [Step; 15] = [
     Step::DisarmNext,
     Step::AssessDatabase,
     Step::StopNext,
     Step::RestoreDatabase,
+    Step::RestoreFiles,
     Step::RestoreNextName,
     Step::RestoreOldName,
     Step::RearmOld,
@@ -144,6 +145,7 @@ fn home(step: Step) -> Phase {
         | Step::AssessDatabase
         | Step::StopNext
         | Step::RestoreDatabase
+        | Step::RestoreFiles
         | Step::RestoreNextName
         | Step::RestoreOldName
         | Step::StartOld

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::database::said_of_export;
 use crate::journal::{Ending, JobBody, JobRecord, NewEvent};
 use crate::machine::facts::{
-    Assessment, Copy, Export, ExportedTable, Probation, ProbationEnd, Restored,
+    Assessment, Copy, Export, ExportedTable, FilesRestored, Probation, ProbationEnd, Restored,
 };
 use crate::machine::failure::FailureCode;
 use crate::machine::{Event, Fact, Known, Machine, Outcome, Phase, State, Step, Transition};
@@ -36,6 +36,7 @@ pub fn activity(step: Step) -> &'static str {
         Step::AssessDatabase => "Going back: finding out what the new version did to the database",
         Step::StopNext => "Going back: stopping the new container",
         Step::RestoreDatabase => "Going back: putting the database back as it was",
+        Step::RestoreFiles => "Going back: putting files beside the database back",
         Step::RestoreNextName => "Going back: taking the name from the new container",
         Step::RestoreOldName => "Going back: giving the old container its name",
         Step::StartOld => "Going back: starting the old container",
@@ -110,6 +111,10 @@ fn found(fact: &Fact) -> String {
                 restored.failed
             )
         }
+        Fact::Files(files) => match said_of_files(files, "the failed version") {
+            Some(said) => said,
+            None => "no file beside the database was changed".to_owned(),
+        },
         Fact::Export(Export::Nothing) => {
             "the failed version wrote no row that the database does not have".to_owned()
         }
@@ -203,8 +208,11 @@ pub fn closing_message(machine: &Machine) -> String {
             let never_stopped =
                 machine.state().known().programs.is_none() && !was_quiesced(&back.interrupted);
             let how = if never_stopped { "was never stopped" } else { "serves again" };
-            let kept = kept(machine).or_else(|| stays(&machine.state().known()));
-            let kept = kept.map(|kept| format!("; {kept}")).unwrap_or_default();
+            let known = machine.state().known();
+            let kept = kept(machine).or_else(|| stays(&known));
+            let files = known.files.and_then(|files| said_of_files(files, &hop.version));
+            let kept: String =
+                [kept, files].into_iter().flatten().map(|said| format!("; {said}")).collect();
             format!("upgrade to {} failed: {}; {old} {how}{kept}", hop.version, back.failure)
         }
         State::NeedsOperator(needs) => {
@@ -215,10 +223,14 @@ pub fn closing_message(machine: &Machine) -> String {
                     hop.version, needs.failure
                 );
             }
-            let kept = match kept(machine) {
+            let mut kept = match kept(machine) {
                 Some(kept) => kept,
                 None => format!("{} and its database are kept as they are", hop.old.name),
             };
+            let files = machine.state().known().files;
+            if let Some(said) = files.and_then(|files| said_of_files(files, &hop.version)) {
+                kept = format!("{kept}; {said}");
+            }
             format!(
                 "upgrade to {} failed: {}; it stopped because {}; {kept}",
                 hop.version, needs.failure, needs.reason
@@ -250,6 +262,47 @@ pub fn kept(machine: &Machine) -> Option<String> {
     let sequences = sequences.map(|said| format!("; {said}")).unwrap_or_default();
     let version = &known.hop.version;
     Some(format!("{version}'s database is kept in {failed}{rows}{sequences}"))
+}
+
+/// Files that are named one by one.
+const FILES_NAMED: usize = 8;
+
+/// What became of the files beside the database; none when there is nothing to tell.
+fn said_of_files(files: &FilesRestored, version: &str) -> Option<String> {
+    let named = |paths: &[String]| {
+        let more = paths.len().saturating_sub(FILES_NAMED);
+        let mut named = paths.iter().take(FILES_NAMED).cloned().collect::<Vec<_>>().join(", ");
+        if more > 0 {
+            named.push_str(&format!(" and {more} more"));
+        }
+        named
+    };
+    let mut said = Vec::new();
+    if !files.contents.is_empty() {
+        said.push(format!(
+            "put back, because {version} had changed them: {}",
+            named(&files.contents)
+        ));
+    }
+    if !files.moved.is_empty() {
+        said.push(format!(
+            "moved aside, because {version} had added them: {}",
+            named(&files.moved)
+        ));
+    }
+    if let (Some(place), false) = (&files.kept_in, said.is_empty()) {
+        said.push(format!("{version}'s own are kept in {place}"));
+    }
+    if !files.left.is_empty() {
+        said.push(format!("left, because {version} only added to them: {}", named(&files.left)));
+    }
+    if files.dressed > 0 {
+        said.push(format!("owner or mode of {} files and directories put right", files.dressed));
+    }
+    if !files.failed.is_empty() {
+        said.push(format!("files that could not be put back: {}", files.failed.join("; ")));
+    }
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 /// Sequences that are named one by one.

@@ -408,6 +408,68 @@ pub struct RestorePoint {
     pub bytes: u64,
     /// Milliseconds that it added to the downtime.
     pub millis: u64,
+    /// Copies of what lies beside the database in small mounts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<KeptMount>,
+    /// Mounts that are in no copy, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files_left_out: Vec<String>,
+}
+
+impl RestorePoint {
+    /// Of the database alone.
+    pub fn of_database(sha256: impl Into<String>, bytes: u64, millis: u64) -> Self {
+        let (files, files_left_out) = (Vec::new(), Vec::new());
+        Self { sha256: sha256.into(), bytes, millis, files, files_left_out }
+    }
+}
+
+/// A mount of the old container whose files were copied before the new version was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptMount {
+    /// Inside the container.
+    pub destination: String,
+    /// On this host.
+    pub source: String,
+    /// Directory of the copy.
+    pub copy: String,
+    /// Hex sha256 of the list of what it holds.
+    pub sha256: String,
+    /// Files and links in it.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+}
+
+/// What became of the files beside the database, once the failed version was stopped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FilesRestored {
+    /// Files, as the container calls them, that have their former contents again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<String>,
+    /// Files that the failed version had added, and that were moved aside.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<String>,
+    /// Files that it had added, or added to, and that were left.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<String>,
+    /// Files and directories whose owner or mode was put right.
+    pub dressed: u64,
+    /// What could not be put back, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<String>,
+    /// Where the failed version's files are kept; none where it had changed none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_in: Option<String>,
+}
+
+impl FilesRestored {
+    /// Whether nothing was to be done and nothing is to be told.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A database that was put back.

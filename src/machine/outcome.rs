@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::{
-    Backup, Copy, Export, NextContainer, Probation, Programs, Proof, PulledImage, Quiesced,
-    RestorePoint, Restored, Verdict,
+    Backup, Copy, Export, FilesRestored, NextContainer, Probation, Programs, Proof, PulledImage,
+    Quiesced, RestorePoint, Restored, Verdict,
 };
 use super::failure::Failure;
 use super::sequences::Assessed;
@@ -38,6 +38,8 @@ pub enum Fact {
     Assessment(Assessed),
     /// Of `restore_database`.
     Restored(Restored),
+    /// Of `restore_files`.
+    Files(FilesRestored),
     /// Of `export_rows`.
     Export(Export),
     /// Of every step that leaves nothing to know but that it is done.

@@ -12,7 +12,7 @@
 //! the old version is seen to serve: that adds no downtime, and no failure of it is a reason to
 //! call a person, because nothing depends on it and the failed version's database is kept.
 
-use super::facts::{Assessment, Copy, Export, Restored, RollbackDatabase, Verdict};
+use super::facts::{Assessment, Copy, Export, FilesRestored, Restored, RollbackDatabase, Verdict};
 use super::failure::{Failure, FailureCode};
 use super::sequences::{Assessed, Sequence};
 use super::state::State;
@@ -43,6 +43,8 @@ pub struct RollingBack {
     pub shown: Option<Assessment>,
     /// The database that was put back, when one was.
     pub restored: Option<Restored>,
+    /// What became of the files beside the database; none when nothing was to be put back.
+    pub files: Option<FilesRestored>,
     /// What became of the failed version's rows, once that is known.
     pub export: Option<Export>,
     /// The old version's verdict, once it was given.
@@ -63,6 +65,8 @@ pub struct RolledBack {
     pub assessment: Option<Assessment>,
     /// The database that was put back, when one was.
     pub restored: Option<Restored>,
+    /// What became of the files beside the database; none when nothing was to be put back.
+    pub files: Option<FilesRestored>,
     /// What became of the failed version's rows, where its database was replaced.
     pub export: Option<Export>,
     /// The old version's verdict; none when it was never silent.
@@ -84,6 +88,8 @@ pub struct NeedsOperator {
     pub assessment: Option<Assessment>,
     /// The database that was put back, when one was.
     pub restored: Option<Restored>,
+    /// What became of the files beside the database; none when nothing was to be put back.
+    pub files: Option<FilesRestored>,
     /// What became of the failed version's rows, once that is known.
     pub export: Option<Export>,
 }
@@ -115,11 +121,12 @@ pub enum Begun {
 }
 
 impl NeedsOperator {
-    /// Whether a person may go on with the new version: it was started, and the database is the
-    /// one that it left.
+    /// Whether a person may go on with the new version: it was started, and the database and the
+    /// files beside it are as it left them.
     pub fn may_keep_new(&self) -> bool {
         matches!(self.interrupted, State::Swapped(_))
             && self.restored.is_none()
+            && self.files.is_none()
             && self.begun == Begun::Nothing
             && !self.is_damaged()
     }
@@ -142,6 +149,13 @@ impl RollingBack {
     /// stopped for it, and is not started on what may be damaged: that is assessed first.
     pub(super) fn from(interrupted: State, pending: Option<Step>, failure: Failure) -> Self {
         let mut remaining = way_back(pending);
+        let has_files =
+            interrupted.known().restore_point.is_some_and(|point| !point.files.is_empty());
+        if let Some(place) = remaining.iter().position(|step| *step == Step::RestoreDatabase)
+            && has_files
+        {
+            remaining.insert(place + 1, Step::RestoreFiles);
+        }
         if failure.code == FailureCode::DatabaseDamaged {
             assess_first(&mut remaining);
         }
@@ -156,6 +170,7 @@ impl RollingBack {
             consent: Consent::None,
             shown: None,
             restored: None,
+            files: None,
             export: None,
             verdict: None,
             tried: None,
@@ -232,6 +247,7 @@ impl RollingBack {
         let mut back = Self::from(needs.interrupted, pending, needs.failure);
         back.restored = needs.restored;
         back.begun = needs.begun;
+        back.files = needs.files;
         if is_damaged && consent != Consent::None && back.restored.is_none() {
             // Two servers made the database nobody's: on a person's word it is replaced after all.
             assess_first(&mut back.remaining);
@@ -242,13 +258,21 @@ impl RollingBack {
         back.plan_export();
         if back.begun == Begun::Return {
             back.assessment = needs.assessment.clone();
-            back.remaining
-                .retain(|step| !matches!(step, Step::AssessDatabase | Step::RestoreDatabase));
+            back.remaining.retain(|step| {
+                !matches!(step, Step::AssessDatabase | Step::RestoreDatabase | Step::RestoreFiles)
+            });
         } else if consent != Consent::None {
             back.consent = consent;
             back.shown = needs.assessment;
         }
         back
+    }
+
+    /// Takes in what became of the files beside the database, with what an attempt before this one
+    /// had told.
+    pub(super) fn with_files(mut self, found: FilesRestored) -> Self {
+        self.files = (!found.is_nothing()).then_some(found);
+        self
     }
 
     /// A database that was replaced is exported from, once the old version serves again.
@@ -497,6 +521,7 @@ mod tests {
             reason: Failure::new(reason, "it broke"),
             assessment: Some(Assessment::Unchanged),
             restored: None,
+            files: None,
             export: None,
         }
     }

@@ -4,8 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::{
-    Assessment, Backup, Copy, CoreRules, Export, NextContainer, OldContainer, Probation, Programs,
-    Proof, PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase, TargetImage, Verdict,
+    Assessment, Backup, Copy, CoreRules, Export, FilesRestored, NextContainer, OldContainer,
+    Probation, Programs, Proof, PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase,
+    TargetImage, Verdict,
 };
 use super::failure::Failure;
 use super::rollback::{Begun, NeedsOperator, RolledBack, RollingBack};
@@ -276,6 +277,8 @@ pub struct Known<'a> {
     pub shown: Option<&'a Assessment>,
     /// The database that was put back.
     pub restored: Option<&'a Restored>,
+    /// What became of the files beside the database.
+    pub files: Option<&'a FilesRestored>,
     /// What became of the failed version's rows.
     pub export: Option<&'a Export>,
     /// The good verdict.
@@ -326,6 +329,7 @@ impl State {
                 is_restore_begun: s.begun == Begun::Restore,
                 assessment: s.assessment.as_ref(),
                 restored: s.restored.as_ref(),
+                files: s.files.as_ref(),
                 export: s.export.as_ref(),
                 ..s.interrupted.known()
             },
@@ -333,6 +337,7 @@ impl State {
                 failure: Some(&s.failure),
                 assessment: s.assessment.as_ref(),
                 restored: s.restored.as_ref(),
+                files: s.files.as_ref(),
                 export: s.export.as_ref(),
                 ..s.interrupted.known()
             },
@@ -340,6 +345,7 @@ impl State {
                 failure: Some(&s.failure),
                 assessment: s.assessment.as_ref(),
                 restored: s.restored.as_ref(),
+                files: s.files.as_ref(),
                 export: s.export.as_ref(),
                 ..s.interrupted.known()
             },
@@ -365,6 +371,7 @@ impl<'a> Known<'a> {
             is_restore_begun: false,
             shown: None,
             restored: None,
+            files: None,
             export: None,
             verdict: None,
             probation: None,

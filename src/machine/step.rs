@@ -54,6 +54,8 @@ pub enum Step {
     /// Back: the restore point takes the place of the database that the failed version changed,
     /// which is moved aside and kept (I7).
     RestoreDatabase,
+    /// Back: the files beside the database that the failed version changed come back.
+    RestoreFiles,
     /// Back: the next container returns to its temporary name.
     RestoreNextName,
     /// Back: the old container gets its name again.
@@ -126,6 +128,7 @@ impl Step {
             Step::AssessDatabase => "assess_database",
             Step::StopNext => "stop_next",
             Step::RestoreDatabase => "restore_database",
+            Step::RestoreFiles => "restore_files",
             Step::RestoreNextName => "restore_next_name",
             Step::RestoreOldName => "restore_old_name",
             Step::StartOld => "start_old",
@@ -167,6 +170,7 @@ impl Step {
             | Step::AssessDatabase
             | Step::StopNext
             | Step::RestoreDatabase
+            | Step::RestoreFiles
             | Step::RestoreNextName
             | Step::RestoreOldName
             | Step::StartOld

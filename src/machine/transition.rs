@@ -237,6 +237,7 @@ impl Machine {
                     begun: Begun::Nothing,
                     assessment,
                     restored: None,
+                    files: None,
                     export: None,
                 };
                 (Machine::at(State::NeedsOperator(Box::new(needs))), Some(Event::NeedsDecision))
@@ -268,6 +269,14 @@ impl Machine {
                     back.export = Some(Export::Missing { reason: failure.message });
                     return (Machine::at(State::RollingBack(Box::new(back))), None);
                 }
+                // Whether the old version serves with the files as they are is for its gate to say.
+                if pending == Step::RestoreFiles {
+                    back.remaining.retain(|step| *step != Step::RestoreFiles);
+                    let mut files = back.files.take().unwrap_or_default();
+                    files.failed = vec![failure.message];
+                    back.files = Some(files);
+                    return (Machine::at(State::RollingBack(Box::new(back))), None);
+                }
                 // The database could not even be looked at: the failed version is still to be
                 // stopped before a person is asked, so that nothing more is written.
                 if pending == Step::AssessDatabase {
@@ -293,6 +302,7 @@ impl Machine {
                     },
                     assessment: back.assessment,
                     restored: back.restored,
+                    files: back.files,
                     export: back.export,
                 };
                 (Machine::at(State::NeedsOperator(Box::new(needs))), Some(Event::NeedsDecision))
@@ -321,6 +331,7 @@ impl Machine {
                     hold,
                     begun,
                     restored,
+                    files,
                     export,
                     verdict,
                     ..
@@ -333,6 +344,7 @@ impl Machine {
                         begun,
                         assessment,
                         restored,
+                        files,
                         export,
                     })),
                     None => State::RolledBack(Box::new(RolledBack {
@@ -340,6 +352,7 @@ impl Machine {
                         failure,
                         assessment,
                         restored,
+                        files,
                         export,
                         verdict,
                     })),

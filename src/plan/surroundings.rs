@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::preflight::Preflight;
+use crate::app::mounted::{self, Mounted};
 use crate::app::unmounted;
 use crate::config::Settings;
 use crate::database::{self, Access, Database, Sharer, Workplace};
@@ -18,7 +19,7 @@ use crate::engine::mounts::{self, Home};
 use crate::engine::{Change, Engine, EngineError};
 use crate::error::Trouble;
 use crate::machine::failure::{Failure, FailureCode};
-use crate::restore_point::{self, RestorePointError};
+use crate::restore_point::{self, RestorePointError, Size};
 
 /// How long the looks of each check may take together.
 const LOOKS_WITHIN: Duration = Duration::from_secs(30);
@@ -71,6 +72,7 @@ async fn around(
     if target.access == Access::OnHost {
         let at = format!("the database is outside of the container, at {}", target.host);
         preflight.passed("directory", at);
+        notes.extend(bounded(beside_the_database(shop, None)).await.unwrap_or_default());
     } else if let Some(directory) = bounded(directory(shop, target, preflight)).await.flatten() {
         let looked = bounded(neighbours(shop, &directory, preflight)).await;
         if looked.is_none() {
@@ -78,7 +80,8 @@ async fn around(
             preflight.refused("neighbours", Failure::new(FailureCode::DockerError, message));
         }
         notes.extend(bounded(reached_copy(shop, &directory)).await.flatten());
-        notes.extend(beside_the_database(shop.inspection, &directory));
+        notes
+            .extend(bounded(beside_the_database(shop, Some(&directory))).await.unwrap_or_default());
     }
 }
 
@@ -102,25 +105,55 @@ async fn reached_copy(shop: &Shop<'_>, directory: &Path) -> Option<String> {
     }
 }
 
-/// Which files a failed version may have changed that no restore point takes back; none when it
-/// can write to the database's directory alone.
-fn beside_the_database(container: &Value, directory: &Path) -> Option<String> {
-    let mounts = container["Mounts"].as_array().into_iter().flatten();
-    let writable = mounts.filter(|mount| mount["RW"] != false && mount["Type"] != "tmpfs");
-    let beside: Vec<&str> = writable
-        .filter(|mount| {
-            let source = Path::new(mount["Source"].as_str().unwrap_or_default());
-            let source = source.canonicalize().unwrap_or_else(|_| source.to_owned());
-            !source.starts_with(directory)
-        })
-        .filter_map(|mount| mount["Destination"].as_str())
-        .collect();
-    (!beside.is_empty()).then(|| {
-        format!(
-            "what the new version changes beside the database stays when it fails: files in {} are in no restore point",
-            beside.join(", ")
-        )
-    })
+/// Which files beside the database are copied and put back when the new version fails, and which
+/// are in no copy; none when there are no such files.
+async fn beside_the_database(shop: &Shop<'_>, directory: Option<&Path>) -> Vec<String> {
+    let ours = [&shop.settings.state_dir, &shop.settings.backup_dir];
+    let ours: Vec<PathBuf> = ours.into_iter().filter_map(|path| path.canonicalize().ok()).collect();
+    let mounts = mounted::beside(shop.inspection, directory, &ours);
+    let looked = tokio::task::spawn_blocking(move || sizes(&mounts)).await;
+    let looked = looked.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+    let (mut copied, mut left_out) = (Vec::new(), Vec::new());
+    for (destination, size) in looked {
+        match size {
+            Size::Small { files: 0, .. } => {}
+            Size::Small { files, bytes } => {
+                let said = if files == 1 { "file" } else { "files" };
+                copied.push(format!("{destination} ({files} {said}, {bytes} bytes)"));
+            }
+            Size::LeftOut { why } => left_out.push(format!("{destination} ({why})")),
+        }
+    }
+    let mut notes = Vec::new();
+    if !copied.is_empty() {
+        notes.push(format!(
+            "files beside the database are copied before the new version starts, and put back if it fails: {}",
+            copied.join(", ")
+        ));
+    }
+    if !left_out.is_empty() {
+        notes.push(format!(
+            "what the new version changes there stays when it fails, because these files are in no copy: {}",
+            left_out.join(", ")
+        ));
+    }
+    notes
+}
+
+/// What each mount holds, by its place in the container.
+fn sizes(mounts: &[Mounted]) -> Vec<(String, Size)> {
+    let size = |mount: &Mounted| match mount {
+        Mounted::Here(companion) => {
+            let size = restore_point::size_of(companion);
+            let size = size.unwrap_or_else(|error| Size::LeftOut { why: error.to_string() });
+            (companion.destination.clone(), size)
+        }
+        Mounted::Unreachable(destination) => {
+            let why = "this host does not reach it".to_owned();
+            (destination.clone(), Size::LeftOut { why })
+        }
+    };
+    mounts.iter().map(size).collect()
 }
 
 async fn bounded<T>(looks: impl Future<Output = T>) -> Option<T> {
@@ -314,8 +347,6 @@ fn environment(container: &Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -327,18 +358,5 @@ mod tests {
         assert_eq!(at("/srv/shop db/postgres"), None);
         assert_eq!(at("/").as_deref(), Some("/dev/vda ext4"));
         assert_eq!(mounted_at("", Path::new("/srv")), None);
-    }
-
-    #[test]
-    fn what_no_restore_point_covers_is_told() {
-        let mount = |source: &str, destination: &str, writable: bool| json!({"Type": "bind", "Source": source, "Destination": destination, "RW": writable});
-        let told = |mounts: &[Value]| {
-            beside_the_database(&json!({"Mounts": mounts}), Path::new("/srv/w/db/postgres"))
-        };
-        let database = mount("/srv/w/db/postgres", "/var/lib/payram/db/postgres", true);
-        let config = mount("/srv/config", "/etc/payram", false);
-        assert_eq!(told(&[database.clone(), config.clone()]), None);
-        let all = told(&[database, config, mount("/srv/w", "/root/payram", true)]);
-        assert!(all.is_some_and(|said| said.contains("files in /root/payram are in no")));
     }
 }

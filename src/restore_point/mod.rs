@@ -13,6 +13,9 @@
 //!    times are put right. The failed directory is moved aside, never deleted. Or [`discard`],
 //!    when the upgrade ended well.
 //!
+//! Files beside the database that a container can write to are no part of a restore point and of
+//! its directory: [`keep`] and [`put_back`] copy them and bring them back one by one.
+//!
 //! Beside the copy `C` lie `C.state.jsonl` (what need not be read again), `C.manifest.json` and,
 //! once a restore has begun, `C.restore.json`. The copy lies on the directory's own file system,
 //! since nothing else can be put back by a rename, and where no container reaches it: [`place`].
@@ -38,6 +41,7 @@
 
 mod bring;
 mod cancel;
+mod companions;
 mod copy;
 mod discard;
 mod error;
@@ -53,6 +57,7 @@ mod tree;
 use std::path::{Path, PathBuf};
 
 pub use cancel::{Cancel, CancelOnDrop};
+pub use companions::{Additions, Companion, KeptFiles, PutBack, Size, keep, put_back, size_of};
 pub use copy::{FinishReport, PassReport, Strategy, finish, pre_copy};
 pub use discard::{discard, kept_before};
 pub use error::{Refusal, RestorePointError};

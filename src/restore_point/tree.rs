@@ -132,20 +132,33 @@ impl Tree {
     /// Everything that is there, the root first, each directory before what it holds. What
     /// vanishes meanwhile is left out.
     pub(super) fn walk(&self) -> Result<Vec<Node>> {
+        Ok(self.walk_within(usize::MAX, &|_| true)?.unwrap_or_default())
+    }
+
+    /// The same, without what lies in directories that are not to be entered; none where there is
+    /// more than `most`.
+    pub(super) fn walk_within(
+        &self,
+        most: usize,
+        is_entered: &dyn Fn(&str) -> bool,
+    ) -> Result<Option<Vec<Node>>> {
         let stat = rustix::fs::fstat(&self.root).map_err(io_at("look at", &self.path))?;
         let root = Node { path: String::new(), shape: Shape::Directory, stamp: Stamp::of(&stat) };
         let mut nodes = vec![root];
         let mut ahead = vec![String::new()];
         while let Some(directory) = ahead.pop() {
             for node in self.list(&directory)? {
-                if node.shape == Shape::Directory {
+                if node.shape == Shape::Directory && is_entered(&node.path) {
                     ahead.push(node.path.clone());
                 }
                 nodes.push(node);
+                if nodes.len() > most {
+                    return Ok(None);
+                }
             }
         }
         nodes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        Ok(nodes)
+        Ok(Some(nodes))
     }
 
     fn list(&self, relative: &str) -> Result<Vec<Node>> {
@@ -262,6 +275,15 @@ impl Tree {
             rustix::fs::utimensat(&directory, name, &stamp.times(), AtFlags::SYMLINK_NOFOLLOW)
         });
         made.map_err(io_at("create link", &self.at(relative)))
+    }
+
+    /// Gives an entry another name in this directory, where what has it is replaced.
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let renamed = self.parent(from).and_then(|(old, name)| {
+            let (new, becomes) = self.parent(to)?;
+            rustix::fs::renameat(old, name, new, becomes)
+        });
+        renamed.map_err(io_at("rename", &self.at(from)))
     }
 
     /// Removes an entry; a directory must be empty.

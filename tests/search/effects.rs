@@ -25,6 +25,7 @@ pub enum Sabotage {
     ResumeProgramsIsSkipped,
     RestoreDatabaseDeletes,
     RestorePointIsSkipped,
+    RestoreFilesIsSkipped,
     AssessmentIsAlwaysUnchanged,
     DisarmOldIsSkipped,
     ArmNextDoesNotLook,
@@ -72,6 +73,8 @@ impl Sabotage {
 pub struct Known {
     pub has_fingerprint: bool,
     pub has_programs: bool,
+    /// Files beside the database were copied.
+    pub has_files: bool,
     /// The restore point came back.
     pub is_restored: bool,
     /// What failed is that another database was served.
@@ -98,6 +101,7 @@ pub enum Answer {
     Probation(ProbationEnd),
     Assessment(Found),
     Restored,
+    Files,
     Export,
     /// It can't be done.
     Refused,
@@ -131,6 +135,8 @@ pub enum Found {
 pub struct Run {
     pub worlds: Vec<World>,
     pub answer: Answer,
+    /// What runs of the new version changes files, and they were copied.
+    has_files: bool,
 }
 
 impl Run {
@@ -141,6 +147,7 @@ impl Run {
     pub fn change(&mut self, change: impl FnOnce(&mut World)) {
         let mut world = self.last();
         change(&mut world);
+        world.files_changed |= self.has_files && world.next_runs();
         if world != self.last() {
             self.worlds.push(world);
         }
@@ -149,7 +156,8 @@ impl Run {
 
 /// Runs a step to its end.
 pub fn run(step: Step, known: Known, world: World, sabotage: Sabotage) -> Run {
-    let mut run = Run { worlds: vec![world], answer: Answer::Refused };
+    let has_files = known.has_files;
+    let mut run = Run { worlds: vec![world], answer: Answer::Refused, has_files };
     if let Some(answer) = attempt(&mut run, step, known, sabotage) {
         run.answer = answer;
     }
@@ -338,6 +346,15 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
             Some(Answer::Done)
         }
         Step::RestoreDatabase => restore_database(run, sabotage),
+        Step::RestoreFiles => {
+            if world.old_runs() || world.next_runs() {
+                return None;
+            }
+            if sabotage != Sabotage::RestoreFilesIsSkipped {
+                run.change(|w| w.files_changed = false);
+            }
+            Some(Answer::Files)
+        }
         Step::RestoreNextName => {
             on_next(run, |next| next.name = Name::Other);
             Some(Answer::Done)

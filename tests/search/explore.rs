@@ -133,6 +133,12 @@ impl Search {
         Self { strangers, ..self }
     }
 
+    /// Where the new version changes files beside the database, of which there is a copy.
+    pub fn with_files(mut self) -> Self {
+        self.machines.has_files = true;
+        self
+    }
+
     /// Where the new version may come to serve another database than the shop's.
     pub fn with_other_databases(self) -> Self {
         Self { others: true, ..self }

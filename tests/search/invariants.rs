@@ -179,6 +179,9 @@ fn not_as_before(view: View, world: &World) -> Option<String> {
     if world.next.as_ref().is_some_and(|next| !is_kept(next)) {
         return Some(format!("RolledBack is journaled, the next container is {:?}", world.next));
     }
+    if world.files_changed && !view.is_told_of_files {
+        return Some("RolledBack is journaled, the files are as the new version left them".into());
+    }
     match world.database {
         Some(database) if database.touch.is_kept() && !database.behind && !database.torn => None,
         found => Some(format!("RolledBack is journaled, the database is {found:?}")),

@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 
 use payram_updater::machine::facts::{
-    Assessment, Backup, Copy, CoreRules, Export, Fingerprint, NextContainer, OldContainer,
-    Probation, ProbationEnd, Programs, Proof, PulledImage, Quiesced, RestorePoint, Restored,
-    RollbackDatabase, Server, TargetImage, Verdict,
+    Assessment, Backup, Copy, CoreRules, Export, FilesRestored, Fingerprint, KeptMount,
+    NextContainer, OldContainer, Probation, ProbationEnd, Programs, Proof, PulledImage, Quiesced,
+    RestorePoint, Restored, RollbackDatabase, Server, TargetImage, Verdict,
 };
 use payram_updater::machine::failure::{Failure, FailureCode};
 use payram_updater::machine::transition::TRANSITIONS;
@@ -35,7 +35,7 @@ pub enum Input {
 }
 
 impl Input {
-    const SLOTS: usize = 37;
+    const SLOTS: usize = 38;
 
     fn slot(self) -> usize {
         match self {
@@ -58,6 +58,7 @@ impl Input {
             Input::Answered(Answer::RestorePoint) => 16,
             Input::Answered(Answer::Verdict) => 17,
             Input::Answered(Answer::Restored) => 18,
+            Input::Answered(Answer::Files) => 37,
             Input::Answered(Answer::Assessment(Found::Unchanged)) => 19,
             Input::Answered(Answer::Assessment(Found::Schema)) => 20,
             Input::Answered(Answer::Assessment(Found::Rows)) => 21,
@@ -99,6 +100,8 @@ pub struct View {
     pub owes_export: bool,
     /// The file of the failed version's rows is journaled.
     pub claims_export: bool,
+    /// Files could not be put back, and the journal says so.
+    pub is_told_of_files: bool,
     /// It is at rest without a verdict: the old version was never silent, and not looked at.
     pub is_unseen: bool,
     /// The new version has passed its gate.
@@ -119,6 +122,8 @@ pub struct Machines {
     /// For each machine where each input leads, by [`Input::slot`].
     led: Vec<[Option<u16>; Input::SLOTS]>,
     has_supervisor: bool,
+    /// Files beside the database were copied.
+    pub has_files: bool,
 }
 
 impl Machines {
@@ -128,8 +133,13 @@ impl Machines {
         has_supervisor: bool,
         probation_seconds: Option<u64>,
     ) -> Self {
-        let mut machines =
-            Machines { all: Vec::new(), by_text: HashMap::new(), led: Vec::new(), has_supervisor };
+        let mut machines = Machines {
+            all: Vec::new(),
+            by_text: HashMap::new(),
+            led: Vec::new(),
+            has_supervisor,
+            has_files: false,
+        };
         machines.intern(Machine::new(Hop { probation_seconds, ..hop(setting) }));
         machines
     }
@@ -167,6 +177,9 @@ impl Machines {
 
     fn intern(&mut self, machine: Machine) -> u16 {
         let text = without_sentences(&format!("{machine:?}"));
+        // A sentence that is no failure's.
+        let text =
+            text.replace("the updater ended 3 times in the middle of restore_files", "it broke");
         let next = u16::try_from(self.all.len()).expect("fewer machines than that");
         let number = *self.by_text.entry(text).or_insert(next);
         if number == next {
@@ -251,7 +264,16 @@ impl Machines {
                 lock_file: None,
             })),
             Answer::RestorePoint => {
-                Fact::RestorePoint(RestorePoint { sha256: "00".into(), bytes: 1, millis: 1 })
+                let one = KeptMount {
+                    destination: "/root/payram".into(),
+                    source: "/W".into(),
+                    copy: "/kept".into(),
+                    sha256: "00".into(),
+                    files: 1,
+                    bytes: 1,
+                };
+                let files = if self.has_files { vec![one] } else { Vec::new() };
+                Fact::RestorePoint(RestorePoint { files, ..RestorePoint::of_database("00", 1, 1) })
             }
             Answer::Verdict => Fact::Verdict(Verdict {
                 version: "1.9.7".into(),
@@ -275,6 +297,7 @@ impl Machines {
                 Found::Serves => Assessment::Serves { version: "1.9.7".into() },
             })),
             Answer::Export => Fact::Export(Export::Nothing),
+            Answer::Files => Fact::Files(FilesRestored::default()),
             Answer::Restored => Fact::Restored(Restored::kept_in("/db.failed-1")),
         }
     }
@@ -292,6 +315,7 @@ impl View {
             known: Known {
                 has_fingerprint: known.quiesced.is_some_and(|q| q.fingerprint.is_some()),
                 has_programs: known.programs.is_some(),
+                has_files: known.restore_point.is_some_and(|point| !point.files.is_empty()),
                 is_restored: known.restored.is_some(),
                 is_mismatch: failed_with(FailureCode::DatabaseMismatch),
                 is_damaged: failed_with(FailureCode::DatabaseDamaged),
@@ -312,6 +336,7 @@ impl View {
             ),
             owes_export: known.restored.is_some() && known.export.is_none(),
             claims_export: matches!(known.export, Some(Export::Nothing | Export::Written { .. })),
+            is_told_of_files: known.files.is_some_and(|files| !files.failed.is_empty()),
             is_unseen: matches!(state, State::RolledBack(back) if back.verdict.is_none()),
             has_verdict: match state {
                 State::Swapped(swapped) => swapped.verdict.is_some(),

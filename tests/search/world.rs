@@ -170,6 +170,8 @@ pub struct World {
     pub remakable: bool,
     /// It was made again.
     pub remade: bool,
+    /// The files beside the database are as the new version left them.
+    pub files_changed: bool,
 }
 
 /// How the engine comes back from a reboot.
@@ -232,6 +234,7 @@ impl World {
             noted_since: false,
             remakable: true,
             remade: false,
+            files_changed: false,
         }
     }
 
@@ -425,6 +428,7 @@ impl World {
         put(u64::from(self.noted_since), 1);
         put(u64::from(self.remakable), 1);
         put(u64::from(self.remade), 1);
+        put(u64::from(self.files_changed), 1);
         key
     }
 
@@ -451,6 +455,7 @@ impl World {
         compare("copy", copy(self), copy(after));
         let aside = |world: &World| world.aside.map_or("nothing".into(), words);
         compare("kept aside", aside(self), aside(after));
+        compare("files changed", words(self.files_changed), words(after.files_changed));
         compare("the new version serves", words(self.served), words(after.served));
         compare("a second server", words(self.rival), words(after.rival));
         compare("it is journaled", words(self.noted), words(after.noted));

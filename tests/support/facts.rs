@@ -3,9 +3,9 @@
 
 use payram_updater::journal::{HopTarget, JobBody, Mode};
 use payram_updater::machine::facts::{
-    Assessment, Backup, Copy, CoreRules, Export, NextContainer, OldContainer, Overlay, Probation,
-    ProbationEnd, Programs, Proof, PulledImage, Quiesced, RestorePoint, Restored, RollbackDatabase,
-    TargetImage, Verdict,
+    Assessment, Backup, Copy, CoreRules, Export, FilesRestored, NextContainer, OldContainer,
+    Overlay, Probation, ProbationEnd, Programs, Proof, PulledImage, Quiesced, RestorePoint,
+    Restored, RollbackDatabase, TargetImage, Verdict,
 };
 use payram_updater::machine::{Fact, Hop, Step};
 
@@ -91,9 +91,7 @@ pub fn fact(step: Step, version: &str) -> Fact {
             cluster: None,
             lock_file: None,
         })),
-        Step::RestorePoint => {
-            Fact::RestorePoint(RestorePoint { sha256: "00".into(), bytes: 1, millis: 1 })
-        }
+        Step::RestorePoint => Fact::RestorePoint(RestorePoint::of_database("00", 1, 1)),
         Step::Verify | Step::VerifyOld => Fact::Verdict(Verdict {
             version: version.into(),
             answers: 6,
@@ -110,6 +108,7 @@ pub fn fact(step: Step, version: &str) -> Fact {
         }),
         Step::AssessDatabase | Step::AssessAgain => Fact::Assessment(Assessment::Unchanged.into()),
         Step::RestoreDatabase => Fact::Restored(Restored::kept_in("/failed")),
+        Step::RestoreFiles => Fact::Files(FilesRestored::default()),
         Step::ExportRows => Fact::Export(Export::Nothing),
         Step::DisarmOld
         | Step::StopOld

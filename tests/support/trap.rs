@@ -48,9 +48,11 @@ impl Point {
             // Nothing but files.
             Step::RestorePoint | Step::DiscardCopy => &[Point::Midway, Point::Unjournaled],
             // Looks and changes nothing; or changes only what is not the engine's.
-            Step::Verify | Step::Probation | Step::VerifyOld | Step::RestoreDatabase => {
-                &[Point::Unasked, Point::Unjournaled]
-            }
+            Step::Verify
+            | Step::Probation
+            | Step::VerifyOld
+            | Step::RestoreDatabase
+            | Step::RestoreFiles => &[Point::Unasked, Point::Unjournaled],
             // They find the world as it should be already when the version has exited, or when
             // the container has started its programs itself.
             Step::AssessDatabase | Step::AssessAgain | Step::StopNext | Step::ResumePrograms => {

@@ -10,13 +10,13 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::assess::read_from;
-use super::{Effects, done, fail};
+use super::{Effects, companions, done, fail};
 use crate::database::{self, Access, Runner, ServerFacts};
 use crate::driver::Progress;
 use crate::driver::failed_path;
 use crate::engine::mounts::{self, Home};
 use crate::error::Trouble;
-use crate::machine::facts::{Copy, RestorePoint, Restored, Server};
+use crate::machine::facts::{Copy, KeptMount, RestorePoint, Restored, Server};
 use crate::machine::failure::{Failure, FailureCode};
 use crate::machine::{Fact, Known};
 use crate::restore_point::{self, Cancel, PassReport, RestorePointError};
@@ -85,6 +85,8 @@ impl Effects<'_> {
             })
             .await;
         let report = self.making_room(copied, &copy).await?;
+        // What it does not copy the pass after the stop tells.
+        self.keep_files(known, Some(&source), true).await?;
         Ok(Fact::Copy(Copy::Directory {
             source: source.to_string_lossy().into_owned(),
             copy: copy.to_string_lossy().into_owned(),
@@ -186,8 +188,28 @@ impl Effects<'_> {
                 }
             }
         };
+        let (files, files_left_out) = self.files_of(known).await?;
         let millis = began.elapsed().as_millis() as u64;
-        Ok(Fact::RestorePoint(RestorePoint { sha256, bytes, millis }))
+        Ok(Fact::RestorePoint(RestorePoint { sha256, bytes, millis, files, files_left_out }))
+    }
+
+    /// The files beside the database, copied once nobody writes to them any more.
+    async fn files_of(&self, known: &Known<'_>) -> Result<(Vec<KeptMount>, Vec<String>), Trouble> {
+        let directory = match self.copy_of(known)? {
+            Copy::Directory { source, .. } => Some(Path::new(source)),
+            Copy::Dump { .. } if self.database(known)?.access == Access::OnHost => None,
+            // One of the mounts holds the database, and which one can't be told from here.
+            Copy::Dump { .. } => return Ok((Vec::new(), Vec::new())),
+        };
+        let (kept, left_out) = self.keep_files(known, directory, false).await?;
+        if !kept.is_empty() {
+            let said = companions::said_of(&kept);
+            self.say(&format!("restore point: {said}, copied beside the journal")).await;
+        }
+        for left in &left_out {
+            self.say(&format!("restore point: in no copy: {left}")).await;
+        }
+        Ok((kept, left_out))
     }
 
     /// A dump of the silent database.
@@ -258,7 +280,11 @@ impl Effects<'_> {
 
     /// Nothing may have the database's directory open, whatever the steps before found, and
     /// whoever started it.
-    async fn nothing_runs(&self, known: &Known<'_>, or_else: &str) -> Result<(), Trouble> {
+    pub(super) async fn nothing_runs(
+        &self,
+        known: &Known<'_>,
+        or_else: &str,
+    ) -> Result<(), Trouble> {
         let (old, next) = (self.old(known), self.next(known)?);
         for which in [old, next] {
             let Some(container) = self.inspect(which.id).await? else { continue };
@@ -278,6 +304,7 @@ impl Effects<'_> {
 
     /// Removes the copy; fine when there is none.
     pub(super) async fn discard(&self, known: &Known<'_>) -> Result<(), Trouble> {
+        self.discard_files().await?;
         let copy = match known.copy {
             Some(Copy::Directory { copy, .. }) => PathBuf::from(copy),
             Some(Copy::Dump { path, .. }) => {

@@ -7,6 +7,7 @@
 
 mod assess;
 mod backward;
+mod companions;
 mod containers;
 mod copy;
 mod export;
@@ -134,6 +135,7 @@ impl Effects<'_> {
             Step::AssessDatabase => self.assess_database(known).await,
             Step::StopNext => self.stop_next(known).await,
             Step::RestoreDatabase => self.restore_database(known).await,
+            Step::RestoreFiles => self.restore_files(known).await,
             Step::RestoreNextName => self.restore_next_name(known).await,
             Step::RestoreOldName => self.restore_old_name(known).await,
             Step::StartOld => self.start_old(known).await,

@@ -97,7 +97,7 @@ impl Effects<'_> {
         Ok(None)
     }
 
-    fn is_ours(&self, known: &Known<'_>, id: &str) -> bool {
+    pub(super) fn is_ours(&self, known: &Known<'_>, id: &str) -> bool {
         id == self.old_id(known) || known.next.is_some_and(|next| next.id == id)
     }
 

@@ -111,6 +111,9 @@ impl Machine {
                         back.plan_export();
                         (State::RollingBack(back), None)
                     }
+                    (Step::RestoreFiles, Fact::Files(found)) => {
+                        (State::RollingBack(Box::new(back.with_files(found))), None)
+                    }
                     (Step::ExportRows, Fact::Export(export)) => {
                         back.export = Some(export);
                         (State::RollingBack(back), None)
