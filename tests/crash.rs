@@ -24,9 +24,10 @@ const VERSIONS: [&str; 3] = ["1.9.7", "1.9.8", "2.0.0"];
 const LANES: usize = 3;
 
 /// The steps that a version which exits at its start, having touched nothing, is taken back by.
-const BACK_UNTOUCHED: [Step; 10] = [
+const BACK_UNTOUCHED: [Step; 11] = [
     Step::AssessDatabase,
     Step::StopNext,
+    Step::RestoreFiles,
     Step::RestoreNextName,
     Step::RestoreOldName,
     Step::RearmOld,
@@ -38,10 +39,11 @@ const BACK_UNTOUCHED: [Step; 10] = [
 ];
 
 /// And one whose migration changed the schema: the restore point comes back.
-const BACK_RESTORING: [Step; 12] = [
+const BACK_RESTORING: [Step; 13] = [
     Step::AssessDatabase,
     Step::StopNext,
     Step::RestoreDatabase,
+    Step::RestoreFiles,
     Step::RestoreNextName,
     Step::RestoreOldName,
     Step::RearmOld,

@@ -146,7 +146,7 @@ impl World {
 
     async fn tables(&self) -> Vec<ExportedTable> {
         match self.export().await {
-            Export::Written { path, tables } => {
+            Export::Written { path, tables, .. } => {
                 assert_eq!(Path::new(&path), self.path());
                 tables
             }

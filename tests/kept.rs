@@ -146,8 +146,39 @@ fn rows_with_bytes_of_no_encoding_are_exported_and_loaded_as_they_are() {
 
     assert!(world.sql(CHECKSUM).starts_with("0|"), "the old version does not have them");
     let file = status["exportPath"].as_str().expect("a file");
+    assert_eq!(status["rowsSetAside"], 13, "{status:#}");
+
+    // What is set aside stays a finding until somebody has dealt with it.
+    let report = operator::inspection(&world);
+    assert_eq!(report["overallState"], "DEGRADED", "{report:#}");
+    let found = report["checks"]["rows"]["message"].as_str().unwrap_or_default();
+    println!("inspect: {found}");
+    assert!(
+        found.starts_with("13 rows that 9.0.5 wrote are not in the shop's database"),
+        "{found}"
+    );
+    let advice = report["recommendations"].as_array().expect("some").iter();
+    let mut advice = advice.filter(|one| one["action"] == "load_rows");
+    let advice =
+        advice.next().expect("what to do")["description"].as_str().expect("text").to_owned();
+    println!("advice: {advice}");
     println!("{}", load_exported(file));
     assert_eq!(world.sql(CHECKSUM), written);
     assert!(written.starts_with("3|"), "{written}");
+    let job = status["jobId"].as_str().expect("an id");
+    let dismissal = format!("payram-updater recover --dismiss-rows {job}");
+    assert!(advice.ends_with(&dismissal), "{advice}");
+    let asked = world.cli(&["recover", "--dismiss-rows", job]);
+    println!("{}", said(&asked));
+    assert_eq!(operator::inspection(&world)["overallState"], "DEGRADED", "not without --yes");
+    for _ in 0..2 {
+        let dismissed = world.cli(&["recover", "--dismiss-rows", job, "--yes"]);
+        assert_eq!(dismissed.status.code(), Some(0), "{}", said(&dismissed));
+    }
+    let report = operator::inspection(&world);
+    assert_ne!(report["checks"]["rows"]["status"], "WARNING", "{report:#}");
+    let unknown = world.cli(&["recover", "--dismiss-rows", "job-0", "--yes"]);
+    assert_eq!(unknown.status.code(), Some(1), "{}", said(&unknown));
+    assert!(fs::exists(file).expect("it can be looked for"), "the file stays");
     world.assert_sound("1.9.6", "rows of no encoding came back");
 }

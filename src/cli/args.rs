@@ -166,6 +166,14 @@ pub(super) struct Recover {
     /// Let a version that failed here be offered again; does nothing else
     #[arg(long, value_name = "VERSION", conflicts_with_all = ["restore_database", "keep_new"])]
     pub clear_quarantine: Option<String>,
+    /// Say that the rows of a failed version which this upgrade set aside are dealt with; does
+    /// nothing else
+    #[arg(
+        long,
+        value_name = "JOB",
+        conflicts_with_all = ["restore_database", "keep_new", "clear_quarantine"]
+    )]
+    pub dismiss_rows: Option<String>,
     /// Only say what would be done
     #[arg(long)]
     pub dry_run: bool,

@@ -19,7 +19,6 @@ mod journal;
 mod logs;
 mod man;
 mod progress;
-mod quarantine;
 mod recover;
 mod render;
 mod run;
@@ -28,6 +27,7 @@ mod screen;
 mod serve;
 mod statechart;
 mod status;
+mod word;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -39,6 +39,7 @@ use serde_json::{Value, json};
 use self::args::{Command, CommandLine, Recover};
 use self::client::{Client, ClientError};
 use self::screen::Screen;
+use self::word::Word;
 use crate::config::ClientSettings;
 
 /// How a command ends, as its exit code (contract section 7).
@@ -236,7 +237,11 @@ async fn dispatch(
         Command::Inspect => inspect::inspect(&context()?, out).await,
         Command::Sync => recover::sync(&context()?, out).await,
         Command::Recover(Recover { clear_quarantine: Some(version), dry_run, yes, .. }) => {
-            quarantine::clear(&context()?, &version, dry_run, yes, out).await
+            let word = Word::ClearQuarantine(&version);
+            word::say(&context()?, word, dry_run, yes, out).await
+        }
+        Command::Recover(Recover { dismiss_rows: Some(job), dry_run, yes, .. }) => {
+            word::say(&context()?, Word::DismissRows(&job), dry_run, yes, out).await
         }
         Command::Recover(asked) => recover::recover(&context()?, &asked, out).await,
         Command::Journal(asked) => journal::journal(&settings()?.state_dir, &asked, reading, out),

@@ -66,7 +66,8 @@ impl Decision {
     }
 
     pub(super) fn changes_something(&self) -> bool {
-        let acts = ["start", "tidy", "clear_quarantine"].contains(&self.action.as_str());
+        let acts =
+            ["start", "tidy", "clear_quarantine", "dismiss_rows"].contains(&self.action.as_str());
         self.is_a_way() || self.success && acts
     }
 

@@ -251,7 +251,7 @@ fn assess_without_counters(
 }
 
 /// Whether migrations are noted in this table, by its name.
-fn is_ledger(name: &str) -> bool {
+pub(super) fn is_ledger(name: &str) -> bool {
     let name = name.rsplit('.').next().unwrap_or(name).trim_matches('"').to_lowercase();
     let is_known = LEDGERS.contains(&name.as_str());
     is_known || ["migration", "schema_history", "schema_version"].iter().any(|it| name.contains(it))

@@ -122,7 +122,9 @@ pub async fn export_rows(
     tables.sort_by(|a, b| a.name.cmp(&b.name));
     let sequences = moved_on(&failed_shape, &old_shape);
     draft.finish(heading, &tables, &sequences).map_err(|error| unwritten(path, &error))?;
-    Ok(Export::Written { path: path.to_string_lossy().into_owned(), tables })
+    let path = path.to_string_lossy().into_owned();
+    let load = Some(file::loading(heading, &path));
+    Ok(Export::Written { path, tables, load })
 }
 
 struct Exporting<'e> {
@@ -158,7 +160,8 @@ impl Exporting<'_> {
         if changes == Some(0) && is_whole {
             return Ok(());
         }
-        let mut table = ExportedTable { name: self.said(name), changes, ..Default::default() };
+        let (name, is_ledger) = (self.said(name), super::assess::is_ledger(name));
+        let mut table = ExportedTable { name, is_ledger, changes, ..Default::default() };
         let read = match fate {
             Fate::Goes(mapping) => self.rows(mapping, &mut table).await,
             Fate::Stays { failed, reason, .. } => {

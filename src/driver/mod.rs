@@ -13,6 +13,7 @@ mod prepare;
 mod quarantine;
 mod recover;
 mod recovery;
+mod set_aside;
 mod sync;
 mod view;
 mod waits;

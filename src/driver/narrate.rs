@@ -118,7 +118,7 @@ fn found(fact: &Fact) -> String {
         Fact::Export(Export::Nothing) => {
             "the failed version wrote no row that the database does not have".to_owned()
         }
-        Fact::Export(Export::Written { path, tables }) => {
+        Fact::Export(Export::Written { path, tables, .. }) => {
             format!("the failed version's database: {}", said_of_export(path, tables))
         }
         Fact::Export(Export::Missing { reason }) => reason.clone(),
@@ -251,7 +251,7 @@ pub fn kept(machine: &Machine) -> Option<String> {
     let restored = known.restored?;
     let failed = &restored.failed;
     let rows = match known.export {
-        Some(Export::Written { path, tables }) => {
+        Some(Export::Written { path, tables, .. }) => {
             format!(", {}", said_of_export(path, tables))
         }
         Some(Export::Nothing) => ", it wrote no row that is not there now".to_owned(),
@@ -438,7 +438,7 @@ fn kept_data(known: &Known<'_>) -> Vec<(String, String)> {
         put("failedDatabase", restored.failed.clone());
     }
     match known.export {
-        Some(Export::Written { path, tables }) => {
+        Some(Export::Written { path, tables, .. }) => {
             let sum =
                 |of: fn(&ExportedTable) -> u64| tables.iter().map(of).sum::<u64>().to_string();
             put("exportPath", path.clone());

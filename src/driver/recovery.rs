@@ -217,7 +217,7 @@ pub struct Decision {
     /// What will be done, and why.
     pub message: String,
     /// `none`, `wait`, `resume`, `retry`, `rollback`, `restore_database`, `keep_new`, `start`, `tidy`,
-    /// `sync`, `changed`, `clear_quarantine`, `refused`; `failed` when nothing could be seen.
+    /// `sync`, `changed`, `clear_quarantine`, `dismiss_rows`, `refused`; `failed` when nothing could be seen.
     pub action: &'static str,
     /// The last job's failure code; empty when it has none.
     pub code: String,

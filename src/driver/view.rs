@@ -38,6 +38,9 @@ pub struct JobView {
     /// The file of the rows that the failed version wrote.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub export_path: Option<String>,
+    /// How many rows of it are not in the shop's database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_set_aside: Option<u64>,
     /// RFC 3339.
     pub created_at: String,
     /// RFC 3339.
@@ -163,6 +166,7 @@ impl JobView {
                 .and_then(|known| known.restored)
                 .map(|restored| restored.failed.clone()),
             export_path: known.and_then(|known| known.export).and_then(file_of),
+            rows_set_aside: known.and_then(|known| known.export).and_then(rows_of),
             created_at: job.created.rfc3339(),
             updated_at: job.updated.rfc3339(),
             phase: Some(job.phase().as_str()),
@@ -207,6 +211,15 @@ pub(crate) fn file_of(export: &Export) -> Option<String> {
     match export {
         Export::Written { path, .. } => Some(path.clone()),
         Export::Nothing | Export::Missing { .. } => None,
+    }
+}
+
+/// How many rows of the failed version are in that file and not in the shop's database.
+fn rows_of(export: &Export) -> Option<u64> {
+    match export {
+        Export::Written { tables, .. } => Some(tables.iter().map(|it| it.set_aside()).sum()),
+        Export::Nothing => Some(0),
+        Export::Missing { .. } => None,
     }
 }
 

@@ -5,5 +5,7 @@
 //! answers. Imports `journal` and `machine` alone.
 
 mod last_good;
+mod set_aside;
 
 pub use last_good::{By, LastGood, last_good, read_last_good};
+pub use set_aside::{SetAside, read_set_aside, set_aside};

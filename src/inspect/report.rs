@@ -54,6 +54,8 @@ pub enum Action {
     Recover,
     /// Run the upgrade again.
     Retry,
+    /// Load the rows of a failed version that were set aside, or dismiss them.
+    LoadRows,
     /// Put a backup back.
     RestoreDb,
     /// Put the old version back by hand.

@@ -12,7 +12,7 @@ use crate::app::core::{self, Health, Probe};
 use crate::config::Settings;
 use crate::database;
 use crate::engine::{Engine, Inspection};
-use crate::history::{LastGood, read_last_good};
+use crate::history::{LastGood, SetAside, read_last_good, read_set_aside};
 use crate::journal::{JobRecord, JournalError, Quarantined, Reader};
 use crate::machine::facts::CoreRules;
 use crate::machine::failure::{Failure, FailureCode};
@@ -44,6 +44,8 @@ pub struct Seen {
     pub(super) version: Option<Result<String, String>>,
     /// Versions whose tag still names an image that failed here, or why the journal can't say.
     pub(super) quarantined: Result<Vec<QuarantinedVersion>, String>,
+    /// Rows of failed versions that nobody has dealt with, or why the journal can't say.
+    pub(super) set_aside: Result<Vec<SetAside>, String>,
     /// The database's directory; none where the database is elsewhere or nothing runs.
     pub(super) directory: Option<Result<DirectorySeen, String>>,
     /// Containers that earlier upgrades left.
@@ -105,6 +107,7 @@ pub(super) async fn look(
         health: None,
         version: None,
         quarantined: quarantined(engine, reader).await,
+        set_aside: set_aside(reader).await,
         directory: None,
         leftovers: Vec::new(),
     };
@@ -178,6 +181,13 @@ fn rules(seen: &Seen, inspected: &Value) -> CoreRules {
     let since = seen.policy.as_ref().ok().and_then(|p| p.updater_api_init_version.clone());
     let path = seen.manifest.as_ref().ok().map(|m| m.health_path.clone());
     core::rules_for(label, since.as_deref(), path.as_deref())
+}
+
+/// What was set aside and not dismissed.
+async fn set_aside(reader: Option<&Arc<Reader>>) -> Result<Vec<SetAside>, String> {
+    let Some(reader) = reader else { return Ok(Vec::new()) };
+    let all = read(reader, read_set_aside).await?;
+    Ok(all.into_iter().filter(|one| one.dismissed.is_none()).collect())
 }
 
 /// What failed here, but for the tags that have moved since.

@@ -12,6 +12,7 @@ use crate::app::core::Health;
 use crate::config::Settings;
 use crate::database::Sharer;
 use crate::driver::{JobView, ProbationView, Progress, Worker, waits_for};
+use crate::history::SetAside;
 use crate::journal::JobRecord;
 use crate::machine::Phase;
 use crate::machine::facts::Assessment;
@@ -67,6 +68,7 @@ pub(super) fn judge(settings: &Settings, seen: &Seen, worker: Worker<'_>) -> Rep
     judge_probation(&mut verdict, job);
     judge_database(&mut verdict, settings, seen);
     judge_rest(&mut verdict, seen);
+    judge_rows(&mut verdict, seen);
     judge_quarantine(&mut verdict, seen);
     let update_info = judge_updates(&mut verdict, settings, seen);
     verdict.issues.sort_by_key(|issue| std::cmp::Reverse(issue.severity));
@@ -415,6 +417,23 @@ fn judge_rest(verdict: &mut Verdict, seen: &Seen) {
         let found = format!("containers of earlier upgrades: {}", seen.leftovers.join(", "));
         verdict.found("leftovers", Severity::Info, found);
     }
+}
+
+/// Rows of failed versions that the shop's database does not have.
+fn judge_rows(verdict: &mut Verdict, seen: &Seen) {
+    let open = match &seen.set_aside {
+        Ok(open) => open,
+        Err(reason) => {
+            return verdict.found("rows", Severity::Warning, format!("can't be read: {reason}"));
+        }
+    };
+    if open.is_empty() {
+        return verdict.check("rows", CheckStatus::Ok, "no rows of a failed version are set aside");
+    }
+    let found: Vec<String> = open.iter().map(SetAside::sentence).collect();
+    verdict.found("rows", Severity::Warning, found.join("; "));
+    let advice: Vec<String> = open.iter().map(SetAside::advice).collect();
+    verdict.recommend(Action::LoadRows, advice.join("; "));
 }
 
 /// Versions that failed here: known, and no fault of what serves.

@@ -11,6 +11,7 @@
 //! returned survives a power cut (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
 
 mod chain;
+mod exports;
 mod fold;
 mod good;
 mod pool;
@@ -22,6 +23,7 @@ mod walk;
 mod write;
 
 pub use chain::{Broken, Verified};
+pub use exports::{DISMISSED, ExportRows, ROWS};
 pub use fold::{HopRecord, JobRecord};
 pub use good::{GoodRows, Recorded, VerdictRows};
 pub(crate) use pool::MOST_CONNECTIONS;

@@ -506,6 +506,9 @@ pub enum Export {
         path: String,
         /// Every table in which it changed rows.
         tables: Vec<ExportedTable>,
+        /// The shell's command that loads it; none in journals of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        load: Option<String>,
     },
     /// They could not be exported; they are in its database, which is kept.
     Missing {
@@ -521,6 +524,9 @@ pub enum Export {
 pub struct ExportedTable {
     /// `public.payments`, as the old version calls it.
     pub name: String,
+    /// Whether migrations are noted in it: its rows are none of the shop's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_ledger: bool,
     /// Rows that the old version's table does not have.
     pub inserted: u64,
     /// Rows that it has with other values.
@@ -540,6 +546,18 @@ pub struct ExportedTable {
     /// Rows that were not exported to be loaded, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedRows>,
+}
+
+impl ExportedTable {
+    /// Rows of the failed version that the shop's database does not have, or not with these
+    /// values.
+    pub fn set_aside(&self) -> u64 {
+        let refused: u64 = self.refused.iter().map(|some| some.rows).sum();
+        match self.is_ledger {
+            true => 0,
+            false => self.inserted + self.updated + self.taken + refused,
+        }
+    }
 }
 
 /// Rows that are not among those that can be loaded.

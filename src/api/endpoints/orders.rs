@@ -240,6 +240,9 @@ struct RecoverWanted {
     /// A version that may be offered again; then nothing else is done.
     #[serde(default)]
     clear_quarantine: Option<String>,
+    /// An upgrade whose rows set aside are dealt with; then nothing else is done.
+    #[serde(default)]
+    dismiss_rows: Option<String>,
     /// What `shown` was in the answer that a person consented to.
     #[serde(default)]
     shown: Option<String>,
@@ -261,12 +264,18 @@ pub(super) async fn recover(api: &Api, asked: &Asked) -> Result<Response, Journa
             return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", &message));
         }
     };
+    let is_word = wanted.clear_quarantine.is_some() || wanted.dismiss_rows.is_some();
+    let is_both = wanted.clear_quarantine.is_some() && wanted.dismiss_rows.is_some();
+    if is_both || is_word && (wanted.restore_database || wanted.keep_new) {
+        let message =
+            "clearQuarantine, dismissRows, restoreDatabase and keepNew are different requests";
+        return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", message));
+    }
     if let Some(version) = &wanted.clear_quarantine {
-        if wanted.restore_database || wanted.keep_new {
-            let message = "clearQuarantine, restoreDatabase and keepNew are different requests";
-            return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", message));
-        }
         return decided(api.driver.clear_quarantine(version, wanted.dry_run).await);
+    }
+    if let Some(job) = &wanted.dismiss_rows {
+        return decided(api.driver.dismiss_rows(job, wanted.dry_run).await);
     }
     if wanted.restore_database && wanted.keep_new {
         let message = "restoreDatabase and keepNew exclude each other: the one puts the old version back, the other goes on with the new one";

@@ -217,6 +217,11 @@ fn one_line(text: &str) -> String {
     text.replace(|c: char| c.is_ascii_control(), " ")
 }
 
+/// The shell's command that loads a file.
+pub(super) fn loading(heading: &Heading<'_>, path: &str) -> String {
+    format!("{} < {}", heading.load_command, quoted(path))
+}
+
 fn head(heading: &Heading<'_>, path: &Path, tables: &[ExportedTable]) -> String {
     let mut lines = vec![
         format!("Rows that PayRam {} wrote before it was taken back.", heading.version),
@@ -251,7 +256,7 @@ fn head(heading: &Heading<'_>, path: &Path, tables: &[ExportedTable]) -> String 
         "loading never overwrites a row. Read it first: triggers of the old version's tables fire.".into(),
         "It is one transaction: all of it or nothing. A row whose key is taken by then is left out;".into(),
         "INSERT answers how many went in. To load it:".into(),
-        format!("  {} < {}", heading.load_command, quoted(&path.to_string_lossy())),
+        format!("  {}", loading(heading, &path.to_string_lossy())),
     ]);
     let comment = |line: &String| match line.as_str() {
         "" => "--\n".to_owned(),

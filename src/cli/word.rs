@@ -1,6 +1,7 @@
-//! `recover --clear-quarantine VERSION`: says which version may be offered again and why it was
-//! not, asks, and has it journaled: by the daemon over its socket, or without one by this
-//! process under the same lock. Exit 1 when the version is not one that failed here.
+//! `recover --clear-quarantine VERSION` and `recover --dismiss-rows JOB`: an operator's word that is
+//! journaled and changes nothing else. Says what it is about, asks, and has it journaled: by the
+//! daemon over its socket, or without one by this process under the same lock. Exit 1 when there is
+//! no such version or upgrade.
 
 use std::io::Write;
 
@@ -18,19 +19,28 @@ enum Hand {
     Own(Box<Own>),
 }
 
-/// `recover --clear-quarantine VERSION`
-pub(super) async fn clear(
+/// What an operator says.
+#[derive(Clone, Copy)]
+pub(super) enum Word<'a> {
+    /// This version may be offered again.
+    ClearQuarantine(&'a str),
+    /// The rows of this upgrade that were set aside are dealt with.
+    DismissRows(&'a str),
+}
+
+/// Has it journaled.
+pub(super) async fn say(
     context: &Context,
-    version: &str,
+    word: Word<'_>,
     is_dry: bool,
     is_agreed: bool,
     out: &mut dyn Write,
 ) -> Result<Exit, Problem> {
-    let (hand, raw) = match ask_daemon(context, version, true).await {
+    let (hand, raw) = match ask_daemon(context, word, true).await {
         Ok(raw) => (Hand::Daemon, raw),
         Err(unreachable @ ClientError::Unreachable { .. }) => {
             let own = recover::own_driver(unreachable).await?;
-            let raw = decide(&own, version, true).await?;
+            let raw = decide(&own, word, true).await?;
             (Hand::Own(Box::new(own)), raw)
         }
         Err(error) => return Err(error.into()),
@@ -49,8 +59,8 @@ pub(super) async fn clear(
         }
     }
     let raw = match hand {
-        Hand::Daemon => ask_daemon(context, version, false).await?,
-        Hand::Own(own) => decide(&own, version, false).await?,
+        Hand::Daemon => ask_daemon(context, word, false).await?,
+        Hand::Own(own) => decide(&own, word, false).await?,
     };
     let done: Decision = answers::read("/upgrade/recover", &raw)?;
     if is_agreed || context.reading == Reading::Json {
@@ -61,15 +71,20 @@ pub(super) async fn clear(
     Ok(if done.success { Exit::Done } else { Exit::Failed })
 }
 
-async fn ask_daemon(context: &Context, version: &str, is_dry: bool) -> Result<Value, ClientError> {
-    let body = json!({"clearQuarantine": version, "dryRun": is_dry});
+async fn ask_daemon(context: &Context, word: Word<'_>, is_dry: bool) -> Result<Value, ClientError> {
+    let body = match word {
+        Word::ClearQuarantine(version) => json!({"clearQuarantine": version, "dryRun": is_dry}),
+        Word::DismissRows(job) => json!({"dismissRows": job, "dryRun": is_dry}),
+    };
     context.client.post("/upgrade/recover", &body, Ways::SocketOnly).await
 }
 
-async fn decide(own: &Own, version: &str, is_dry: bool) -> Result<Value, Problem> {
-    let decision =
-        own.driver.clear_quarantine(version, is_dry).await.map_err(|error| {
-            Problem::stopped(Exit::Failed, "RECOVERY_FAILED", error.to_string())
-        })?;
+async fn decide(own: &Own, word: Word<'_>, is_dry: bool) -> Result<Value, Problem> {
+    let decision = match word {
+        Word::ClearQuarantine(version) => own.driver.clear_quarantine(version, is_dry).await,
+        Word::DismissRows(job) => own.driver.dismiss_rows(job, is_dry).await,
+    };
+    let decision = decision
+        .map_err(|error| Problem::stopped(Exit::Failed, "RECOVERY_FAILED", error.to_string()))?;
     Ok(serde_json::to_value(&decision).unwrap_or_default())
 }
