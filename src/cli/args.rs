@@ -106,13 +106,13 @@ pub(super) struct Logs {
 #[derive(Debug, Args)]
 pub(super) struct History {
     /// Only this type: upgrade, backup, restore, rollback, recovery, sync,
-    /// quarantine
+    /// quarantine, rows
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: Option<String>,
-    /// Only this status: started, succeeded, failed, validated, rolled_back, cleared
+    /// Only this status: started, succeeded, failed, validated, rolled_back, cleared, dismissed
     #[arg(long)]
     pub status: Option<String>,
-    /// At most so many
+    /// Show at most this many
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
 }

@@ -11,8 +11,11 @@ pub(super) enum Consent {
     Declined,
 }
 
-/// Asks on the terminal; `show` is what the question is about. Without a terminal the command
-/// ends with exit 2: silence is no consent.
+/// What is said after a no where nothing is under way.
+pub(super) const NOTHING_CHANGED: &str = "Aborted by user. Nothing was changed.";
+
+/// Asks on the terminal; `show` is what the question is about, `declined` what a no means. Without
+/// a terminal the command ends with exit 2: silence is no consent.
 ///
 /// The question goes to the output when a person reads it, to stderr otherwise, so that JSON
 /// stays JSON.
@@ -20,6 +23,7 @@ pub(super) fn on_terminal(
     context: &Context,
     out: &mut dyn Write,
     question: &str,
+    declined: &str,
     show: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<Consent, Problem> {
     let stdin = io::stdin();
@@ -33,7 +37,7 @@ pub(super) fn on_terminal(
     show(out)?;
     let consent = ask(&mut stdin.lock(), out, question)?;
     if consent == Consent::Declined {
-        writeln!(out, "Aborted by user.")?;
+        writeln!(out, "{declined}")?;
     }
     Ok(consent)
 }

@@ -12,6 +12,8 @@ use super::ask::{self, Consent};
 use super::client::Ways;
 use super::{Context, Exit, Problem, Reading, document, follow};
 
+const NOT_CANCELLED: &str = "Not cancelled; the upgrade goes on.";
+
 /// `cancel`
 pub(super) async fn cancel(
     context: &Context,
@@ -24,12 +26,12 @@ pub(super) async fn cancel(
         return Err(Problem::stopped(Exit::Failed, "NOTHING_TO_CANCEL", message));
     }
     if !asked.yes {
-        let consent = ask::on_terminal(context, out, "Cancel it?", |out| {
+        let consent = ask::on_terminal(context, out, "Cancel it?", NOT_CANCELLED, |out| {
             writeln!(out, "{} ({}) is under way: {}", job.job_id, job.way(), job.message)?;
-            writeln!(out, "Cancelled, it takes back what it began.")
+            writeln!(out, "Cancelling undoes what was started.")
         })?;
         if consent == Consent::Declined {
-            return Ok(Exit::Done);
+            return Ok(Exit::Failed);
         }
     }
     let body = json!({"jobId": job.job_id});

@@ -20,7 +20,7 @@ pub(super) async fn history(
         Reading::Json => document(out, &raw)?,
         Reading::Person | Reading::Text => {
             let answer: HistoryAnswer = answers::read("/upgrade/history", &raw)?;
-            table(out, context.screen, &answer.events)?;
+            table(out, context.screen, asked, &answer.events)?;
         }
     }
     Ok(Exit::Done)
@@ -38,9 +38,16 @@ fn path(asked: &History) -> String {
     format!("/upgrade/history?{}", query.finish())
 }
 
-fn table(out: &mut dyn Write, screen: Screen, events: &[HistoryEvent]) -> io::Result<()> {
+fn table(
+    out: &mut dyn Write,
+    screen: Screen,
+    asked: &History,
+    events: &[HistoryEvent],
+) -> io::Result<()> {
     if events.is_empty() {
-        return writeln!(out, "Nothing happened yet that fits.");
+        let is_filtered = asked.kind.is_some() || asked.status.is_some();
+        let said = if is_filtered { "No matching events." } else { "No events yet." };
+        return writeln!(out, "{said}");
     }
     let widest = |head: &str, of: fn(&HistoryEvent) -> &str| {
         events.iter().map(|e| of(e).chars().count()).max().unwrap_or(0).max(head.len())
@@ -84,7 +91,8 @@ mod tests {
         };
         let events = [event("succeeded", "1.9.7 serves and is well"), event("started", "begun")];
         let mut out = Vec::new();
-        table(&mut out, Screen { color: false, width: 60 }, &events).expect("written");
+        let asked = History { limit: 2, kind: None, status: None };
+        table(&mut out, Screen { color: false, width: 60 }, &asked, &events).expect("written");
         let expected = "\
 TIME (UTC)           TYPE     STATUS     MESSAGE
 2026-01-31 12:00:00  upgrade  succeeded  1.9.7 serves and is

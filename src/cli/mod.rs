@@ -33,7 +33,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use serde_json::{Value, json};
 
 use self::args::{Command, CommandLine, Recover};
@@ -184,6 +184,11 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    if line.command.is_none() && io::stdout().is_terminal() {
+        // Help that nobody reads is no failure.
+        let _ = CommandLine::command().print_help();
+        return ExitCode::SUCCESS;
+    }
     let command = line.command.unwrap_or(Command::Serve);
     if matches!(command, Command::Serve) {
         return serve::serve().await;

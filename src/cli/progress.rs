@@ -213,7 +213,7 @@ pub(super) fn notice_beside(sentence: &str) {
 pub(super) fn farewell(exit: Exit, job: &str) -> String {
     let why = match exit {
         Exit::Interrupted => "no longer watching",
-        Exit::OutputClosed => "nobody reads this any more",
+        Exit::OutputClosed => "the output was closed",
         Exit::Done
         | Exit::Failed
         | Exit::Usage

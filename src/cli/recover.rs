@@ -116,9 +116,12 @@ pub(super) async fn recover(
     }
     let (done, raw, (job, job_raw)) = loop {
         if !asked.yes {
-            let consent = ask::on_terminal(context, out, "\nDo it?", |out| explain(&plan, out))?;
+            let consent =
+                ask::on_terminal(context, out, "\nDo it?", ask::NOTHING_CHANGED, |out| {
+                    explain(&plan, out)
+                })?;
             if consent == Consent::Declined {
-                return Ok(Exit::Done);
+                return Ok(Exit::Failed);
             }
         } else if context.reading != Reading::Json {
             explain(&plan, out)?;

@@ -54,12 +54,12 @@ pub(super) async fn run(
         return refused(context, &plan, &raw, out);
     }
     if !asked.yes {
-        let consent = ask::on_terminal(context, out, "\nProceed?", |out| {
+        let consent = ask::on_terminal(context, out, "\nProceed?", ask::NOTHING_CHANGED, |out| {
             render::plan_details(out, context.screen, &plan)?;
             render::summary_box(out, &plan)
         })?;
         if consent == Consent::Declined {
-            return Ok(Exit::Done);
+            return Ok(Exit::Failed);
         }
     } else if context.reading.is_person() {
         render::plan_details(out, context.screen, &plan)?;

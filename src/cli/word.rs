@@ -51,11 +51,11 @@ pub(super) async fn say(
         return Ok(if decision.success { Exit::Done } else { Exit::Failed });
     }
     if !is_agreed {
-        let consent = ask::on_terminal(context, out, "\nDo it?", |out| {
+        let consent = ask::on_terminal(context, out, "\nDo it?", ask::NOTHING_CHANGED, |out| {
             writeln!(out, "{}", recover::sentence(&decision.message))
         })?;
         if consent == Consent::Declined {
-            return Ok(Exit::Done);
+            return Ok(Exit::Failed);
         }
     }
     let raw = match hand {

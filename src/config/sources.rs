@@ -294,9 +294,7 @@ impl<'a> Reader<'a> {
                     Some(_) | None => "",
                 };
                 let key = shown(key);
-                warnings.push(format!(
-                    "{path}:{line}: `{key}` is no setting of this program and is ignored{hint}"
-                ));
+                warnings.push(format!("{path}:{line}: unknown setting `{key}`, ignored{hint}"));
             }
         }
         warnings

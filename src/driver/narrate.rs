@@ -254,7 +254,7 @@ pub fn kept(machine: &Machine) -> Option<String> {
         Some(Export::Written { path, tables, .. }) => {
             format!(", {}", said_of_export(path, tables))
         }
-        Some(Export::Nothing) => ", it wrote no row that is not there now".to_owned(),
+        Some(Export::Nothing) => ", it had written nothing that is missing now".to_owned(),
         Some(Export::Missing { reason }) => format!(", its rows are not exported: {reason}"),
         None => String::new(),
     };
@@ -392,7 +392,7 @@ pub(super) fn recovery_started(job: &JobRecord, event: Event) -> NewEvent {
     let target = &job.body.resolved_target;
     let message = match is_keeping {
         true => format!("{target} is started again on the database as it is"),
-        false => format!("the way back from {target} is taken again"),
+        false => format!("going back from {target} again"),
     };
     NewEvent { kind: "recovery", status: "started", message, data }
 }

@@ -166,7 +166,7 @@ fn judge_last_job(verdict: &mut Verdict, seen: &Seen, worker: Worker<'_>) {
         (Some(code), Phase::RolledBack | Phase::Planned) => {
             // The old version was verified again, or nothing was ever touched.
             verdict.found("lastJob", Severity::Info, format!("{code}: {message}"));
-            verdict.recommend(Action::Retry, "mend the cause, then run the upgrade again");
+            verdict.recommend(Action::Retry, "fix the cause, then run the upgrade again");
         }
         (Some(code), _) => {
             verdict.found("lastJob", Severity::Critical, format!("{code}: {message}"));
@@ -455,7 +455,7 @@ fn judge_quarantine(verdict: &mut Verdict, seen: &Seen) {
     verdict.found("quarantine", Severity::Info, found.join("; "));
     let commands: Vec<&str> = quarantined.iter().map(|one| one.clear.as_str()).collect();
     let how = format!(
-        "wait for a newer version; or, once its failure is understood and mended, have it offered again: {}",
+        "wait for a newer version; or, once you know why it failed, allow it again: {}",
         commands.join("; ")
     );
     verdict.recommend(Action::Recover, how);

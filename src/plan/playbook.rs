@@ -121,6 +121,8 @@ pub fn playbook(code: &str, facts: &Facts) -> Playbook {
         user_message,
         ssh_steps: steps
             .iter()
+            // `status`, the step before, asks at whatever place the core is found.
+            .filter(|step| facts.base_url.is_some() || !step.contains("<base_url>"))
             .enumerate()
             .map(|(at, step)| format!("{}. {}", at + 1, fill(step, facts)))
             .collect(),

@@ -76,7 +76,13 @@ pub fn needs(appetite: &Appetite<'_>) -> Vec<Need> {
     let (backup, why) = match appetite.database_bytes {
         Some(size) => (
             size.saturating_add(size / 2).saturating_mul(hops).max(BACKUP_LEAST),
-            format!("backup: 1.5 times a database of {}, {} hops, at least 1 GB", gb(size), hops),
+            match hops {
+                1 => format!("backup: 1.5 times a database of {}, at least 1 GB", gb(size)),
+                hops => format!(
+                    "backup: 1.5 times a database of {} for each of {hops} hops, at least 1 GB",
+                    gb(size)
+                ),
+            },
         ),
         None => (
             BACKUP_LEAST,

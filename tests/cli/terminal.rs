@@ -46,7 +46,7 @@ fn on_terminal(daemon: &Daemon, arguments: &str, typed: &str) -> Option<Ran> {
 fn on_a_terminal_the_summary_is_shown_and_a_no_changes_nothing() {
     let daemon = Daemon::over_socket(world([]));
     let Some(ran) = on_terminal(&daemon, "run --to 1.9.7", "n\n") else { return };
-    assert_eq!(ran.exit, 0, "{ran:?}");
+    assert_eq!(ran.exit, 1, "{ran:?}");
     let summary = "\
 ╔══════════════════════════════════════════════════════════════╗
 ║                     UPGRADE SUMMARY                          ║
@@ -63,7 +63,7 @@ fn on_a_terminal_the_summary_is_shown_and_a_no_changes_nothing() {
 
 Proceed? (y/N): ";
     assert!(ran.out.contains(summary), "{}", ran.out);
-    assert!(ran.out.ends_with("Aborted by user.\n"), "{}", ran.out);
+    assert!(ran.out.ends_with("Aborted by user. Nothing was changed.\n"), "{}", ran.out);
     assert!(daemon.asked("POST /upgrade/run").is_empty());
 }
 
@@ -130,8 +130,8 @@ fn on_a_terminal_a_no_to_what_has_changed_puts_nothing_back() {
     world.recover = [restores(3), changed, restores(5)].into();
     let daemon = Daemon::over_socket(world);
     let Some(ran) = on_terminal(&daemon, "recover --restore-database", "y\nn\n") else { return };
-    assert_eq!(ran.exit, 0, "{ran:?}");
-    assert!(ran.out.contains(AGAIN) && ran.out.ends_with("Aborted by user.\n"), "{}", ran.out);
+    assert_eq!(ran.exit, 1, "{ran:?}");
+    assert!(ran.out.contains(AGAIN) && ran.out.ends_with("Nothing was changed.\n"), "{}", ran.out);
     assert_eq!(daemon.asked("POST /upgrade/recover").len(), 3);
 }
 

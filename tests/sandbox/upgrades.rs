@@ -74,7 +74,7 @@ fn a_migration_that_broke_without_touching_a_row_brings_the_restore_point_back()
     let shop =
         goes_back(json!({"migration": {"schema": true, "fails": true}}), "HEALTHCHECK_FAILED");
     let said = String::from_utf8_lossy(&shop.cli(&["journal", "export"]).stdout).into_owned();
-    assert!(said.contains("it wrote no row that is not there now"), "{said}");
+    assert!(said.contains("it had written nothing that is missing now"), "{said}");
     let kept = shop.beside_the_database();
     assert_eq!(kept.len(), 2, "the failed directory is kept: {kept:?}");
     assert!(kept[1].starts_with("postgres.failed-"), "{kept:?}");

@@ -240,9 +240,8 @@ fn an_unknown_key_of_a_file_warns_and_one_of_the_environment_does_not() {
         warnings,
         [
             "/etc/payram/updater.env:2: this line is no KEY=value and is ignored",
-            "/etc/payram/updater.env:1: `UPDATER_PROT` is no setting of this program and is ignored",
-            "/etc/payram/updater.env:3: `export PG_DB` is no setting of this program and is \
-             ignored; write it without `export`, which these files don't have",
+            "/etc/payram/updater.env:1: unknown setting `UPDATER_PROT`, ignored",
+            "/etc/payram/updater.env:3: unknown setting `export PG_DB`, ignored; write it without `export`, which these files don't have",
         ]
     );
 }

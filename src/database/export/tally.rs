@@ -85,7 +85,7 @@ pub fn said_of_export(path: &str, tables: &[ExportedTable]) -> String {
     let are = |number: u64| if number == 1 { "is" } else { "are" };
     let head = match (there, tally.missing, tally.is_known) {
         (0, 0, true) => {
-            format!("it wrote no row that is not there now, what it changed is told in {path}")
+            format!("it had written nothing that is missing now, what it changed is told in {path}")
         }
         (_, 0, true) => format!("its rows are exported to {path}"),
         (0, missing, true) => {
@@ -177,7 +177,7 @@ mod tests {
         let deleted = ExportedTable { deleted: Some(2), ..table(0, 0, &[]) };
         assert_eq!(
             said(&[deleted]),
-            "it wrote no row that is not there now, what it changed is told in /f.sql \
+            "it had written nothing that is missing now, what it changed is told in /f.sql \
              (public.t: 2 rows deleted)"
         );
     }

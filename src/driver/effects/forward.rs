@@ -477,7 +477,7 @@ impl Effects<'_> {
             self.say(&format!("pruned backup {}", path.display())).await;
         }
         for path in prune_specs(&self.settings.state_dir, &self.at.job.id)? {
-            self.say(&format!("removed {}, which no way back needs", path.display())).await;
+            self.say(&format!("removed the old specification {}", path.display())).await;
         }
         self.remove_strays(known).await;
         self.say(&format!("{} serves as {}", short(next.id), known.hop.old.name)).await;

@@ -21,7 +21,7 @@ pub(super) fn decide(job: &JobRecord, sight: &Sight, consent: Consent) -> Decisi
             decision = Decision::will(
                 "retry",
                 Remedy::Nothing,
-                format!("{why}; the shop serves: mend the cause and run it again"),
+                format!("{why}; the shop serves: fix the cause and run it again"),
             );
         }
         return decision;
@@ -233,7 +233,7 @@ fn after_rollback(target: &str, sight: &Sight) -> Decision {
             "retry",
             Remedy::Nothing,
             format!(
-                "the upgrade to {target} was rolled back and the old version serves; nothing to recover: mend the cause and run it again"
+                "the upgrade to {target} was rolled back and the old version serves; nothing to recover: fix the cause and run it again"
             ),
         );
     }
@@ -442,7 +442,7 @@ fn needs_operator(
             };
             Decision::refused(
                 format!(
-                    "{target} changed the database ({what}), and going back would forget that: {meanwhile} until you decide"
+                    "{target} changed the database ({what}), and going back would drop these changes: {meanwhile} until you decide"
                 ),
                 "payram-updater recover --restore-database: the database as it was before; what the failed version wrote is kept aside",
             )

@@ -11,7 +11,7 @@ use crate::machine::{RollingBack, State, Step};
 pub(super) fn decide(job: &JobRecord, sight: &Sight) -> Decision {
     let target = &job.body.resolved_target;
     if sight.world.is_driven {
-        let message = format!("the daemon is at work on the upgrade to {target} by itself");
+        let message = format!("the upgrade to {target} is running; nothing to recover");
         return Decision::will("wait", Remedy::GoOn, message);
     }
     let Some(hop) = job.hop() else {
