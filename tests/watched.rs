@@ -108,7 +108,9 @@ fn found_at_the_latest(supervisor: &str) {
     let daemon = world.daemon();
     let run = upgrade(&world, Fixture::get().tag_of("core-dies"));
     if run.status.code() == Some(0) {
-        kept_after(&world, &daemon, &["payram-core"]);
+        // Without a supervisor a process has no name but its command.
+        let program = if supervisor == "on" { "payram-core" } else { "core.py" };
+        kept_after(&world, &daemon, &[program]);
     } else {
         // It died in its first seconds already.
         assert_parts(&said(&run), &["HEALTHCHECK_FAILED"]);
