@@ -29,7 +29,7 @@ const NOBODY: u32 = 65534;
 const PROMISES: [&str; 10] = [
     "UPGRADE SUMMARY",
     "✔ Done  1.9.6 → 1.9.7",
-    "↺ Rolled back, the old version serves  1.9.7 → 9.0.4",
+    "↺ Rolled back: 1.9.7 serves, 9.0.4 failed",
     ">>> SIGKILL",
     ">>> nothing serves",
     "✔ Done  1.9.7 → 1.9.8",

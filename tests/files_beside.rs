@@ -63,52 +63,77 @@ fn kept_files(world: &World, part: &str) -> Vec<String> {
     found
 }
 
-#[test]
-fn whatever_a_failed_version_did_to_files_is_undone_where_its_rows_stay_too() {
-    if !require("docker") {
-        return;
-    }
-    // Its workers write rows meanwhile, which stay.
-    let home = "/root/payram";
-    let harm = format!(
-        "cd {home} && printf other > settings && rm -f gone && chown -R 4242 kept && \
-         chmod 600 kept/inner && printf two >> grows && printf new > invoice && cd /"
-    );
+/// A version whose health is 500 while its workers write rows, and that does this at its start.
+fn failing(harm: &str) -> OwnImage {
     let lines = format!(
         "RUN mv /opt/payram/entrypoint /opt/payram/entrypoint.own && printf '%s\\n' '#!/bin/bash' \
          \"{harm}\" 'exec /opt/payram/entrypoint.own \"$@\"' > /opt/payram/entrypoint && \
          chmod 755 /opt/payram/entrypoint"
     );
-    let failing = OwnImage::derived(Fixture::get().tag_of("health-500-writes"), &lines, false);
+    OwnImage::derived(Fixture::get().tag_of("health-500-writes"), &lines, false)
+}
+
+#[test]
+fn files_that_a_failed_version_changed_stay_with_its_rows_and_are_told() {
+    if !require("docker") {
+        return;
+    }
+    let failing = failing(
+        "cd /root/payram && printf other > settings && rm -f gone && printf two >> grows && \
+         printf new > invoice && cd /",
+    );
     let world = World::build("1.9.6").rows(200).impatient().nested_mounts().start();
     let at = |name: &str| world.data_dir().join(name);
     fs::write(at("settings"), "mine").expect("a file");
     fs::write(at("gone"), "still here").expect("a file");
     fs::write(at("grows"), "one").expect("a file");
-    fs::create_dir(at("kept")).expect("a directory");
-    fs::write(at("kept/inner"), "inner").expect("a file");
-    let owner = fs::metadata(at("kept/inner")).expect("it").uid();
     let daemon = world.daemon();
     world.begin_upgrade(&failing.tag);
     let status = daemon.wait_settled(END_LIMIT);
     let message = status["message"].as_str().unwrap_or_default();
     println!("message: {message}");
     assert_eq!(status["phase"], "ROLLED_BACK", "{status:#}\n{}", daemon.log());
+    let files = ["gone", "grows", "invoice", "settings"].map(|name| format!("/root/payram/{name}"));
     assert_parts(
         message,
-        &[
-            "workers wrote is kept in the database",
-            "/root/payram/gone, /root/payram/settings",
-            "only added to them: /root/payram/grows, /root/payram/invoice",
-            "owner or mode of 2 files and directories put right",
-        ],
+        &["workers wrote is kept in the database", &format!("has them: {}", files.join(", "))],
     );
-    assert_eq!(text(&at("settings")), "mine");
-    assert_eq!(text(&at("gone")), "still here");
-    assert_eq!(text(&at("grows")), "onetwo", "a row that stays may be about it");
-    assert_eq!(text(&at("invoice")), "new");
-    let inner = fs::metadata(at("kept/inner")).expect("it");
-    assert_eq!((inner.uid(), inner.mode() & 0o777), (owner, 0o644));
+    assert_eq!(text(&at("settings")), "other", "a row that stays may be about it");
+    assert_eq!(text(&at("grows")), "onetwo");
+    assert!(!kept_files(&world, "kept").is_empty(), "as they were before");
     world.wait_healthy();
     assert_eq!(world.payments_lost(), Vec::<String>::new());
+}
+
+#[test]
+fn a_rewritten_key_store_with_which_the_old_version_does_not_start_is_put_back_beside_its_rows() {
+    if !require("docker") {
+        return;
+    }
+    let failing = failing(
+        "(sleep 4; cd /root/payram; sed -i s/:1,/:2,/ keystore.json; printf two >> grows; \
+         chown 4242 kept) &",
+    );
+    let world = World::build("1.9.6").rows(200).impatient().nested_mounts().start();
+    let at = |name: &str| world.data_dir().join(name);
+    fs::write(at("grows"), "one").expect("a file");
+    fs::write(at("kept"), "mine").expect("a file");
+    let owner = fs::metadata(at("kept")).expect("it").uid();
+    let before = text(&at("keystore.json"));
+    let daemon = world.daemon();
+    world.begin_upgrade(&failing.tag);
+    let status = daemon.wait_settled(END_LIMIT);
+    let message = status["message"].as_str().unwrap_or_default();
+    println!("message: {message}");
+    assert_eq!(status["phase"], "ROLLED_BACK", "{status:#}\n{}", daemon.log());
+    assert!(daemon.log().contains("assess_again"), "{}", daemon.log());
+    assert_parts(message, &["workers wrote is kept in the database", "/root/payram/keystore.json"]);
+    let failed = kept_files(&world, "failed");
+    assert!(failed.iter().any(|path| text(Path::new(path)).contains("format\":2")), "{failed:?}");
+    assert_eq!(text(&at("keystore.json")), before);
+    assert_eq!(text(&at("grows")), "onetwo", "a row that stays may be about it");
+    assert_eq!(fs::metadata(at("kept")).expect("it").uid(), owner);
+    world.wait_healthy();
+    assert_eq!(world.payments_lost(), Vec::<String>::new());
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
 }

@@ -280,6 +280,7 @@ fn outcomes(step: Step) -> Vec<Outcome> {
             sha256: "00".into(),
             files: 1,
             bytes: 1,
+            left: 0,
         }];
         good = vec![Fact::RestorePoint(RestorePoint {
             files,

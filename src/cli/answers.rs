@@ -36,6 +36,7 @@ pub(super) struct Job {
     pub waits_for: Option<WaitsFor>,
     pub active: Option<bool>,
     pub probation: Option<Probation>,
+    pub rows_set_aside: Option<u64>,
     pub recovery_playbook: Option<Playbook>,
 }
 

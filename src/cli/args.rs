@@ -19,8 +19,7 @@ Exit codes:
 
 const RUN_NOTES: &str = "\
 Ctrl-C only ends the watching (exit 130): the daemon goes on with the upgrade.
-Watch it again with `payram-updater logs -f --until-done`, call it off with
-`payram-updater cancel`.";
+Watch it again with `payram-updater watch`, cancel it with `payram-updater cancel`.";
 
 const DEMO_NOTES: &str = "\
 Exit 0 when all ended as promised and no payment is missing. Leaves nothing behind, Ctrl-C
@@ -61,7 +60,9 @@ pub(super) enum Command {
     /// Upgrade: plan, summary, question, progress until the end
     #[command(after_help = RUN_NOTES)]
     Run(Run),
-    /// Call off the upgrade that runs: what it began is taken back
+    /// Watch the upgrade that runs to its end, as `run` does
+    Watch,
+    /// Cancel the upgrade that runs: what it began is undone
     Cancel(Cancel),
     /// Look at everything and say what to do; exit 1 when something is broken
     Inspect,
@@ -102,15 +103,22 @@ pub(super) struct Logs {
     pub until_done: bool,
 }
 
+/// What the journal's events are called.
+const HISTORY_TYPES: [&str; 8] =
+    ["upgrade", "backup", "restore", "rollback", "recovery", "sync", "quarantine", "rows"];
+
+/// How they ended.
+const HISTORY_STATUSES: [&str; 7] =
+    ["started", "succeeded", "failed", "validated", "rolled_back", "cleared", "dismissed"];
+
 /// Of `history`.
 #[derive(Debug, Args)]
 pub(super) struct History {
-    /// Only this type: upgrade, backup, restore, rollback, recovery, sync,
-    /// quarantine, rows
-    #[arg(long = "type", value_name = "TYPE")]
+    /// Only this type
+    #[arg(long = "type", value_name = "TYPE", ignore_case = true, value_parser = HISTORY_TYPES)]
     pub kind: Option<String>,
-    /// Only this status: started, succeeded, failed, validated, rolled_back, cleared, dismissed
-    #[arg(long)]
+    /// Only this status
+    #[arg(long, ignore_case = true, value_parser = HISTORY_STATUSES)]
     pub status: Option<String>,
     /// Show at most this many
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]

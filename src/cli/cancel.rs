@@ -41,7 +41,7 @@ pub(super) async fn cancel(
         Reading::Person | Reading::Text => {
             let answer: CancelAnswer = answers::read("/upgrade/cancel", &raw)?;
             writeln!(out, "{}: {}.", job.job_id, answer.message)?;
-            writeln!(out, "Watch it: payram-updater logs -f --until-done")?;
+            writeln!(out, "Watch it: payram-updater watch")?;
         }
     }
     Ok(Exit::Done)

@@ -138,6 +138,7 @@ impl Reading {
             Command::Run(asked) => !asked.detach,
             Command::Recover(asked) => !asked.dry_run,
             Command::Logs(_)
+            | Command::Watch
             | Command::Completions { .. }
             | Command::Man
             | Command::Statechart
@@ -234,6 +235,7 @@ async fn dispatch(
         Command::Serve => Ok(Exit::Done),
         Command::Status => status::status(&context()?, out).await,
         Command::Health => status::health(&context()?, out).await,
+        Command::Watch => run::watch(&context()?, out).await,
         Command::Logs(asked) => logs::logs(&context()?, &asked, out).await,
         Command::History(asked) => history::history(&context()?, &asked, out).await,
         Command::DryRun(wanted) => run::dry_run(&context()?, &wanted, out).await,

@@ -222,7 +222,7 @@ pub(super) fn farewell(exit: Exit, job: &str) -> String {
         | Exit::NeedsOperator => "the watching ended",
     };
     format!(
-        "{why}; the upgrade goes on as {job}. Watch it: payram-updater logs -f --until-done. Call it off: payram-updater cancel"
+        "{why}; the upgrade goes on as {job}. Watch it: payram-updater watch. Cancel it: payram-updater cancel"
     )
 }
 

@@ -236,6 +236,9 @@ fn conclude(context: &Context, out: &mut dyn Write, ended: Ended) -> Result<Exit
                 writeln!(out, "  {refusal}")?;
             }
         }
+        if exit != Exit::NeedsOperator {
+            render::last_word(out, context.screen, &job)?;
+        }
         return Ok(exit);
     }
     let is_well = matches!(exit, Exit::Done | Exit::RolledBack);

@@ -114,15 +114,22 @@ pub(super) fn refusal(out: &mut dyn Write, screen: Screen, plan: &Plan) -> io::R
 
 /// How an upgrade ended.
 pub(super) fn closing(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Result<()> {
-    let (tone, head) = match job.exit() {
-        Exit::Done => (Tone::Good, "✔ Done"),
-        Exit::RolledBack => (Tone::Unsure, "↺ Rolled back, the old version serves"),
-        Exit::NeedsOperator => (Tone::Bad, "✘ Needs an operator"),
-        Exit::Failed | Exit::Usage | Exit::Unreachable | Exit::Interrupted | Exit::OutputClosed => {
-            (Tone::Bad, "✘ Failed")
+    let way = clean(&job.way());
+    let (tone, head, rest) = match (job.exit(), job.from_version.as_deref()) {
+        (Exit::Done, _) => (Tone::Good, "✔ Done", format!("  {way}")),
+        // An arrow would point at the version that is not there.
+        (Exit::RolledBack, Some(from)) if !from.is_empty() => {
+            let (from, to) = (clean(from), clean(&job.resolved_target));
+            (Tone::Unsure, "↺ Rolled back:", format!(" {from} serves, {to} failed"))
         }
+        (Exit::RolledBack, _) => (Tone::Unsure, "↺ Rolled back:", format!(" {way} failed")),
+        (Exit::NeedsOperator, _) => (Tone::Bad, "✘ Needs an operator", format!("  {way}")),
+        (
+            Exit::Failed | Exit::Usage | Exit::Unreachable | Exit::Interrupted | Exit::OutputClosed,
+            _,
+        ) => (Tone::Bad, "✘ Failed", format!("  {way}")),
     };
-    writeln!(out, "{}  {}", screen.paint(tone, head), clean(&job.way()))?;
+    writeln!(out, "{}{rest}", screen.paint(tone, head))?;
     writeln!(out, "  {}", screen.hang(2, &job.message))?;
     if !job.failure_code.is_empty() {
         writeln!(out, "  Code:     {}", clean(&job.failure_code))?;
@@ -135,6 +142,34 @@ pub(super) fn closing(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Res
     }
     if let Some(watched) = job.probation.as_ref().and_then(|probation| probation.sentence()) {
         writeln!(out, "  Watched:  {}", screen.hang(12, &watched))?;
+    }
+    Ok(())
+}
+
+/// What a person has to know last, where the eye is: whether the shop serves, and what to type. None
+/// where an upgrade ended well.
+pub(super) fn last_word(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Result<()> {
+    let mut words = Vec::new();
+    if let Some(rows) = job.rows_set_aside.filter(|rows| *rows > 0) {
+        let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
+        let version = clean(&job.resolved_target);
+        words.push((
+            Tone::Unsure,
+            format!(
+                "{rows} of {version} are NOT in the shop; what they are and how they are loaded: payram-updater inspect"
+            ),
+        ));
+    }
+    if job.exit() == Exit::NeedsOperator {
+        let how = "What was found, what can be done and what it costs: payram-updater recover";
+        words.push(match job.serving {
+            Some(true) => (Tone::Unsure, format!("The shop serves. {how}")),
+            Some(false) => (Tone::Bad, format!("The shop is DOWN. {how}")),
+            None => (Tone::Bad, how.to_owned()),
+        });
+    }
+    for (tone, words) in words {
+        writeln!(out, "\n{}", screen.paint(tone, &screen.hang(0, &words)))?;
     }
     Ok(())
 }
@@ -324,7 +359,7 @@ what to do.
             ..Job::default()
         };
         let expected = "\
-↺ Rolled back, the old version serves  1.9.6 → 1.9.7
+↺ Rolled back: 1.9.6 serves, 1.9.7 failed
   health never came
   Code:     HEALTHCHECK_FAILED
   Downtime: 12.3 s

@@ -50,6 +50,10 @@ pub(super) async fn run(
     out: &mut dyn Write,
 ) -> Result<Exit, Problem> {
     let (plan, raw) = make_plan(context, &asked.wanted, Ways::SocketOnly).await?;
+    if plan.is_refused() || !asked.yes {
+        // What serves while an upgrade is under way is nothing to plan from.
+        none_is_under_way(context).await?;
+    }
     if plan.is_refused() {
         return refused(context, &plan, &raw, out);
     }
@@ -81,19 +85,51 @@ pub(super) async fn run(
             Reading::Json => document(out, &raw)?,
             Reading::Person | Reading::Text => {
                 writeln!(out, "{} has begun.", answer.job_id)?;
-                writeln!(out, "Watch it:    payram-updater logs -f --until-done")?;
-                writeln!(out, "Call it off: payram-updater cancel")?;
+                writeln!(out, "Watch it:    payram-updater watch")?;
+                writeln!(out, "Cancel it:   payram-updater cancel")?;
             }
         }
         return Ok(Exit::Done);
     }
-    match watch(context, &answer.job_id, out).await {
+    watch_to_the_end(context, &answer.job_id, out).await
+}
+
+/// `watch`: the upgrade that runs, as `run` shows it; how the last one ended where none does.
+pub(super) async fn watch(context: &Context, out: &mut dyn Write) -> Result<Exit, Problem> {
+    let now = follow::status(&context.client).await?;
+    if now.job.is_none() {
+        let message = "no upgrade was run yet";
+        return Err(Problem::stopped(Exit::Failed, "NOTHING_TO_WATCH", message));
+    }
+    watch_to_the_end(context, &now.job.job_id, out).await
+}
+
+async fn watch_to_the_end(
+    context: &Context,
+    job: &str,
+    out: &mut dyn Write,
+) -> Result<Exit, Problem> {
+    match watch_job(context, job, out).await {
         Err(Problem::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            notice_beside(&farewell(Exit::OutputClosed, &answer.job_id));
+            notice_beside(&farewell(Exit::OutputClosed, job));
             Ok(Exit::OutputClosed)
         }
         ended => ended,
     }
+}
+
+async fn none_is_under_way(context: &Context) -> Result<(), Problem> {
+    let job = follow::status(&context.client).await?.job;
+    if !job.is_active() {
+        return Ok(());
+    }
+    let message = format!(
+        "an upgrade is under way: {} ({}): {}. Watch it: payram-updater watch. Cancel it: payram-updater cancel",
+        job.way(),
+        job.job_id,
+        job.message
+    );
+    Err(Problem::stopped(Exit::Failed, "CONCURRENCY_BLOCKED", message))
 }
 
 fn request(wanted: &Wanted) -> Value {
@@ -144,7 +180,7 @@ fn not_started(
             }
             let active: Job = answers::read("/upgrade/run", &body)?;
             let message = format!(
-                "{sentence}: {} ({}): {}. Watch it: payram-updater logs -f --until-done. Call it off: payram-updater cancel",
+                "{sentence}: {} ({}): {}. Watch it: payram-updater watch. Cancel it: payram-updater cancel",
                 active.job_id, active.state, active.message
             );
             Err(Problem::stopped(Exit::Failed, "CONCURRENCY_BLOCKED", message))
@@ -163,7 +199,7 @@ fn not_started(
     }
 }
 
-async fn watch(context: &Context, job: &str, out: &mut dyn Write) -> Result<Exit, Problem> {
+async fn watch_job(context: &Context, job: &str, out: &mut dyn Write) -> Result<Exit, Problem> {
     let until = Until::Ended(job.to_owned());
     let watched = {
         let mut observer: Box<dyn Observer + '_> = match context.reading {
@@ -206,5 +242,6 @@ pub(super) async fn tell_the_end(
         Ok(None) => {}
         Err(error) => notice_beside(&format!("what to do could not be fetched: {error}")),
     }
+    render::last_word(out, context.screen, job)?;
     Ok(())
 }

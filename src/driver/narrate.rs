@@ -294,10 +294,14 @@ fn said_of_files(files: &FilesRestored, version: &str) -> Option<String> {
         said.push(format!("{version}'s own are kept in {place}"));
     }
     if !files.left.is_empty() {
-        said.push(format!("left, because {version} only added to them: {}", named(&files.left)));
+        said.push(format!("files left as {version} has them: {}", named(&files.left)));
     }
     if files.dressed > 0 {
-        said.push(format!("owner or mode of {} files and directories put right", files.dressed));
+        let what = match files.dressed {
+            1 => "1 file".to_owned(),
+            more => format!("{more} files and directories"),
+        };
+        said.push(format!("owner or mode of {what} put right"));
     }
     if !files.failed.is_empty() {
         said.push(format!("files that could not be put back: {}", files.failed.join("; ")));

@@ -61,6 +61,7 @@ pub(super) fn judge(settings: &Settings, seen: &Seen, worker: Worker<'_>) -> Rep
     judge_journal(&mut verdict, seen, worker);
     judge_engine(&mut verdict, seen);
     judge_last_job(&mut verdict, seen, worker);
+    judge_daemon(&mut verdict, seen, worker);
     judge_container(&mut verdict, seen);
     judge_sources(&mut verdict, seen);
     judge_health(&mut verdict, seen);
@@ -188,6 +189,19 @@ fn judge_last_job(verdict: &mut Verdict, seen: &Seen, worker: Worker<'_>) {
     }
 }
 
+/// Whether a daemon answers. An upgrade that needs one says so itself.
+fn judge_daemon(verdict: &mut Verdict, seen: &Seen, worker: Worker<'_>) {
+    if !matches!(worker, Worker::Away) {
+        return verdict.check("daemon", CheckStatus::Ok, "runs");
+    }
+    let found = "the updater's daemon does not run: nothing can be upgraded from the dashboard";
+    verdict.found("daemon", Severity::Info, found);
+    let is_unfinished = matches!(&seen.job, Ok(Some(job)) if job.is_active());
+    if !is_unfinished {
+        verdict.recommend(Action::Retry, "start the daemon: systemctl start payram-updater");
+    }
+}
+
 /// An upgrade that goes on by itself is waited for; where nothing goes on a person must act, and at
 /// once when nothing serves.
 fn judge_unfinished(verdict: &mut Verdict, seen: &Seen, job: &JobRecord, worker: Worker<'_>) {
@@ -196,7 +210,7 @@ fn judge_unfinished(verdict: &mut Verdict, seen: &Seen, job: &JobRecord, worker:
     else {
         let found = format!("an upgrade to {target} is under way or unfinished: {phase}");
         verdict.found("lastJob", Severity::Warning, found);
-        verdict.recommend(Action::Wait, "wait for it (payram-updater logs -f)");
+        verdict.recommend(Action::Wait, "wait for it (payram-updater watch)");
         return;
     };
     let serves = matches!(seen.health, Some(Health::Healthy | Health::Unhealthy { .. }));

@@ -440,6 +440,15 @@ pub struct KeptMount {
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
+    /// Files of the mount that are too large for it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left: u64,
+}
+
+// Its place in an attribute of serde's asks for the reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What became of the files beside the database, once the failed version was stopped.
@@ -452,7 +461,7 @@ pub struct FilesRestored {
     /// Files that the failed version had added, and that were moved aside.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub moved: Vec<String>,
-    /// Files that it had added, or added to, and that were left.
+    /// Files that it had changed, and that were left.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<String>,
     /// Files and directories whose owner or mode was put right.
@@ -469,6 +478,12 @@ impl FilesRestored {
     /// Whether nothing was to be done and nothing is to be told.
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether every file is as the failed version left it.
+    pub fn touched_nothing(&self) -> bool {
+        let left = self.left.clone();
+        *self == Self { left, ..Self::default() }
     }
 }
 

@@ -126,7 +126,7 @@ impl NeedsOperator {
     pub fn may_keep_new(&self) -> bool {
         matches!(self.interrupted, State::Swapped(_))
             && self.restored.is_none()
-            && self.files.is_none()
+            && self.files.as_ref().is_none_or(FilesRestored::touched_nothing)
             && self.begun == Begun::Nothing
             && !self.is_damaged()
     }
@@ -192,6 +192,31 @@ impl RollingBack {
             && matches!(known.copy, Some(Copy::Directory { .. }))
     }
 
+    /// Whether the files beside the database may be put back for an old version that did not pass
+    /// its gate with them as the failed one left them, because rows stayed that may be about them:
+    /// once.
+    pub(super) fn may_try_files(&self, failure: &Failure) -> bool {
+        matches!(failure.code, FailureCode::HealthcheckFailed | FailureCode::MigrationTimeout)
+            && matches!(self.interrupted, State::Swapped(_))
+            && self.tried.is_none()
+            && self.begun == Begun::Nothing
+            && self.restored.is_none()
+            && matches!(self.assessment, Some(Assessment::WorkersWrote { .. }))
+            && self.files.as_ref().is_some_and(FilesRestored::touched_nothing)
+    }
+
+    /// The old version is silenced and the database assessed once more, as for the restore point.
+    pub(super) fn trying_files(mut self, failure: Failure) -> Self {
+        let rest = self.remaining.split_off(1);
+        self.remaining = vec![Step::AssessAgain, Step::RestoreFiles];
+        self.remaining.extend([Step::RearmOld, Step::StartOld]);
+        self.remaining.extend([Step::ResumePrograms, Step::VerifyOld]);
+        self.remaining.extend(rest);
+        self.begun = Begun::Return;
+        self.tried = Some(failure);
+        self
+    }
+
     /// The old version is silenced and the database assessed once more, before anything is put
     /// back. Until that is known the database counts as the old version's own.
     pub(super) fn trying_restore_point(mut self, failure: Failure) -> Self {
@@ -214,7 +239,10 @@ impl RollingBack {
         let failure = self.tried.clone();
         let failure =
             failure.unwrap_or_else(|| Failure::new(FailureCode::Unknown, "it did not pass"));
+        let is_for_files = self.remaining.first() == Some(&Step::RestoreFiles);
         match &assessment {
+            // The old version has written nothing: the files are not its own.
+            found if is_for_files && self.assessment.as_ref() == Some(found) => {}
             Assessment::Unchanged => self.begun = Begun::Nothing,
             // Both are stopped, and nothing starts on it.
             Assessment::Damaged { by } => {
@@ -233,7 +261,12 @@ impl RollingBack {
                     | Assessment::Serves { .. }
                     | Assessment::Unchanged => "it was not asked".to_owned(),
                 };
-                let message = format!("{failure}; the restore point was not put back: {why}");
+                let what = if is_for_files {
+                    "files beside the database were"
+                } else {
+                    "restore point was"
+                };
+                let message = format!("{failure}; the {what} not put back: {why}");
                 self.hold = Some(Failure::new(failure.code, message));
                 self.remaining = vec![Step::RearmOld, Step::StartOld, Step::ResumePrograms];
             }

@@ -279,6 +279,8 @@ pub struct Known<'a> {
     pub restored: Option<&'a Restored>,
     /// What became of the files beside the database.
     pub files: Option<&'a FilesRestored>,
+    /// The old version did not pass its gate on what was kept, and more is put back for it.
+    pub is_tried: bool,
     /// What became of the failed version's rows.
     pub export: Option<&'a Export>,
     /// The good verdict.
@@ -326,6 +328,7 @@ impl State {
                 failure: Some(&s.failure),
                 shown: s.shown.as_ref(),
                 sequences: s.sequences.as_deref(),
+                is_tried: s.tried.is_some(),
                 is_restore_begun: s.begun == Begun::Restore,
                 assessment: s.assessment.as_ref(),
                 restored: s.restored.as_ref(),
@@ -372,6 +375,7 @@ impl<'a> Known<'a> {
             shown: None,
             restored: None,
             files: None,
+            is_tried: false,
             export: None,
             verdict: None,
             probation: None,

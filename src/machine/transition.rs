@@ -285,6 +285,10 @@ impl Machine {
                     assessed.remaining.retain(|step| *step != Step::AssessDatabase);
                     return (Machine::at(State::RollingBack(Box::new(assessed))), None);
                 }
+                if pending == Step::VerifyOld && back.may_try_files(&failure) {
+                    let tried = back.trying_files(failure);
+                    return (Machine::at(State::RollingBack(Box::new(tried))), None);
+                }
                 if pending == Step::VerifyOld && back.may_try_restore_point(&failure) {
                     let tried = back.trying_restore_point(failure);
                     return (Machine::at(State::RollingBack(Box::new(tried))), None);

@@ -14,9 +14,9 @@ const PLACEHOLDERS: [&str; 8] = [
 ];
 
 /// Contract section 7.
-const COMMANDS: [&str; 17] = [
-    "serve", "status", "health", "logs", "history", "dry-run", "run", "inspect", "recover", "sync",
-    "backup", "cleanup", "init", "restart", "version", "help", "journal",
+const COMMANDS: [&str; 18] = [
+    "serve", "status", "health", "logs", "watch", "history", "dry-run", "run", "inspect",
+    "recover", "sync", "backup", "cleanup", "init", "restart", "version", "help", "journal",
 ];
 
 fn everything() -> Facts {

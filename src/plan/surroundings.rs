@@ -116,10 +116,13 @@ async fn beside_the_database(shop: &Shop<'_>, directory: Option<&Path>) -> Vec<S
     let (mut copied, mut left_out) = (Vec::new(), Vec::new());
     for (destination, size) in looked {
         match size {
-            Size::Small { files: 0, .. } => {}
-            Size::Small { files, bytes } => {
+            Size::Small { files: 0, left: 0, .. } => {}
+            Size::Small { files, bytes, left } => {
                 let said = if files == 1 { "file" } else { "files" };
                 copied.push(format!("{destination} ({files} {said}, {bytes} bytes)"));
+                if left > 0 {
+                    left_out.push(format!("{destination} ({left} that are too large)"));
+                }
             }
             Size::LeftOut { why } => left_out.push(format!("{destination} ({why})")),
         }

@@ -4,7 +4,9 @@
 //! No rename puts these back: what holds them is a mount of the container, and it may hold the
 //! database, the host's own files and other mounts as well. So each entry is written down with
 //! what it was, and only what differs is touched. What the failed version had in its place is
-//! copied aside first; nothing is removed that is not in there.
+//! copied aside first; nothing is removed that is not in there. Of a mount that holds more than is
+//! copied the smallest files are: a configuration, a key store. The others are written down, so
+//! that they are not taken for new.
 //!
 //! The caller says what is not to be looked at: the database, other mounts, scratch.
 
@@ -26,10 +28,10 @@ use super::tree::{Node, Shape, Stamp, Tree, dress};
 
 type Result<T> = std::result::Result<T, RestorePointError>;
 
-/// Bytes of one mount that are copied; more than that is a store of its own.
+/// Bytes of one mount that are copied.
 const MOST_BYTES: u64 = 256 << 20;
 
-/// Entries of one mount that are copied.
+/// Entries of one mount that are looked at.
 const MOST_ENTRIES: usize = 20_000;
 
 /// A file whose times lie less than this back may change again without their changing.
@@ -74,10 +76,12 @@ pub enum Size {
         files: u64,
         /// Bytes in them.
         bytes: u64,
+        /// Files that are too large.
+        left: u64,
     },
     /// It is not copied.
     LeftOut {
-        /// Why: `it holds more than 256 MiB`.
+        /// Why: `it holds more than 20000 files`.
         why: String,
     },
 }
@@ -89,17 +93,22 @@ pub struct KeptFiles {
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
+    /// Files that were too large.
+    pub left: u64,
     /// Hex sha256 of the list of what it holds.
     pub sha256: String,
 }
 
-/// What is done with files that were not there when the copy was made.
+/// What is done with files that are not as they were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Additions {
-    /// They stay, and so does what was added to the end of a file: rows that stay may be about it.
-    Stay,
-    /// They are moved aside.
-    MoveAside,
+pub enum Way {
+    /// They are told, and stay.
+    Tell,
+    /// They are put back; what was added, or added to the end of a file, stays: rows that stay may
+    /// be about it.
+    KeepAdditions,
+    /// They are put back, and what was added is moved aside.
+    Exact,
 }
 
 /// What was put back.
@@ -109,7 +118,7 @@ pub struct PutBack {
     pub contents: Vec<String>,
     /// Paths that were not there before and were moved aside.
     pub moved: Vec<String>,
-    /// Paths that were not there before, or only grew, and were left.
+    /// Paths that are not as they were and were left.
     pub left: Vec<String>,
     /// Entries whose owner or mode was put right.
     pub dressed: u64,
@@ -132,8 +141,14 @@ struct Entry {
 #[serde(tag = "kind", rename_all = "camelCase")]
 enum Kind {
     Directory,
-    File { sha256: String },
-    Link { target: String },
+    File {
+        sha256: String,
+    },
+    Link {
+        target: String,
+    },
+    /// A file that is in no copy.
+    Left,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,11 +191,9 @@ pub fn size_of(companion: &Companion) -> Result<Size> {
     let Some(nodes) = place.nodes()? else {
         return Ok(Size::LeftOut { why: too_much() });
     };
-    let (files, bytes) = sum(&nodes);
-    Ok(match bytes > MOST_BYTES {
-        true => Size::LeftOut { why: too_much() },
-        false => Size::Small { files, bytes },
-    })
+    let largest = largest_copied(&nodes);
+    let (files, bytes, left) = sum(&nodes, largest);
+    Ok(Size::Small { files, bytes, left })
 }
 
 /// Copies what a mount holds into the directory `copy`, which it makes; run again, it copies what
@@ -202,10 +215,8 @@ pub fn keep(
         return Ok(Err(why));
     }
     let Some(nodes) = place.nodes()? else { return Ok(Err(too_much())) };
-    let (files, bytes) = sum(&nodes);
-    if bytes > MOST_BYTES {
-        return Ok(Err(too_much()));
-    }
+    let largest = largest_copied(&nodes);
+    let (files, bytes, left) = sum(&nodes, largest);
     make_directory(copy)?;
     let before: BTreeMap<String, Entry> =
         read_list(copy)?.into_iter().flatten().map(|entry| (entry.path.clone(), entry)).collect();
@@ -219,6 +230,7 @@ pub fn keep(
         let (kind, at_rest) = match (&node.shape, known) {
             (Shape::Directory, _) => (Kind::Directory, false),
             (Shape::Link(target), _) => (Kind::Link { target: target.clone() }, false),
+            (_, _) if node.stamp.size > largest => (Kind::Left, false),
             (_, Some(Entry { kind: kind @ Kind::File { sha256 }, .. }))
                 if copy.join(sha256).is_file() =>
             {
@@ -240,7 +252,7 @@ pub fn keep(
     }
     make_durable(copy, &written)?;
     let sha256 = write_list(copy, &entries)?;
-    Ok(Ok(KeptFiles { files, bytes, sha256 }))
+    Ok(Ok(KeptFiles { files, bytes, left, sha256 }))
 }
 
 /// Puts a mount's files back as they are in `copy`, where they differ; what stood in their place
@@ -255,7 +267,7 @@ pub fn put_back(
     copy: &Path,
     sha256: &str,
     aside: &Path,
-    additions: Additions,
+    way: Way,
 ) -> Result<PutBack> {
     let entries = read_list(copy)?.unwrap_or_default();
     let found = match std::fs::read(copy.join(LIST)) {
@@ -270,7 +282,7 @@ pub fn put_back(
         let what = "the mount's directory is gone".to_owned();
         return Err(RestorePointError::Damaged { path: companion.source.clone(), what });
     };
-    let mut back = Back { place: &place, copy, aside, additions, done: PutBack::default() };
+    let mut back = Back { place: &place, copy, aside, way, done: PutBack::default() };
     let listed: BTreeSet<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
     // First, so that what takes another's place finds it free.
     match place.nodes()? {
@@ -284,6 +296,9 @@ pub fn put_back(
         if let Err(error) = back.entry(entry) {
             back.done.failed.push(format!("{}: {error}", back.inside(&entry.path)));
         }
+    }
+    if way == Way::Tell {
+        return Ok(back.done);
     }
     // Each after what it holds, whose making changed its time.
     for entry in entries.iter().rev().filter(|entry| entry.kind == Kind::Directory) {
@@ -370,7 +385,7 @@ struct Back<'a> {
     place: &'a Place<'a>,
     copy: &'a Path,
     aside: &'a Path,
-    additions: Additions,
+    way: Way,
     done: PutBack,
 }
 
@@ -390,7 +405,7 @@ impl Back<'_> {
                 self.place.tree.remove(&node.path, false).ok();
                 continue;
             }
-            if self.additions == Additions::Stay {
+            if self.way != Way::Exact {
                 if node.shape != Shape::Directory {
                     self.done.left.push(self.inside(&node.path));
                 }
@@ -454,7 +469,14 @@ impl Back<'_> {
         let tree = &self.place.tree;
         let now = tree.entry(&entry.path)?;
         let now = now.map(|(shape, stamp)| Node { path: entry.path.clone(), shape, stamp });
+        if self.way == Way::Tell || entry.kind == Kind::Left {
+            if !self.is_as_it_was(entry, now.as_ref())? {
+                self.done.left.push(self.inside(&entry.path));
+            }
+            return Ok(());
+        }
         match (&entry.kind, now) {
+            (Kind::Left, _) => Ok(()),
             (Kind::Directory, Some(Node { shape: Shape::Directory, .. })) => Ok(()),
             (Kind::Directory, now) => {
                 self.make_room(now)?;
@@ -486,6 +508,29 @@ impl Back<'_> {
         }
     }
 
+    /// Whether an entry has the kind and the contents that it had.
+    fn is_as_it_was(&self, entry: &Entry, now: Option<&Node>) -> Result<bool> {
+        let Some(now) = now else { return Ok(false) };
+        Ok(match (&entry.kind, &now.shape) {
+            (Kind::Directory, Shape::Directory) => true,
+            (Kind::Link { target }, Shape::Link(found)) => target == found,
+            (Kind::Left, Shape::File) => {
+                (now.stamp.size, now.stamp.mtime_ns) == (entry.stamp.size, entry.stamp.mtime_ns)
+            }
+            (Kind::File { .. }, Shape::File)
+                if entry.at_rest && StampRecord::from(now.stamp) == entry.stamp =>
+            {
+                true
+            }
+            (Kind::File { sha256 }, Shape::File) => {
+                let Some(file) = self.place.tree.read(&entry.path)? else { return Ok(false) };
+                let path = self.place.tree.at(&entry.path);
+                checksum(&file, u64::MAX).map_err(io_at("read", &path))? == *sha256
+            }
+            (_, _) => false,
+        })
+    }
+
     /// What stands in the place of something of another kind goes.
     fn make_room(&self, now: Option<Node>) -> Result<()> {
         match now {
@@ -508,7 +553,7 @@ impl Back<'_> {
             self.done.dressed += u64::from(!is_ours);
             return Ok(());
         }
-        if self.additions == Additions::Stay && now.stamp.size > entry.stamp.size {
+        if self.way == Way::KeepAdditions && now.stamp.size > entry.stamp.size {
             let file = tree.read(&entry.path)?;
             let begins = file.map(|file| checksum(&file, entry.stamp.size)).transpose();
             if begins.map_err(io_at("read", &path))?.as_deref() == Some(sha256) {
@@ -570,12 +615,35 @@ impl Back<'_> {
 }
 
 fn too_much() -> String {
-    format!("it holds more than {} MiB or {MOST_ENTRIES} files", MOST_BYTES >> 20)
+    format!("it holds more than {MOST_ENTRIES} files and directories")
 }
 
-fn sum(nodes: &[Node]) -> (u64, u64) {
+/// The size of the largest file that is copied: the smallest ones are, as many as fit.
+fn largest_copied(nodes: &[Node]) -> u64 {
+    let files = nodes.iter().filter(|node| node.shape == Shape::File);
+    let mut sizes: Vec<u64> = files.map(|node| node.stamp.size).collect();
+    sizes.sort_unstable();
+    let mut sum = 0_u64;
+    // Of files of the same size all are, or none.
+    for size in sizes.iter().copied() {
+        sum = sum.saturating_add(size);
+        if sum > MOST_BYTES {
+            return size.saturating_sub(1);
+        }
+    }
+    u64::MAX
+}
+
+/// Files that are copied, their bytes, and files that are not.
+fn sum(nodes: &[Node], largest: u64) -> (u64, u64, u64) {
     let files = nodes.iter().filter(|node| node.shape != Shape::Directory);
-    files.fold((0, 0), |(files, bytes), node| (files + 1, bytes + node.stamp.size))
+    files.fold((0, 0, 0), |(files, bytes, left), node| {
+        let is_left = node.shape == Shape::File && node.stamp.size > largest;
+        match is_left {
+            true => (files, bytes, left + 1),
+            false => (files + 1, bytes + node.stamp.size, left),
+        }
+    })
 }
 
 fn inside(destination: &str, path: &str) -> String {

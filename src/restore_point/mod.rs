@@ -57,7 +57,7 @@ mod tree;
 use std::path::{Path, PathBuf};
 
 pub use cancel::{Cancel, CancelOnDrop};
-pub use companions::{Additions, Companion, KeptFiles, PutBack, Size, keep, put_back, size_of};
+pub use companions::{Companion, KeptFiles, PutBack, Size, Way, keep, put_back, size_of};
 pub use copy::{FinishReport, PassReport, Strategy, finish, pre_copy};
 pub use discard::{discard, kept_before};
 pub use error::{Refusal, RestorePointError};

@@ -70,6 +70,8 @@ Proceed? (y/N): ";
 #[test]
 fn on_a_terminal_a_yes_upgrades_and_shows_the_end() {
     let daemon = Daemon::over_socket(world([
+        // Before the question.
+        status("READY", "VERIFIED", ""),
         status("BACKING_UP", "PLANNED", ""),
         status("READY", "VERIFIED", ""),
     ]));

@@ -50,7 +50,7 @@ fn a_program_reads_each_change_and_the_job_at_its_end() {
 #[test]
 fn the_exit_code_says_where_a_failed_upgrade_left_the_merchant() {
     for (phase, code, exit, head) in [
-        ("ROLLED_BACK", "HEALTHCHECK_FAILED", 4, "↺ Rolled back, the old version serves"),
+        ("ROLLED_BACK", "HEALTHCHECK_FAILED", 4, "↺ Rolled back: 1.9.6 serves, 1.9.7 failed"),
         ("NEEDS_OPERATOR", "MIGRATION_FAILED", 5, "✘ Needs an operator"),
         ("PLANNED", "DOCKER_ERROR", 1, "✘ Failed"),
     ] {
@@ -64,10 +64,27 @@ fn the_exit_code_says_where_a_failed_upgrade_left_the_merchant() {
         assert_eq!(ran.exit, exit, "{ran:?}");
         assert!(ran.out.contains(head), "{ran:?}");
         assert!(ran.out.contains(&format!("Code:     {code}")), "{ran:?}");
-        assert!(ran.out.ends_with("  1. docker logs payram\n  2. payram-updater recover\n"));
+        assert!(ran.out.contains("  1. docker logs payram\n  2. payram-updater recover\n"));
+        let last = ran.out.lines().last().unwrap_or_default();
+        assert_eq!(exit == 5, last.contains("what it costs: payram-updater recover"), "{ran:?}");
         let followed = daemon.run(&["logs", "--until-done"]);
         assert_eq!(followed.exit, exit, "{followed:?}");
+        let watched = daemon.run(&["watch"]);
+        assert_eq!(watched.exit, exit, "{watched:?}");
+        assert!(watched.out.contains(head), "as `run` tells it: {watched:?}");
     }
+}
+
+#[test]
+fn a_second_run_says_what_is_under_way_and_neither_plans_from_it_nor_asks() {
+    let active = status("VERIFYING", "SWAPPED", "");
+    let daemon = Daemon::over_socket(World { plan: refused_plan(), ..world([active]) });
+    let ran = daemon.run(&["run", "--to", "1.9.7", "--yes"]);
+    assert_eq!(ran.exit, 1, "{ran:?}");
+    let said = format!("{}{}", ran.out, ran.err);
+    assert!(said.contains("an upgrade is under way: 1.9.6 → 1.9.7"), "{ran:?}");
+    assert!(said.contains("payram-updater watch"), "{ran:?}");
+    assert!(daemon.asked("POST /upgrade/run").is_empty());
 }
 
 #[test]
@@ -115,7 +132,8 @@ fn a_second_upgrade_is_refused_with_the_one_that_runs() {
 
 #[test]
 fn without_a_terminal_and_without_yes_nothing_starts_and_the_exit_is_2() {
-    let daemon = Daemon::over_socket(world([status("EXECUTING", "PULLED", "")]));
+    let statuses = [status("READY", "VERIFIED", ""), status("EXECUTING", "PULLED", "")];
+    let daemon = Daemon::over_socket(world(statuses));
     for arguments in [&["run", "--to", "1.9.7"][..], &["cancel"]] {
         let ran = daemon.run(arguments);
         assert_eq!(ran.exit, 2, "{ran:?}");

@@ -75,6 +75,10 @@ pub struct Known {
     pub has_programs: bool,
     /// Files beside the database were copied.
     pub has_files: bool,
+    /// The old version did not pass its gate on what was kept.
+    pub is_tried: bool,
+    /// Rows that workers wrote stay.
+    pub rows_stay: bool,
     /// The restore point came back.
     pub is_restored: bool,
     /// What failed is that another database was served.
@@ -102,6 +106,7 @@ pub enum Answer {
     Assessment(Found),
     Restored,
     Files,
+    FilesLeft,
     Export,
     /// It can't be done.
     Refused,
@@ -327,7 +332,7 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
         }
         Step::AssessAgain => {
             let found = assess_again(run, known, sabotage)?;
-            if found == Found::Unchanged {
+            if found == Found::Unchanged || known.rows_stay && found == Found::Workers {
                 on_old(run, |old| (old.running, old.programs) = (false, Programs::Stopped));
             }
             Some(Answer::Assessment(found))
@@ -349,6 +354,12 @@ fn attempt(run: &mut Run, step: Step, known: Known, sabotage: Sabotage) -> Optio
         Step::RestoreFiles => {
             if world.old_runs() || world.next_runs() {
                 return None;
+            }
+            if known.rows_stay && !known.is_tried {
+                return Some(match world.files_changed {
+                    true => Answer::FilesLeft,
+                    false => Answer::Files,
+                });
             }
             if sabotage != Sabotage::RestoreFilesIsSkipped {
                 run.change(|w| w.files_changed = false);

@@ -35,7 +35,7 @@ pub enum Input {
 }
 
 impl Input {
-    const SLOTS: usize = 38;
+    const SLOTS: usize = 39;
 
     fn slot(self) -> usize {
         match self {
@@ -59,6 +59,7 @@ impl Input {
             Input::Answered(Answer::Verdict) => 17,
             Input::Answered(Answer::Restored) => 18,
             Input::Answered(Answer::Files) => 37,
+            Input::Answered(Answer::FilesLeft) => 38,
             Input::Answered(Answer::Assessment(Found::Unchanged)) => 19,
             Input::Answered(Answer::Assessment(Found::Schema)) => 20,
             Input::Answered(Answer::Assessment(Found::Rows)) => 21,
@@ -100,7 +101,7 @@ pub struct View {
     pub owes_export: bool,
     /// The file of the failed version's rows is journaled.
     pub claims_export: bool,
-    /// Files could not be put back, and the journal says so.
+    /// Files are not as they were, and the journal says so.
     pub is_told_of_files: bool,
     /// It is at rest without a verdict: the old version was never silent, and not looked at.
     pub is_unseen: bool,
@@ -271,6 +272,7 @@ impl Machines {
                     sha256: "00".into(),
                     files: 1,
                     bytes: 1,
+                    left: 0,
                 };
                 let files = if self.has_files { vec![one] } else { Vec::new() };
                 Fact::RestorePoint(RestorePoint { files, ..RestorePoint::of_database("00", 1, 1) })
@@ -298,6 +300,10 @@ impl Machines {
             })),
             Answer::Export => Fact::Export(Export::Nothing),
             Answer::Files => Fact::Files(FilesRestored::default()),
+            Answer::FilesLeft => Fact::Files(FilesRestored {
+                left: vec!["/root/payram/key".into()],
+                ..FilesRestored::default()
+            }),
             Answer::Restored => Fact::Restored(Restored::kept_in("/db.failed-1")),
         }
     }
@@ -315,6 +321,9 @@ impl View {
             known: Known {
                 has_fingerprint: known.quiesced.is_some_and(|q| q.fingerprint.is_some()),
                 has_programs: known.programs.is_some(),
+                is_tried: known.is_tried,
+                rows_stay: known.restored.is_none()
+                    && matches!(known.assessment, Some(Assessment::WorkersWrote { .. })),
                 has_files: known.restore_point.is_some_and(|point| !point.files.is_empty()),
                 is_restored: known.restored.is_some(),
                 is_mismatch: failed_with(FailureCode::DatabaseMismatch),
@@ -336,7 +345,9 @@ impl View {
             ),
             owes_export: known.restored.is_some() && known.export.is_none(),
             claims_export: matches!(known.export, Some(Export::Nothing | Export::Written { .. })),
-            is_told_of_files: known.files.is_some_and(|files| !files.failed.is_empty()),
+            is_told_of_files: known
+                .files
+                .is_some_and(|files| !files.failed.is_empty() || !files.left.is_empty()),
             is_unseen: matches!(state, State::RolledBack(back) if back.verdict.is_none()),
             has_verdict: match state {
                 State::Swapped(swapped) => swapped.verdict.is_some(),

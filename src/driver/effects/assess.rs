@@ -108,7 +108,9 @@ impl Effects<'_> {
         self.set_policy(old, &no_restart()).await?;
         let is_up = occupies_database(&self.inspect_present(old.id, old.role).await?);
         let found = self.compare_with_cut_over(known, old, is_up).await?;
-        if found.assessment == Assessment::Unchanged {
+        // The old version has written nothing: something is put back for it.
+        let is_as_before = Some(&found.assessment) == known.assessment;
+        if is_as_before || found.assessment == Assessment::Unchanged {
             self.stop(old).await?;
         }
         Ok(found)

@@ -15,7 +15,7 @@ use crate::driver::recovery::directory_of;
 use crate::error::Trouble;
 use crate::machine::facts::{Assessment, KeptMount};
 use crate::machine::{Fact, Known};
-use crate::restore_point::{self, Additions, RestorePointError};
+use crate::restore_point::{self, RestorePointError, Way};
 
 impl Effects<'_> {
     /// Copies what the old container's small mounts hold; what is left out, a sentence each.
@@ -52,6 +52,7 @@ impl Effects<'_> {
                     sha256: files.sha256,
                     files: files.files,
                     bytes: files.bytes,
+                    left: files.left,
                 }),
                 Ok(Err(why)) => left_out.push(format!("{destination}: {why}")),
                 Err(error) => left_out.push(format!("{destination}: {error}")),
@@ -64,13 +65,16 @@ impl Effects<'_> {
     pub(super) async fn restore_files(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
         self.nothing_runs(known, "no file beside the database is put back").await?;
         let mut told = known.files.cloned().unwrap_or_default();
+        // Both are told anew.
         told.failed.clear();
+        told.left.clear();
         let kept = known.restore_point.map(|point| point.files.as_slice()).unwrap_or_default();
-        // Rows that stay may be about what was added.
+        // Rows that stay may be about them: the files are left to the old version's gate first.
         let rows_stay = matches!(known.assessment, Some(Assessment::WorkersWrote { .. }));
-        let additions = match rows_stay && known.restored.is_none() {
-            true => Additions::Stay,
-            false => Additions::MoveAside,
+        let way = match (rows_stay && known.restored.is_none(), known.is_tried) {
+            (true, false) => Way::Tell,
+            (true, true) => Way::KeepAdditions,
+            (false, _) => Way::Exact,
         };
         let mounts = self.mounts_beside(known, directory_of(known))?;
         for (number, mount) in kept.iter().enumerate() {
@@ -88,7 +92,7 @@ impl Effects<'_> {
             let (copy, sha256) = (PathBuf::from(&mount.copy), mount.sha256.clone());
             let put_back = self
                 .files_work(move |_| {
-                    restore_point::put_back(&companion, &copy, &sha256, &aside, additions)
+                    restore_point::put_back(&companion, &copy, &sha256, &aside, way)
                 })
                 .await;
             match put_back {
@@ -176,7 +180,11 @@ impl Effects<'_> {
 pub(super) fn said_of(kept: &[KeptMount]) -> String {
     let one = |mount: &KeptMount| {
         let files = if mount.files == 1 { "file" } else { "files" };
-        format!("{} {files} ({} bytes) of {}", mount.files, mount.bytes, mount.destination)
+        let left = match mount.left {
+            0 => String::new(),
+            left => format!(", without {left} that are too large"),
+        };
+        format!("{} {files} ({} bytes{left}) of {}", mount.files, mount.bytes, mount.destination)
     };
     kept.iter().map(one).collect::<Vec<_>>().join(", ")
 }

@@ -51,8 +51,8 @@ impl Mount {
         keep(&self.companion, &self.copy, false, &Cancel::default()).unwrap().expect("small")
     }
 
-    fn put_back(&self, kept: &KeptFiles, additions: Additions) -> PutBack {
-        put_back(&self.companion, &self.copy, &kept.sha256, &self.aside, additions).unwrap()
+    fn put_back(&self, kept: &KeptFiles, way: Way) -> PutBack {
+        put_back(&self.companion, &self.copy, &kept.sha256, &self.aside, way).unwrap()
     }
 }
 
@@ -69,7 +69,7 @@ fn what_a_failed_version_did_to_files_is_undone_and_its_own_are_kept_aside() {
     fs::write(mount.at("db/postgres/PG_VERSION"), "17").unwrap();
     fs::write(mount.at("core.log"), "line\nanother\n").unwrap();
     fs::set_permissions(mount.at("growing"), fs::Permissions::from_mode(0o600)).unwrap();
-    let done = mount.put_back(&kept, Additions::MoveAside);
+    let done = mount.put_back(&kept, Way::Exact);
     assert_eq!(done.failed, Vec::<String>::new());
     assert_eq!(
         done.contents,
@@ -93,7 +93,7 @@ fn what_a_failed_version_did_to_files_is_undone_and_its_own_are_kept_aside() {
     assert_eq!(aside("changed/keys/store.json"), "version two");
     assert_eq!(aside("added/new/flag"), "migrated");
     // Again, as after a crash at its end: nothing to do, and the same is told.
-    let again = mount.put_back(&kept, Additions::MoveAside);
+    let again = mount.put_back(&kept, Way::Exact);
     assert_eq!((again.moved, again.failed), (done.moved, Vec::new()));
     assert!(again.contents.contains(&"/root/payram/keys/store.json".to_owned()));
 }
@@ -105,7 +105,7 @@ fn where_rows_stay_what_was_added_stays_and_what_was_rewritten_does_not() {
     fs::write(mount.at("invoice.pdf"), "new").unwrap();
     fs::write(mount.at("growing"), "one\ntwo\n").unwrap();
     fs::write(mount.at("keys/store.json"), "vX and more").unwrap();
-    let done = mount.put_back(&kept, Additions::Stay);
+    let done = mount.put_back(&kept, Way::KeepAdditions);
     assert_eq!(done.left, ["/root/payram/growing", "/root/payram/invoice.pdf"]);
     assert_eq!(done.contents, ["/root/payram/keys/store.json"]);
     assert_eq!(mount.read("invoice.pdf"), "new");
@@ -124,7 +124,7 @@ fn a_second_pass_copies_what_differs_and_an_equal_size_and_time_hide_nothing() {
     let second = mount.keep();
     assert_ne!(first.sha256, second.sha256);
     fs::write(mount.at("keys/store.json"), "v3").unwrap();
-    mount.put_back(&second, Additions::MoveAside);
+    mount.put_back(&second, Way::Exact);
     assert_eq!(mount.read("keys/store.json"), "v2");
 }
 
@@ -133,14 +133,14 @@ fn a_copy_that_is_not_the_one_that_was_made_puts_nothing_back() {
     let mount = Mount::new();
     let kept = mount.keep();
     fs::write(mount.at("keys/store.json"), "v2").unwrap();
-    let refused = put_back(&mount.companion, &mount.copy, "00", &mount.aside, Additions::Stay);
+    let refused = put_back(&mount.companion, &mount.copy, "00", &mount.aside, Way::KeepAdditions);
     assert!(matches!(refused, Err(RestorePointError::Damaged { .. })), "{refused:?}");
     assert_eq!(mount.read("keys/store.json"), "v2");
     // One file of it is damaged: the others come back, and it is told.
     let stored = hex(&Sha256::digest("v1"));
     fs::write(mount.copy.join(stored), "v!").unwrap();
     fs::remove_file(mount.at("keys/old/a")).unwrap();
-    let done = mount.put_back(&kept, Additions::Stay);
+    let done = mount.put_back(&kept, Way::KeepAdditions);
     assert_eq!(done.failed.len(), 1, "{done:?}");
     assert!(done.failed[0].contains("store.json"), "{done:?}");
     assert_eq!(
@@ -163,8 +163,7 @@ fn one_file_that_is_mounted_is_a_mount_of_its_own() {
     assert_eq!(kept.files, 1);
     fs::write(mount.at("keys/store.json"), "v2").unwrap();
     fs::write(mount.at("keys/other"), "untouched").unwrap();
-    let done = put_back(&companion, &mount.copy, &kept.sha256, &mount.aside, Additions::MoveAside)
-        .unwrap();
+    let done = put_back(&companion, &mount.copy, &kept.sha256, &mount.aside, Way::Exact).unwrap();
     assert_eq!(done.contents, ["/etc/store.json"]);
     assert_eq!(
         (mount.read("keys/store.json"), mount.read("keys/other")),
@@ -185,9 +184,39 @@ fn what_is_the_hosts_own_or_too_much_is_left_out() {
         let size = size_of(&companion(own)).unwrap();
         assert!(matches!(size, Size::LeftOut { .. }), "{own}: {size:?}");
     }
+}
+
+#[test]
+fn of_a_mount_that_is_too_large_the_small_files_are_copied_and_the_others_are_told() {
     let mount = Mount::new();
-    assert_eq!(size_of(&mount.companion).unwrap(), Size::Small { files: 4, bytes: 2 + 1 + 4 + 10 });
+    let all = Size::Small { files: 4, bytes: 2 + 1 + 4 + 10, left: 0 };
+    assert_eq!(size_of(&mount.companion).unwrap(), all);
     let big = File::create(mount.at("big")).unwrap();
     big.set_len(MOST_BYTES).unwrap();
-    assert!(matches!(size_of(&mount.companion).unwrap(), Size::LeftOut { .. }));
+    let most = Size::Small { files: 4, bytes: 2 + 1 + 4 + 10, left: 1 };
+    assert_eq!(size_of(&mount.companion).unwrap(), most);
+    let kept = mount.keep();
+    fs::write(mount.at("keys/store.json"), "v2").unwrap();
+    big.set_len(MOST_BYTES + 1).unwrap();
+    let done = mount.put_back(&kept, Way::Exact);
+    assert_eq!(done.contents, ["/root/payram/keys/store.json"]);
+    assert_eq!(done.left, ["/root/payram/big"], "in no copy, and not taken for new");
+    assert_eq!(mount.read("keys/store.json"), "v1");
+}
+
+#[test]
+fn what_is_only_told_is_not_touched() {
+    let mount = Mount::new();
+    let kept = mount.keep();
+    fs::write(mount.at("keys/store.json"), "version two").unwrap();
+    fs::remove_file(mount.at("keys/old/a")).unwrap();
+    fs::write(mount.at("new"), "new").unwrap();
+    let done = mount.put_back(&kept, Way::Tell);
+    let left = ["/root/payram/keys/old/a", "/root/payram/keys/store.json", "/root/payram/new"];
+    let mut told = done.left.clone();
+    told.sort();
+    assert_eq!(told, left);
+    assert_eq!(mount.read("keys/store.json"), "version two");
+    assert_eq!(done, PutBack { left: done.left.clone(), ..PutBack::default() });
+    assert!(!mount.aside.exists());
 }
