@@ -58,7 +58,7 @@ pub enum Move {
 
 #[derive(Clone, Copy)]
 pub struct Node {
-    pub machine: u16,
+    pub machine: u32,
     /// An intent is journaled without an outcome.
     pub is_pending: bool,
     pub world: World,
@@ -412,8 +412,8 @@ impl Search {
 
     /// The number of this node, reached before or not.
     fn reach(&mut self, node: Node, from: u32, by: Move) -> u32 {
-        // 55 bits of the world, one, and 16 of the machine.
-        let key = u128::from(node.world.key()) << 17 | u128::from(node.is_pending) << 16;
+        // 56 bits of the world, one, and 32 of the machine.
+        let key = u128::from(node.world.key()) << 33 | u128::from(node.is_pending) << 32;
         let next = self.nodes.len() as u32;
         let number = *self.index.entry(key | u128::from(node.machine)).or_insert(next);
         if number == next {

@@ -119,9 +119,9 @@ pub struct View {
 
 pub struct Machines {
     all: Vec<(Machine, View)>,
-    by_text: HashMap<String, u16>,
+    by_text: HashMap<String, u32>,
     /// For each machine where each input leads, by [`Input::slot`].
-    led: Vec<[Option<u16>; Input::SLOTS]>,
+    led: Vec<[Option<u32>; Input::SLOTS]>,
     has_supervisor: bool,
     /// Files beside the database were copied.
     pub has_files: bool,
@@ -149,19 +149,19 @@ impl Machines {
         self.all.len()
     }
 
-    pub fn view(&self, machine: u16) -> View {
-        self.all[usize::from(machine)].1
+    pub fn view(&self, machine: u32) -> View {
+        self.all[machine as usize].1
     }
 
     /// Where this leads.
     ///
     /// # Errors
     /// When the machine forbids it, or makes a transition that the table does not have (I3).
-    pub fn lead(&mut self, machine: u16, input: Input) -> Result<u16, String> {
-        if let Some(led) = self.led[usize::from(machine)][input.slot()] {
+    pub fn lead(&mut self, machine: u32, input: Input) -> Result<u32, String> {
+        if let Some(led) = self.led[machine as usize][input.slot()] {
             return Ok(led);
         }
-        let before = self.all[usize::from(machine)].0.clone();
+        let before = self.all[machine as usize].0.clone();
         let asked = before.state().clone();
         let from = before.phase();
         let made = match self.outcome(input) {
@@ -172,16 +172,16 @@ impl Machines {
         is_a_way(from, &made, after.phase())?;
         is_consented(&asked, after.state())?;
         let led = self.intern(after);
-        self.led[usize::from(machine)][input.slot()] = Some(led);
+        self.led[machine as usize][input.slot()] = Some(led);
         Ok(led)
     }
 
-    fn intern(&mut self, machine: Machine) -> u16 {
+    fn intern(&mut self, machine: Machine) -> u32 {
         let text = without_sentences(&format!("{machine:?}"));
         // A sentence that is no failure's.
         let text =
             text.replace("the updater ended 3 times in the middle of restore_files", "it broke");
-        let next = u16::try_from(self.all.len()).expect("fewer machines than that");
+        let next = u32::try_from(self.all.len()).expect("fewer machines than that");
         let number = *self.by_text.entry(text).or_insert(next);
         if number == next {
             let view = View::of(&machine);
