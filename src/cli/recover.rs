@@ -118,13 +118,13 @@ pub(super) async fn recover(
         if !asked.yes {
             let consent =
                 ask::on_terminal(context, out, "\nDo it?", ask::NOTHING_CHANGED, |out| {
-                    explain(&plan, out)
+                    explain(context, &plan, out)
                 })?;
             if consent == Consent::Declined {
                 return Ok(Exit::Failed);
             }
         } else if context.reading != Reading::Json {
-            explain(&plan, out)?;
+            explain(context, &plan, out)?;
         }
         // Who was asked has consented to what was shown and to nothing else.
         let shown = (!asked.yes && !plan.shown.is_empty()).then_some(plan.shown.as_str());
@@ -226,7 +226,7 @@ fn conclude(context: &Context, out: &mut dyn Write, ended: Ended) -> Result<Exit
         other => other,
     };
     if exit == Exit::NeedsOperator && now.refusals.is_empty() {
-        now.refusals.push("when the cause is mended: payram-updater recover".to_owned());
+        now.refusals.push("when the cause is fixed: payram-updater recover".to_owned());
     }
     if context.reading != Reading::Json {
         render::closing(out, context.screen, &job)?;
@@ -278,11 +278,16 @@ pub(super) fn sentence(text: &str) -> String {
 }
 
 /// What is seen, then what will be done and why.
-fn explain(decision: &Decision, out: &mut dyn Write) -> std::io::Result<()> {
+fn explain(context: &Context, decision: &Decision, out: &mut dyn Write) -> std::io::Result<()> {
+    // Broken at spaces for a person; a pipe gets each sentence as one line.
+    let shown = |indent: usize, text: &str| match context.reading.is_person() {
+        true => context.screen.hang(indent, text),
+        false => clean(text),
+    };
     for seen in &decision.seen {
-        writeln!(out, "Seen: {}", clean(seen))?;
+        writeln!(out, "Seen: {}", shown(6, seen))?;
     }
-    writeln!(out, "{}", clean(&sentence(&decision.message)))
+    writeln!(out, "{}", shown(0, &sentence(&decision.message)))
 }
 
 pub(super) fn show(
@@ -296,7 +301,7 @@ pub(super) fn show(
         document(out, raw)?;
         return Ok(());
     }
-    explain(decision, out)?;
+    explain(context, decision, out)?;
     for refusal in &decision.refusals {
         writeln!(out, "  {}", clean(refusal))?;
     }
