@@ -23,7 +23,7 @@ fn files(directory: &str, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// `I1` to `I99` as words of their own.
+/// `I` with one or two digits, as words of their own.
 fn invariants(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let is_one = |word: &&str| {
