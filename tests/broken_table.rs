@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use support::operator::said;
-use support::trap::reader;
+use support::sound::seconds_without_the_old;
 use support::{Fixture, World, in_long_run, require, side_by_side};
 
 /// From the start of an upgrade to its end.
@@ -129,15 +129,4 @@ fn one(name: &str, expected: Expected, pg: u32) -> Line {
         format!("| {tag} | {name} | {pg} | {how} ({code}) | {seen} | {seconds:.1} | {lost} |");
     println!("{text}");
     Line { text, wrong }
-}
-
-/// Seconds from the start of the new container to the old one's first answer.
-fn seconds_without_the_old(world: &World) -> f64 {
-    let journal = reader(&world.state_dir().join("journal.db")).expect("a journal");
-    let sql = "SELECT
-        (SELECT max(atom) FROM journal, json_tree(body)
-         WHERE kind = 'outcome' AND name = 'verify_old' AND key = 'firstAnswerMs')
-        - (SELECT max(at_ms) FROM journal WHERE kind = 'intent' AND name = 'start_next')";
-    let millis: Option<i64> = journal.query_row(sql, [], |row| row.get(0)).ok();
-    millis.map_or(f64::NAN, |millis| millis as f64 / 1000.0)
 }

@@ -8,8 +8,7 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::Value;
-use support::sound::load_exported;
-use support::trap::reader;
+use support::sound::{load_exported, seconds_without_the_old};
 use support::{Daemon, Fixture, World, require, wait_until};
 
 /// From the start of an upgrade to its end.
@@ -36,17 +35,6 @@ fn upgrade(world: &World, version: &str) -> (Daemon, Value) {
     world.begin_upgrade(version);
     let status = daemon.wait_settled(END_LIMIT);
     (daemon, status)
-}
-
-/// Seconds from the start of the last upgrade's new container to the old one's first answer.
-fn seconds_without_the_old(world: &World) -> f64 {
-    let journal = reader(&world.state_dir().join("journal.db")).expect("a journal");
-    let sql = "SELECT
-        (SELECT max(atom) FROM journal, json_tree(body)
-         WHERE kind = 'outcome' AND name = 'verify_old' AND key = 'firstAnswerMs')
-        - (SELECT max(at_ms) FROM journal WHERE kind = 'intent' AND name = 'start_next')";
-    let millis: i64 = journal.query_row(sql, [], |row| row.get(0)).expect("both are journaled");
-    Duration::from_millis(u64::try_from(millis).expect("in this order")).as_secs_f64()
 }
 
 /// The old version serves again by itself: the very container that served before.

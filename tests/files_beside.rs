@@ -63,14 +63,14 @@ fn kept_files(world: &World, part: &str) -> Vec<String> {
     found
 }
 
-/// A version whose health is 500 while its workers write rows, and that does this at its start.
-fn failing(harm: &str) -> OwnImage {
+/// A version that fails in this way, and that does this at its start.
+fn failing(behaviour: &str, harm: &str) -> OwnImage {
     let lines = format!(
         "RUN mv /opt/payram/entrypoint /opt/payram/entrypoint.own && printf '%s\\n' '#!/bin/bash' \
          \"{harm}\" 'exec /opt/payram/entrypoint.own \"$@\"' > /opt/payram/entrypoint && \
          chmod 755 /opt/payram/entrypoint"
     );
-    OwnImage::derived(Fixture::get().tag_of("health-500-writes"), &lines, false)
+    OwnImage::derived(Fixture::get().tag_of(behaviour), &lines, false)
 }
 
 #[test]
@@ -79,6 +79,7 @@ fn files_that_a_failed_version_changed_stay_with_its_rows_and_are_told() {
         return;
     }
     let failing = failing(
+        "health-500-writes",
         "cd /root/payram && printf other > settings && rm -f gone && printf two >> grows && \
          printf new > invoice && cd /",
     );
@@ -111,6 +112,7 @@ fn a_rewritten_key_store_with_which_the_old_version_does_not_start_is_put_back_b
         return;
     }
     let failing = failing(
+        "health-500-writes",
         "(sleep 4; cd /root/payram; sed -i s/:1,/:2,/ keystore.json; printf two >> grows; \
          chown 4242 kept) &",
     );
@@ -136,4 +138,67 @@ fn a_rewritten_key_store_with_which_the_old_version_does_not_start_is_put_back_b
     world.wait_healthy();
     assert_eq!(world.payments_lost(), Vec::<String>::new());
     assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+#[test]
+fn a_volume_a_single_file_and_a_linked_directory_come_back_and_a_shared_one_is_nobodys() {
+    if !require("docker") {
+        return;
+    }
+    let failing = failing(
+        "health-500",
+        "printf bad > /extra/key; printf bad > /one.json; printf bad > /linked/key; \
+         printf bad > /shared/key; mkdir /linked/new; printf new > /linked/new/file",
+    );
+    let home = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| home.path().join(name);
+    for directory in ["real", "shared"] {
+        fs::create_dir(at(directory)).expect("a directory");
+        fs::write(at(directory).join("key"), "good").expect("a file");
+    }
+    fs::write(at("one.json"), "good").expect("a file");
+    std::os::unix::fs::symlink(at("real"), at("link")).expect("a link");
+    let volume = format!("payram-test-{}", uuid::Uuid::now_v7().simple());
+    let mounts = [
+        format!("{volume}:/extra"),
+        format!("{}:/one.json", at("one.json").display()),
+        format!("{}:/linked", at("link").display()),
+        format!("{}:/shared", at("shared").display()),
+    ];
+    let mut arguments: Vec<&str> = mounts.iter().flat_map(|it| ["--volume", it]).collect();
+    arguments.extend(["--label", "test.with=companions"]);
+    let builder = World::build("1.9.6").rows(200).impatient();
+    let world = builder.run_args(arguments).start();
+    world.docker(&["exec", &world.name, "sh", "-c", "printf good > /extra/key"]);
+    let other = format!("{}-other", world.name);
+    let shared = format!("{}:/shared", at("shared").display());
+    let image = Fixture::get().image("1.9.6");
+    let run = ["run", "--detach", "--name", &other, "--volume", &shared, "--entrypoint", "sleep"];
+    world.docker(&[&run[..], &[&image, "600"]].concat());
+    let daemon = world.daemon();
+    world.begin_upgrade(&failing.tag);
+    let status = daemon.wait_settled(END_LIMIT);
+    world.docker(&["rm", "--force", &other]);
+    let message = status["message"].as_str().unwrap_or_default();
+    println!("message: {message}");
+    assert_eq!(status["phase"], "ROLLED_BACK", "{status:#}\n{}", daemon.log());
+    assert_parts(
+        message,
+        &["changed them: /extra/key, /linked/key, /one.json", "added them: /linked/new/file"],
+    );
+    let log = world.upgrade_log();
+    assert!(log.contains(&format!("/shared: container {other} writes to it, too")), "{log}");
+    for good in ["real/key", "one.json"] {
+        assert_eq!(text(&at(good)), "good", "{good}");
+    }
+    assert_eq!(text(&at("shared/key")), "bad", "it is not this shop's alone");
+    assert!(!at("real/new").exists());
+    world.wait_healthy();
+    let key = ["exec", &world.name, "cat", "/extra/key", "/one.json", "/linked/key"];
+    assert_eq!(world.docker(&key), "goodgoodgood", "and so it is inside");
+    assert_eq!(world.payments_lost(), Vec::<String>::new());
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+    drop((daemon, world));
+    // Its container is gone.
+    std::process::Command::new("docker").args(["volume", "rm", &volume]).output().ok();
 }

@@ -6,7 +6,6 @@
 
 pub mod container;
 pub mod core;
-pub mod mounted;
 pub mod supervisor;
 pub mod unmounted;
 mod version;

@@ -156,7 +156,7 @@ pub(super) fn last_word(out: &mut dyn Write, screen: Screen, job: &Job) -> io::R
         words.push((
             Tone::Unsure,
             format!(
-                "{rows} of {version} are NOT in the shop; what they are and how they are loaded: payram-updater inspect"
+                "{rows} of {version} were set aside: they are NOT in the shop unless you have loaded them. What to do: payram-updater inspect"
             ),
         ));
     }

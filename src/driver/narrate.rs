@@ -304,7 +304,10 @@ fn said_of_files(files: &FilesRestored, version: &str) -> Option<String> {
         said.push(format!("owner or mode of {what} put right"));
     }
     if !files.failed.is_empty() {
-        said.push(format!("files that could not be put back: {}", files.failed.join("; ")));
+        said.push(format!(
+            "files that could not be compared or put back: {}",
+            files.failed.join("; ")
+        ));
     }
     (!said.is_empty()).then(|| said.join("; "))
 }

@@ -205,23 +205,13 @@ impl RollingBack {
             && self.files.as_ref().is_some_and(FilesRestored::touched_nothing)
     }
 
-    /// The old version is silenced and the database assessed once more, as for the restore point.
-    pub(super) fn trying_files(mut self, failure: Failure) -> Self {
-        let rest = self.remaining.split_off(1);
-        self.remaining = vec![Step::AssessAgain, Step::RestoreFiles];
-        self.remaining.extend([Step::RearmOld, Step::StartOld]);
-        self.remaining.extend([Step::ResumePrograms, Step::VerifyOld]);
-        self.remaining.extend(rest);
-        self.begun = Begun::Return;
-        self.tried = Some(failure);
-        self
-    }
-
     /// The old version is silenced and the database assessed once more, before anything is put
     /// back. Until that is known the database counts as the old version's own.
-    pub(super) fn trying_restore_point(mut self, failure: Failure) -> Self {
+    ///
+    /// `step` is what is tried: the restore point, or the files beside the database.
+    pub(super) fn trying(mut self, step: Step, failure: Failure) -> Self {
         let rest = self.remaining.split_off(1);
-        self.remaining = vec![Step::AssessAgain, Step::RestoreDatabase];
+        self.remaining = vec![Step::AssessAgain, step];
         self.remaining.extend([Step::RearmOld, Step::StartOld]);
         self.remaining.extend([Step::ResumePrograms, Step::VerifyOld]);
         self.remaining.extend(rest);

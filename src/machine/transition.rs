@@ -286,11 +286,11 @@ impl Machine {
                     return (Machine::at(State::RollingBack(Box::new(assessed))), None);
                 }
                 if pending == Step::VerifyOld && back.may_try_files(&failure) {
-                    let tried = back.trying_files(failure);
+                    let tried = back.trying(Step::RestoreFiles, failure);
                     return (Machine::at(State::RollingBack(Box::new(tried))), None);
                 }
                 if pending == Step::VerifyOld && back.may_try_restore_point(&failure) {
-                    let tried = back.trying_restore_point(failure);
+                    let tried = back.trying(Step::RestoreDatabase, failure);
                     return (Machine::at(State::RollingBack(Box::new(tried))), None);
                 }
                 let begun = back.begun_by_now();

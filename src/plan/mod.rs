@@ -12,6 +12,7 @@ mod current;
 pub mod fetch;
 mod make;
 pub mod manifest;
+pub(crate) mod mounted;
 pub mod playbook;
 pub mod policy;
 mod preflight;

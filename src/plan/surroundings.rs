@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::mounted::{self, Mounted};
 use super::preflight::Preflight;
-use crate::app::mounted::{self, Mounted};
 use crate::app::unmounted;
 use crate::config::Settings;
 use crate::database::{self, Access, Database, Sharer, Workplace};

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Cancel;
-use super::error::{RestorePointError, io_at};
+use super::error::{Refusal, RestorePointError, io_at};
 use super::ledger::now_ns;
 use super::pieces::hex;
 use super::survey::mount_points;
@@ -39,6 +39,12 @@ const AT_REST_NS: i64 = 2_000_000_000;
 
 /// So many files are synced one by one; beyond, the whole file system at once.
 const SYNCED_SINGLY: usize = 64;
+
+/// Bytes that a failed version's files take at most where they are kept aside.
+const MOST_ASIDE: u64 = 256 << 20;
+
+/// Free space that is left to the journal, which lies on the same disk.
+const LEFT_FREE: u64 = 512 << 20;
 
 /// The list of what a copy holds.
 const LIST: &str = "list.json";
@@ -218,6 +224,9 @@ pub fn keep(
     let largest = largest_copied(&nodes);
     let (files, bytes, left) = sum(&nodes, largest);
     make_directory(copy)?;
+    if !has_room(copy, bytes)? {
+        return Ok(Err(format!("there is no room for {bytes} bytes in {}", copy.display())));
+    }
     let before: BTreeMap<String, Entry> =
         read_list(copy)?.into_iter().flatten().map(|entry| (entry.path.clone(), entry)).collect();
     let (mut entries, mut written) = (Vec::with_capacity(nodes.len()), Vec::new());
@@ -282,7 +291,8 @@ pub fn put_back(
         let what = "the mount's directory is gone".to_owned();
         return Err(RestorePointError::Damaged { path: companion.source.clone(), what });
     };
-    let mut back = Back { place: &place, copy, aside, way, done: PutBack::default() };
+    let mut back =
+        Back { place: &place, copy, aside, way, aside_bytes: 0, done: PutBack::default() };
     let listed: BTreeSet<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
     // First, so that what takes another's place finds it free.
     match place.nodes()? {
@@ -386,6 +396,8 @@ struct Back<'a> {
     copy: &'a Path,
     aside: &'a Path,
     way: Way,
+    /// Bytes that were copied aside.
+    aside_bytes: u64,
     done: PutBack,
 }
 
@@ -418,7 +430,7 @@ impl Back<'_> {
     }
 
     /// Copies an entry aside, then removes it.
-    fn move_aside(&self, node: &Node, kind: &str) -> Result<()> {
+    fn move_aside(&mut self, node: &Node, kind: &str) -> Result<()> {
         self.copy_aside(node, kind)?;
         let is_directory = node.shape == Shape::Directory;
         match self.place.tree.remove(&node.path, is_directory) {
@@ -432,8 +444,16 @@ impl Back<'_> {
         }
     }
 
-    fn copy_aside(&self, node: &Node, kind: &str) -> Result<()> {
+    fn copy_aside(&mut self, node: &Node, kind: &str) -> Result<()> {
         make_directory(self.aside)?;
+        if node.shape == Shape::File {
+            let bytes = self.aside_bytes.saturating_add(node.stamp.size);
+            if bytes > MOST_ASIDE || !has_room(self.aside, node.stamp.size)? {
+                let refusal = Refusal::TooLarge { bytes: node.stamp.size };
+                return Err(RestorePointError::refused(self.place.tree.at(&node.path), refusal));
+            }
+            self.aside_bytes = bytes;
+        }
         let root = self.aside.join(kind);
         make_directory(&root)?;
         let tree = Tree::open(&root)?;
@@ -532,7 +552,7 @@ impl Back<'_> {
     }
 
     /// What stands in the place of something of another kind goes.
-    fn make_room(&self, now: Option<Node>) -> Result<()> {
+    fn make_room(&mut self, now: Option<Node>) -> Result<()> {
         match now {
             Some(node) => self.move_aside(&node, "changed"),
             None => Ok(()),
@@ -710,6 +730,13 @@ fn checksum(file: &File, most: u64) -> std::io::Result<String> {
             read => hash.update(&buffer[..read]),
         }
     }
+}
+
+/// Whether so many bytes leave the disk of this directory the room that others need.
+fn has_room(directory: &Path, bytes: u64) -> Result<bool> {
+    let space = rustix::fs::statvfs(directory).map_err(io_at("look at", directory))?;
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    Ok(free >= bytes.saturating_add(LEFT_FREE))
 }
 
 fn make_directory(path: &Path) -> Result<()> {

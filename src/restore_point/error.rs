@@ -41,7 +41,7 @@ pub enum RestorePointError {
     #[error("the copy was stopped on request")]
     Cancelled,
     /// The source changed although its server was said to be stopped (I6).
-    #[error("{} changed while it was copied ({what}): a server still writes to it", path.display())]
+    #[error("{} changed while it was copied ({what}): something still writes to it", path.display())]
     Moving {
         /// What changed.
         path: PathBuf,
@@ -131,6 +131,12 @@ pub enum Refusal {
     /// PostgreSQL makes no such name, and the manifest could not hold it.
     #[error("its name, or where it points, is not UTF-8")]
     NotUtf8,
+    /// It would take the room that others need.
+    #[error("it has {bytes} bytes, more than there is room for beside the journal")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+    },
     /// A restore was begun from this copy.
     #[error("a restore from it was begun")]
     Restoring,

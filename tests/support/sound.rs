@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::trap::reader;
 use super::watch::running_on;
 use super::{World, wait_until};
 
@@ -136,4 +137,15 @@ impl World {
     pub fn upgrade_log(&self) -> String {
         String::from_utf8_lossy(&self.cli(&["logs"]).stdout).into_owned()
     }
+}
+
+/// Seconds from the start of the last upgrade's new container to the old one's first answer.
+pub fn seconds_without_the_old(world: &World) -> f64 {
+    let journal = reader(&world.state_dir().join("journal.db")).expect("a journal");
+    let sql = "SELECT
+        (SELECT max(atom) FROM journal, json_tree(body)
+         WHERE kind = 'outcome' AND name = 'verify_old' AND key = 'firstAnswerMs')
+        - (SELECT max(at_ms) FROM journal WHERE kind = 'intent' AND name = 'start_next')";
+    let millis: i64 = journal.query_row(sql, [], |row| row.get(0)).expect("both are journaled");
+    Duration::from_millis(u64::try_from(millis).expect("in this order")).as_secs_f64()
 }

@@ -2,19 +2,19 @@
 //! started, and put back with the rest where it failed.
 //!
 //! Called by `pre_copy` and `restore_point`, which copy, by `restore_files`, and by whatever
-//! discards the copy of the database. Nothing here fails an upgrade or holds up a way back: what
-//! is not copied or not put back is told.
+//! discards the copy of the database. No file fails an upgrade or holds up a way back: what is not
+//! copied or not put back is told.
 
 use std::path::{Path, PathBuf};
 
 use super::Effects;
-use crate::app::mounted::{self, Mounted};
 use crate::database;
 use crate::driver::prepare::SavedSpec;
 use crate::driver::recovery::directory_of;
 use crate::error::Trouble;
 use crate::machine::facts::{Assessment, KeptMount};
 use crate::machine::{Fact, Known};
+use crate::plan::mounted::{self, Mounted};
 use crate::restore_point::{self, RestorePointError, Way};
 
 impl Effects<'_> {
@@ -54,8 +54,11 @@ impl Effects<'_> {
                     bytes: files.bytes,
                     left: files.left,
                 }),
-                Ok(Err(why)) => left_out.push(format!("{destination}: {why}")),
-                Err(error) => left_out.push(format!("{destination}: {error}")),
+                Ok(Err(why)) | Err(why) => {
+                    // What was copied by then would only take the journal's room.
+                    self.remove_all(&copy).await;
+                    left_out.push(format!("{destination}: {why}"));
+                }
             }
         }
         Ok((kept, left_out))
@@ -117,19 +120,38 @@ impl Effects<'_> {
 
     /// Removes the copies of files; what a failed version had in their place stays.
     pub(super) async fn discard_files(&self) -> Result<(), Trouble> {
-        let kept = self.files_directory("kept");
-        let hop = kept.parent().map(Path::to_owned);
-        let removed = tokio::fs::remove_dir_all(&kept).await;
-        if let Err(error) = removed
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            self.say(&format!("{} could not be removed: {error}", kept.display())).await;
+        self.discard_files_of(&self.files_directory("kept")).await;
+        Ok(())
+    }
+
+    /// The same of earlier upgrades that kept theirs, where these are older than this moment: a
+    /// version was verified since.
+    pub(super) async fn discard_files_before(&self, moment: std::time::SystemTime) {
+        let all = std::fs::read_dir(self.settings.state_dir.join("files"));
+        for hop in all.into_iter().flatten().flatten() {
+            let kept = hop.path().join("kept");
+            let made = std::fs::metadata(&kept).and_then(|it| it.modified());
+            if made.is_ok_and(|at| at < moment) {
+                self.discard_files_of(&kept).await;
+            }
         }
+    }
+
+    async fn discard_files_of(&self, kept: &Path) {
+        self.remove_all(kept).await;
         // Goes where it is empty.
-        if let Some(hop) = hop {
+        if let Some(hop) = kept.parent() {
             tokio::fs::remove_dir(hop).await.ok();
         }
-        Ok(())
+    }
+
+    async fn remove_all(&self, directory: &Path) {
+        match tokio::fs::remove_dir_all(directory).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                self.say(&format!("{} could not be removed: {error}", directory.display())).await;
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
 
     /// Of this hop: `kept`, or `failed`.

@@ -353,6 +353,9 @@ impl Effects<'_> {
         for path in removed {
             self.say(&format!("removed {}, kept long enough", path.display())).await;
         }
+        if let Some(moment) = std::time::SystemTime::now().checked_sub(keep) {
+            self.discard_files_before(moment).await;
+        }
         Ok(())
     }
 

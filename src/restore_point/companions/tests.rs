@@ -205,6 +205,20 @@ fn of_a_mount_that_is_too_large_the_small_files_are_copied_and_the_others_are_to
 }
 
 #[test]
+fn what_is_too_large_to_be_kept_aside_is_left_and_told() {
+    let mount = Mount::new();
+    let kept = mount.keep();
+    let added = File::create(mount.at("added")).unwrap();
+    added.set_len(MOST_ASIDE + 1).unwrap();
+    fs::write(mount.at("keys/store.json"), "v2").unwrap();
+    let done = mount.put_back(&kept, Way::Exact);
+    assert_eq!(done.failed.len(), 1, "{done:?}");
+    assert!(done.failed[0].contains("more than there is room for"), "{done:?}");
+    assert!(mount.at("added").exists(), "nothing is removed that is not kept");
+    assert_eq!(mount.read("keys/store.json"), "v1", "the others come back all the same");
+}
+
+#[test]
 fn what_is_only_told_is_not_touched() {
     let mount = Mount::new();
     let kept = mount.keep();

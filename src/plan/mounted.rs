@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::unmounted::is_scratch;
+use crate::app::unmounted::is_scratch;
 use crate::restore_point::Companion;
 
 /// A mount that its container can write to, beside the database.
