@@ -198,7 +198,7 @@ impl Effects<'_> {
     }
 }
 
-/// `3 files (12 KiB) of /root/payram`, for a log line.
+/// `3 files (1200 bytes) of /root/payram`, for a log line; empty where there are none.
 pub(super) fn said_of(kept: &[KeptMount]) -> String {
     let one = |mount: &KeptMount| {
         let files = if mount.files == 1 { "file" } else { "files" };
@@ -208,5 +208,6 @@ pub(super) fn said_of(kept: &[KeptMount]) -> String {
         };
         format!("{} {files} ({} bytes{left}) of {}", mount.files, mount.bytes, mount.destination)
     };
-    kept.iter().map(one).collect::<Vec<_>>().join(", ")
+    let kept = kept.iter().filter(|mount| mount.files + mount.left > 0);
+    kept.map(one).collect::<Vec<_>>().join(", ")
 }

@@ -202,8 +202,8 @@ impl Effects<'_> {
             Copy::Dump { .. } => return Ok((Vec::new(), Vec::new())),
         };
         let (kept, left_out) = self.keep_files(known, directory, false).await?;
-        if !kept.is_empty() {
-            let said = companions::said_of(&kept);
+        let said = companions::said_of(&kept);
+        if !said.is_empty() {
             self.say(&format!("restore point: {said}, copied beside the journal")).await;
         }
         for left in &left_out {
