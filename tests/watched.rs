@@ -176,7 +176,8 @@ fn a_version_that_ends_after_it_was_verified_is_told_and_the_way_back_is_kept() 
     assert_eq!(report["overallState"], "OK", "{report:#}");
     // It ends by itself, and its restart policy starts it again.
     ends_by_itself(&world);
-    // By itself, or, before the watch took its first look, while nobody watched it.
+    // By itself, or, before the watch took its first look, while nobody watched it. A look that
+    // falls between its end and its start waits for the start.
     let report = kept_after(&world, &daemon, &["was started again"]);
     assert_eq!(report["overallState"], "DEGRADED", "{report:#}");
     world.wait_healthy();

@@ -34,7 +34,12 @@ impl<'a> Inspection<'a> {
     /// Whether its run goes on: it has not ended and is not being started again. That it is frozen
     /// is somebody's doing and no end of it.
     pub fn is_up(self) -> bool {
-        self.is("Running") && !self.is("Restarting")
+        self.is("Running") && !self.is_restarting()
+    }
+
+    /// Whether its restart policy is about to start it again.
+    pub fn is_restarting(self) -> bool {
+        self.is("Restarting")
     }
 
     /// Whether an upgrade may begin with it. It must serve: a frozen one can't be backed up, and

@@ -100,6 +100,9 @@ impl Effects<'_> {
                     Cause::Itself if !is_up(&container) && !outside.has_noted_the_end() => {
                         return Ok(troubled(ended_unseen(next, &container)));
                     }
+                    Cause::Itself if Inspection(&container).is_restarting() => {
+                        return Ok(troubled(ended(next, &self.settled(next).await?)));
+                    }
                     Cause::Itself => return Ok(troubled(ended(next, &container))),
                     Cause::Somebody { how } | Cause::SomebodyAgain { how } => {
                         self.say(&format!("the {next} was {how} from outside")).await;
