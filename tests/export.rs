@@ -8,9 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use payram_updater::database::{
-    Access, Database, Heading, Runner, export_rows, fingerprint, said_of_export, said_of_table,
+    Access, CutOver, Database, Heading, Runner, carry_rows, export_rows, fingerprint, identity,
+    said_of_carried, said_of_export, said_of_table,
 };
-use payram_updater::machine::facts::{Export, ExportedTable, Fingerprint, RefusedRows};
+use payram_updater::error::Trouble;
+use payram_updater::machine::facts::{
+    Carried, Cluster, Export, ExportedTable, Fingerprint, RefusedRows,
+};
 use payram_updater::secret::Secret;
 
 use postgres::{LocalEngine, PASSWORD, ROLE, Server};
@@ -74,6 +78,7 @@ struct World {
     old: Server,
     failed: Server,
     before: Fingerprint,
+    cluster: Cluster,
     directory: tempfile::TempDir,
 }
 
@@ -100,9 +105,29 @@ impl World {
         old.sql("payram", &format!("set role payram; {schema}"));
         prepare(&old);
         let before = read(&old).await;
+        let cluster = which(&old).await;
         let failed = old.copy();
         let directory = tempfile::tempdir().expect("a directory");
-        Some(Self { old, failed, before, directory })
+        Some(Self { old, failed, before, cluster, directory })
+    }
+
+    /// Carries over what can be, with the old version's database at rest.
+    async fn carry(&self) -> Result<Carried, Trouble> {
+        let engine = LocalEngine::default();
+        let (failed, old) = (database(&self.failed), database(&self.old));
+        let directory = self.failed.data();
+        let cut_over = CutOver {
+            transaction: self.before.next_transaction.expect("it was noted"),
+            cluster: &self.cluster,
+            directory: &directory,
+            programs: self.failed.programs().to_str().expect("a path"),
+        };
+        let failed = Runner::new(&engine, "failed", &failed);
+        let old = Runner::new(&engine, "old", &old);
+        let carried = carry_rows(&failed, &old, &cut_over, &self.path(), LONG).await;
+        let left = std::fs::read_dir(self.directory.path()).expect("a directory").count();
+        assert_eq!(left, 0, "no file with rows is left behind");
+        carried
     }
 
     fn path(&self) -> PathBuf {
@@ -123,7 +148,9 @@ impl World {
         let failed = Runner::new(&engine, "failed", &failed);
         let old = Runner::new(&engine, "old", &old);
         let path = self.path();
-        export_rows(&failed, &old, &self.before, &path, &heading, LONG).await.expect("an export")
+        export_rows(&failed, &old, &self.before, None, (&path, &heading), LONG)
+            .await
+            .expect("an export")
     }
 
     fn load_command(&self) -> String {
@@ -172,6 +199,12 @@ async fn read(server: &Server) -> Fingerprint {
     fingerprint(&Runner::new(&engine, "old", &database), BUDGET).await.expect("a fingerprint")
 }
 
+async fn which(server: &Server) -> Cluster {
+    let (engine, database) = (LocalEngine::default(), database(server));
+    let runner = Runner::new(&engine, "old", &database);
+    identity(&runner, LONG).await.expect("a cluster").cluster
+}
+
 fn sql(server: &Server, text: &str) -> String {
     server.sql("payram", &format!("set role payram; set timezone = 'UTC'; {text}"))
 }
@@ -208,7 +241,7 @@ async fn what_a_failed_version_wrote_is_told_exactly_and_loaded_without_overwrit
             "public.ledger: 2 rows written; 2 changes",
             "public.legacy: 2 rows written; 2 changes",
             "public.limits: 1 row inserted; 3 changes",
-            "public.payments: 3 rows inserted, 2 updated, how many were deleted is not known; 11 changes",
+            "public.payments: 2 rows inserted, 2 updated, 1 row whose key the old version has written since, how many were deleted is not known; 11 changes",
             "public.rewritten: 1 row updated; 1 change",
             "public.untouched: 1 row inserted; 1 change",
         ]
@@ -451,7 +484,129 @@ async fn without_the_cut_overs_transaction_nothing_is_guessed() {
     };
     let (failed, old) = (Runner::new(&engine, "f", &failed), Runner::new(&engine, "o", &old));
     let path = world.path();
-    let refused = export_rows(&failed, &old, &world.before, &path, &heading, LONG).await;
+    let refused = export_rows(&failed, &old, &world.before, None, (&path, &heading), LONG).await;
     let message = refused.expect_err("a refusal").to_string();
     assert!(message.contains("transaction was not noted"), "{message}");
+}
+
+/// Tables that refer to each other in a circle, one without a key, a trigger, a ledger.
+const SHOP: &str = "
+    create table payments (id int primary key, receipt int, note text);
+    create table receipts (id int primary key, payment int not null references payments);
+    alter table payments add foreign key (receipt) references receipts
+        deferrable initially deferred;
+    create table events (of int references payments, what text);
+    create table told (payment int);
+    create table balances (account text primary key, amount numeric not null);
+    create table schema_migrations (version text primary key);
+    insert into balances values ('hot', 100), ('cold', 0);
+    insert into schema_migrations values ('1');
+    insert into payments values (1, null, 'old');
+    create function tell() returns trigger language plpgsql as
+        'begin insert into told values (new.id); return new; end';
+    create trigger tell after insert on payments for each row execute function tell();
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_transactions_only_inserted_is_carried_over_once_and_the_others_are_left_out_whole() {
+    let Some(world) = World::new(SHOP, |_| {}).await else { return };
+    for one in [
+        // A circle, and what has no key.
+        "begin; insert into payments values (10, 10, E'it''s\\n'); insert into receipts values (10, 10); \
+         insert into events values (10, 'paid'), (10, 'paid'); commit;",
+        // It also moves a balance.
+        "begin; insert into payments values (11, null, 'and more'); \
+         update balances set amount = amount - 1 where account = 'hot'; commit;",
+        // A part of it removes.
+        "begin; insert into payments values (12, null, 'in parts'); savepoint s; \
+         insert into payments values (13, null, 'in parts'); savepoint t; \
+         delete from payments where id = 1; release t; release s; commit;",
+        // In parts, and nothing else.
+        "begin; savepoint s; insert into payments values (14, null, 'in parts'); release s; \
+         savepoint t; insert into payments values (99, null, 'back'); rollback to t; commit;",
+        "begin; insert into payments values (98, null, 'back'); rollback;",
+        // Migrations.
+        "begin; create table fresh (id int); insert into payments values (15, null, 'seed'); \
+         insert into schema_migrations values ('2'); commit;",
+        "begin; insert into schema_migrations values ('3'); \
+         insert into payments values (16, null, 'seed'); commit;",
+        "begin; insert into fresh values (1); insert into payments values (17, null, 'both'); commit;",
+        "insert into payments select n, null, 'many' from generate_series(1001, 2500) n",
+        // Nobody's row any more.
+        "insert into payments values (20, null, 'gone')",
+        "delete from payments where id = 20",
+    ] {
+        sql(&world.failed, one);
+    }
+    let first = world.carry().await.expect("rows are carried over");
+    println!("{}", said_of_carried(&first).join("\n"));
+    let said: Vec<String> = first
+        .refused
+        .iter()
+        .map(|one| {
+            let of = |table: &payram_updater::machine::facts::CarriedTable| {
+                format!("{} {}", table.name, table.rows)
+            };
+            let tables: Vec<String> = one.tables.iter().map(of).collect();
+            format!("{}: {} of {}", one.reason, tables.join(", "), one.transactions)
+        })
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "also changed rows: public.balances 1, public.payments 1, public.told 1 of 1",
+            "also changed the schema: public.payments 1, public.schema_migrations 1, public.told 1 of 1",
+            "also removed rows: public.payments 2, public.told 2 of 1",
+            "also wrote what the old version has no place for: public.fresh 1, public.payments 1, public.told 1 of 1",
+            "wrote into a migration ledger: public.payments 1, public.schema_migrations 1, public.told 1 of 1",
+        ]
+    );
+    assert_eq!(first.transactions, 4, "the last one's told row stays of it");
+    let there = || {
+        let counts = ["payments", "receipts", "events", "told", "schema_migrations"];
+        counts.map(|table| sql(&world.old, &format!("select count(*) from {table}")))
+    };
+    let expected = ["1503", "1", "2", "1503", "1"].map(|count| format!("{count}\n"));
+    assert_eq!(there().map(|count| format!("{}\n", count.trim())), expected);
+    assert_eq!(sql(&world.old, "select note from payments where id = 10").trim(), "it's");
+    assert_eq!(
+        sql(&world.old, "select id from payments where id < 100 order by 1")
+            .split_whitespace()
+            .collect::<Vec<_>>(),
+        ["1", "10", "14"]
+    );
+    assert_eq!(sql(&world.old, "select sum(amount) from balances").trim(), "100");
+    let as_before = "select string_agg(conname || condeferrable || condeferred, ' ' order by conname) \
+        from pg_constraint where contype = 'f'";
+    assert_eq!(sql(&world.old, as_before), sql(&world.failed, as_before));
+    // Begun again after it was done: it was interrupted before it could say so.
+    assert_eq!(world.carry().await.expect("nothing is left to do"), first);
+    assert_eq!(there().map(|count| format!("{}\n", count.trim())), expected);
+    // As before, the trigger acts and what refers to nothing is refused.
+    sql(&world.old, "insert into payments values (3000, null, 'new')");
+    assert_eq!(sql(&world.old, "select count(*) from told where payment = 3000").trim(), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_one_row_does_not_fit_nothing_is_carried_over() {
+    let Some(world) =
+        World::new(SHOP, |old| drop(sql(old, "create unique index one_note on payments (note)")))
+            .await
+    else {
+        return;
+    };
+    sql(&world.failed, "drop index one_note");
+    sql(&world.failed, "insert into payments values (10, null, 'fits')");
+    sql(&world.failed, "insert into payments values (11, null, 'old')");
+    let refused = world.carry().await.expect_err("a conflict").to_string();
+    assert!(refused.contains("one_note"), "{refused}");
+    assert_eq!(sql(&world.old, "select count(*) from payments").trim(), "1");
+    assert_eq!(
+        sql(&world.old, "select tgenabled::text from pg_trigger where tgname = 'tell'").trim(),
+        "O"
+    );
+    // Somebody has written there since: what was carried over can't be told.
+    sql(&world.old, "insert into payments values (500, null, 'by somebody')");
+    let refused = world.carry().await.expect_err("a stranger's row").to_string();
+    assert!(refused.contains("not by this"), "{refused}");
 }

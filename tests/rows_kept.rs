@@ -272,3 +272,67 @@ fn an_old_version_that_is_ill_on_an_unchanged_database_gets_the_restore_point() 
     assert_eq!(world.payments_lost(), Vec::<String>::new());
     assert_eq!(world.two_at_once(), Vec::<String>::new());
 }
+
+/// What a payment takes with it in its own transaction: a row that refers to it, and one by a
+/// trigger.
+const BESIDE_A_PAYMENT: &str =
+    "CREATE TABLE receipts (number bigserial, payment uuid REFERENCES payments);
+    CREATE TABLE told (payment uuid);
+    CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO told VALUES (new.id); RETURN new; END';
+    CREATE TRIGGER tell AFTER INSERT ON payments FOR EACH ROW EXECUTE FUNCTION tell();
+    ALTER TABLE receipts OWNER TO payram;
+    ALTER TABLE told OWNER TO payram;";
+
+/// A line of the stand-in's payments that writes the former.
+const WRITES_RECEIPTS: &str = r#"RUN sed -i 's/^\( *\)payment, contents = cursor.fetchone()$/&\n\1cursor.execute("INSERT INTO receipts (payment) VALUES (%s)", (payment,))/' /opt/payram/payments.py"#;
+
+#[test]
+fn what_a_failed_version_only_inserted_is_carried_over_where_a_person_says_so() {
+    if !require("docker") {
+        return;
+    }
+    let broken = Fixture::get().tag_of("migration-schema-writes");
+    let image = OwnImage::derived(broken, WRITES_RECEIPTS, false);
+    let world = builder().nested_mounts().start();
+    world.sql(BESIDE_A_PAYMENT);
+    let daemon = world.daemon();
+    world.begin_upgrade(&image.tag);
+    let status = daemon.wait_settled(END_LIMIT);
+    assert_eq!(status["phase"], "NEEDS_OPERATOR", "{status:#}\n{}", daemon.log());
+    let shown = world.cli(&["recover", "--dry-run"]);
+    assert_parts(&said(&shown), &["--restore-database", "--carry-rows"]);
+
+    let recovered = world.cli(&["recover", "--restore-database", "--carry-rows", "--yes"]);
+    println!("recover: {}", said(&recovered));
+    let status = daemon.status();
+    assert_eq!(status["phase"], "ROLLED_BACK", "{status:#}\n{}", daemon.log());
+    let message = status["message"].as_str().unwrap_or_default();
+    println!("message: {message}");
+    assert_parts(
+        message,
+        &["carried over: ", "public.payments", "public.receipts", "also changed rows"],
+    );
+    world.wait_healthy();
+    // Whoever took it: each is served, with all of its contents.
+    assert_eq!(world.payments_lost(), Vec::<String>::new());
+    let count = |what: &str| world.sql(&format!("SELECT count(*) FROM {what}"));
+    assert_ne!(count("receipts"), "0", "carried over");
+    let of_it = format!("WHERE written_by = '{}'", image.tag);
+    assert_eq!(count(&format!("payments {of_it}")), count("receipts"));
+    assert_eq!(count("told t GROUP BY payment HAVING count(*) > 1"), "", "the trigger was off");
+    assert_eq!(
+        count(
+            "payments p WHERE NOT EXISTS (SELECT FROM told t WHERE t.payment = p.id) \
+        AND created_at > (SELECT min(created_at) FROM payments p JOIN told t ON t.payment = p.id)"
+        ),
+        "0"
+    );
+    // As before, it acts again, and what refers to nothing is refused.
+    assert_eq!(world.sql("SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'tell'"), "O");
+    let reference = "SELECT condeferrable OR condeferred FROM pg_constraint WHERE contype = 'f'";
+    assert_eq!(world.sql(reference), "f");
+    // What a transaction also changed is in the file, and not in the shop.
+    assert_eq!(count(&format!("addresses {of_it}")), "0");
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}

@@ -37,7 +37,13 @@ fn no_fault_at_any_point_breaks_a_promise_whatever_the_setting() {
     for has_supervisor in [true, false] {
         for setting in SETTINGS {
             let which = format!("{setting:?}, supervisor {has_supervisor}");
-            searches.push((which, Search::new(setting, has_supervisor, PROBATION)));
+            let search = Search::new(setting, has_supervisor, PROBATION);
+            // What a person adds to a consent changes no decision: seen once.
+            let carries = has_supervisor && setting == RollbackDatabase::Manual;
+            searches.push(match carries {
+                true => (format!("{which}, with rows carried over"), search.with_carrying()),
+                false => (which, search),
+            });
         }
     }
     let without = Search::new(RollbackDatabase::Lossless, true, None);

@@ -167,6 +167,10 @@ pub(super) struct Recover {
     /// Put the database back as it was before the failed version changed it, which is kept aside
     #[arg(long)]
     pub restore_database: bool,
+    /// With it: carry what the failed version inserted over into that database, all of it or
+    /// nothing; transactions that also changed or removed rows are left out and listed
+    #[arg(long, requires = "restore_database")]
+    pub carry_rows: bool,
     /// Go on with the new version after all, on the database as it is: it is started again, unless
     /// it answers, and has to pass its checks
     #[arg(long, conflicts_with = "restore_database")]

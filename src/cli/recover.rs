@@ -158,8 +158,13 @@ pub(super) async fn recover(
         note_change(context, out)?;
     };
     // How it is now, whatever the journal says of the way.
-    let nothing =
-        Recover { dry_run: true, restore_database: false, keep_new: false, ..asked.clone() };
+    let nothing = Recover {
+        dry_run: true,
+        restore_database: false,
+        carry_rows: false,
+        keep_new: false,
+        ..asked.clone()
+    };
     let mut after = hand.decide(context, &nothing, true, None).await?;
     // It ended without a container of its own to start: the one that was there is started.
     if Decision::read(&after)?.action == "start" {
@@ -321,6 +326,9 @@ async fn ask_daemon(
     shown: Option<&str>,
 ) -> Result<Value, ClientError> {
     let mut body = json!({"restoreDatabase": asked.restore_database, "dryRun": is_dry});
+    if asked.carry_rows {
+        body["carryRows"] = json!(true);
+    }
     if asked.keep_new {
         body["keepNew"] = json!(true);
     }
@@ -386,8 +394,11 @@ async fn decide(
     is_dry: bool,
     shown: Option<&str>,
 ) -> Result<Value, Problem> {
-    let consent =
-        driver::Consent { restore_database: asked.restore_database, keep_new: asked.keep_new };
+    let consent = driver::Consent {
+        restore_database: asked.restore_database,
+        carry_rows: asked.carry_rows,
+        keep_new: asked.keep_new,
+    };
     let decided = match shown {
         Some(shown) => own.driver.recover_as_shown(consent, shown).await,
         None => own.driver.recover(consent, is_dry).await,

@@ -74,6 +74,7 @@ pub async fn dump(
         application: &application,
         stdin: false,
         timeout: limit,
+        programs: None,
     };
     let told = |error: ToolError| {
         error.trouble(&doing, FailureCode::BackupFailed, FailureCode::BackupTimeout)

@@ -15,21 +15,27 @@
 //! | `rows` | the rows of one table, read and told apart |
 //! | `statement` | the statements; pure |
 //! | `file` | the file |
+//! | `carry` | those that only were inserted, carried over before the old version starts |
+//! | `log` | what each transaction did, by the server's log; pure |
 //! | `tally` | what was exported and what was not, as a person is told it; pure |
 //! | `bytes` | text in the database's own encoding |
 
 mod bytes;
+mod carry;
 mod file;
+mod log;
 mod rows;
 mod shape;
 mod statement;
 mod tally;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::carry::Carrying;
 use self::file::Draft;
 use self::shape::{Fate, Shape};
 use self::tally::Tally;
@@ -40,6 +46,7 @@ use crate::error::Trouble;
 use crate::machine::facts::{Export, ExportedTable, Fingerprint, RefusedRows, TableCount};
 use crate::machine::failure::FailureCode;
 
+pub use self::carry::{CutOver, carry_rows, said_of_carried};
 pub use self::tally::{said_of_export, said_of_refused, said_of_table};
 
 const SHAPE: &str = include_str!("sql/shape.sql");
@@ -68,7 +75,8 @@ pub struct Heading<'h> {
 }
 
 /// Writes the rows that the failed version wrote to `path`, whole or not at all; no file when
-/// there are none. `before` is what was read after the old version's last write.
+/// there are none. `before` is what was read after the old version's last write; `carried` is told
+/// where what could be was carried over already: the rest is exported then.
 ///
 /// # Errors
 /// `DISK_SPACE_LOW`, or `RUNTIME_INSPECTION_FAILED` when one of the two can't be read, or the
@@ -77,8 +85,8 @@ pub async fn export_rows(
     failed: &Runner<'_>,
     old: &Runner<'_>,
     before: &Fingerprint,
-    path: &Path,
-    heading: &Heading<'_>,
+    carried: Option<&CutOver<'_>>,
+    (path, heading): (&Path, &Heading<'_>),
     within: Duration,
 ) -> Result<Export, Trouble> {
     let Some(cut_over) = before.next_transaction else {
@@ -98,6 +106,16 @@ pub async fn export_rows(
             failed_shape.encoding, old_shape.encoding
         )));
     }
+    let deadline = Instant::now() + within;
+    let fates = shape::fates(&failed_shape, &old_shape);
+    let left_out = match carried {
+        Some(cut_over) => {
+            let place = (path, old_shape.encoding.as_str(), deadline);
+            let weighed = Carrying::weighed(failed, old, cut_over, &fates, place).await?;
+            Some(weighed.stays_behind())
+        }
+        None => None,
+    };
     let draft = Draft::begin(path, &old_shape.encoding).map_err(|error| unwritten(path, &error))?;
     let mut export = Exporting {
         failed,
@@ -105,14 +123,16 @@ pub async fn export_rows(
         before,
         now: &now,
         cut_over,
-        deadline: Instant::now() + within,
+        deadline,
         path,
         encoding: &old_shape.encoding,
         draft,
         tables: Vec::new(),
+        left_out,
+        carried: 0,
     };
-    for fate in shape::fates(&failed_shape, &old_shape) {
-        export.table(&fate).await?;
+    for fate in &fates {
+        export.table(fate).await?;
     }
     export.note_what_is_gone(&failed_shape);
     let Exporting { draft, mut tables, .. } = export;
@@ -139,6 +159,10 @@ struct Exporting<'e> {
     encoding: &'e str,
     draft: Draft,
     tables: Vec<ExportedTable>,
+    /// Transactions that were not carried over; none where nothing was.
+    left_out: Option<BTreeSet<u32>>,
+    /// Rows of the table at hand that were.
+    carried: u64,
 }
 
 impl Exporting<'_> {
@@ -162,6 +186,7 @@ impl Exporting<'_> {
         }
         let (name, is_ledger) = (self.said(name), super::assess::is_ledger(name));
         let mut table = ExportedTable { name, is_ledger, changes, ..Default::default() };
+        self.carried = 0;
         let read = match fate {
             Fate::Goes(mapping) => self.rows(mapping, &mut table).await,
             Fate::Stays { failed, reason, .. } => {
@@ -182,7 +207,7 @@ impl Exporting<'_> {
             let further = mapping.further.iter().filter(|_| has_values);
             table.left_out = further.map(|column| self.said(&column.name)).collect();
         }
-        table.deleted = deleted(&table, was, is, changes);
+        table.deleted = deleted(&table, self.carried, was, is, changes);
         let has_rows = table.inserted + table.updated + table.taken > 0;
         if has_rows || !table.refused.is_empty() || table.deleted != Some(0) {
             self.tables.push(table);
@@ -283,6 +308,7 @@ fn refuse_all(table: &mut ExportedTable, is: Option<&TableCount>, reason: &str) 
 /// Rows of the cut-over that are not there any more.
 fn deleted(
     table: &ExportedTable,
+    carried: u64,
     was: Option<&TableCount>,
     is: Option<&TableCount>,
     changes: Option<u64>,
@@ -301,7 +327,7 @@ fn deleted(
     if !table.refused.is_empty() || table.taken > 0 {
         return None;
     }
-    (was.rows? + table.inserted).checked_sub(is.rows?)
+    (was.rows? + table.inserted + carried).checked_sub(is.rows?)
 }
 
 /// Sequences that the failed version moved on, as statements.

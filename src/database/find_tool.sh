@@ -8,6 +8,8 @@ shift 2
 # The container's own settings for libpq would lead elsewhere or change the dump's encoding.
 unset PGHOSTADDR PGSERVICE PGSERVICEFILE PGOPTIONS PGTARGETSESSIONATTRS PGCLIENTENCODING
 unset PGREQUIREAUTH PGREQUIREPEER PGTZ PGDATESTYLE
+# Of one version and no other, where whoever asks says so.
+[ -z "${PAYRAM_UPDATER_PROGRAMS:-}" ] || PATH=$PAYRAM_UPDATER_PROGRAMS:$PATH
 if ! command -v "$tool" >/dev/null 2>&1; then
   newest=-1
   for dir in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /usr/libexec/postgresql* \

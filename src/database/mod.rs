@@ -51,7 +51,10 @@ pub use directory::{
     Sharer, Workplace, is_reached_by, is_same_product, may_write_to, server_works_in, sharers,
 };
 pub use dump::{DumpFile, dump};
-pub use export::{Heading, export_rows, said_of_export, said_of_refused, said_of_table};
+pub use export::{
+    CutOver, Heading, carry_rows, export_rows, said_of_carried, said_of_export, said_of_refused,
+    said_of_table,
+};
 pub use fingerprint::{fingerprint, fingerprint_since};
 pub use host_servers::{
     HostServer, Place, all as servers_of_this_host, in_place as servers_in, place_inside,

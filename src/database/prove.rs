@@ -41,6 +41,7 @@ pub(super) async fn contents(
         application: "payram-updater",
         stdin: true,
         timeout,
+        programs: None,
     };
     let mut contents = Contents::default();
     let running = runner.start(run).await.map_err(told)?;

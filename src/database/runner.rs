@@ -60,6 +60,8 @@ pub(super) struct Run<'r> {
     /// Whether its standard input is written.
     pub stdin: bool,
     pub timeout: Duration,
+    /// Where the program is taken from, if it is there; none for whichever is found.
+    pub programs: Option<&'r str>,
 }
 
 impl<'a> Runner<'a> {
@@ -163,6 +165,9 @@ impl<'a> Runner<'a> {
             ("PGCONNECT_TIMEOUT", CONNECT_SECONDS.to_owned()),
             ("PGAPPNAME", run.application.to_owned()),
         ];
+        if let Some(programs) = run.programs {
+            environment.push(("PAYRAM_UPDATER_PROGRAMS", programs.to_owned()));
+        }
         if let Some(mode) = &database.sslmode {
             environment.push(("PGSSLMODE", mode.clone()));
         }
@@ -286,7 +291,8 @@ fn session<'r>(
         arguments.extend(["-c".to_owned(), (*statement).to_owned()]);
     }
     let application = "payram-updater";
-    Run { tool: Tool::Psql, arguments, database, application, stdin: false, timeout }
+    let programs = None;
+    Run { tool: Tool::Psql, arguments, database, application, stdin: false, timeout, programs }
 }
 
 type Started<'a> = (

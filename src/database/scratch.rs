@@ -189,6 +189,7 @@ async fn restore_and_compare(
         application: "payram-updater-proof",
         stdin: true,
         timeout: left(deadline),
+        programs: None,
     };
     let restored = match runner.start(run).await {
         Ok(running) => running.feed(path, &mut |_| {}).await,

@@ -48,6 +48,7 @@ pub(super) enum Tool {
     Psql,
     PgDump,
     PgRestore,
+    PgWaldump,
 }
 
 impl Tool {
@@ -56,6 +57,7 @@ impl Tool {
             Tool::Psql => "psql",
             Tool::PgDump => "pg_dump",
             Tool::PgRestore => "pg_restore",
+            Tool::PgWaldump => "pg_waldump",
         }
     }
 }

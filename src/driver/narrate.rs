@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::database::said_of_export;
+use crate::database::{said_of_carried, said_of_export};
 use crate::journal::{Ending, JobBody, JobRecord, NewEvent};
 use crate::machine::facts::{
     Assessment, Copy, Export, ExportedTable, FilesRestored, Probation, ProbationEnd, Restored,
@@ -106,8 +106,9 @@ fn found(fact: &Fact) -> String {
         Fact::Restored(restored) => {
             let sequences = said_of_sequences(restored, "the failed version");
             let sequences = sequences.map(|said| format!("; {said}")).unwrap_or_default();
+            let carried = said_of_carried_over(restored);
             format!(
-                "the database is as it was; the failed version's is kept: {}{sequences}",
+                "the database is as it was; the failed version's is kept: {}{sequences}{carried}",
                 restored.failed
             )
         }
@@ -261,7 +262,14 @@ pub fn kept(machine: &Machine) -> Option<String> {
     let sequences = said_of_sequences(restored, &known.hop.version);
     let sequences = sequences.map(|said| format!("; {said}")).unwrap_or_default();
     let version = &known.hop.version;
-    Some(format!("{version}'s database is kept in {failed}{rows}{sequences}"))
+    let carried = said_of_carried_over(restored);
+    Some(format!("{version}'s database is kept in {failed}{carried}{rows}{sequences}"))
+}
+
+/// Its rows that were carried over, where a person asked for that.
+fn said_of_carried_over(restored: &Restored) -> String {
+    let said = restored.carried.as_ref().map(said_of_carried).unwrap_or_default();
+    said.iter().map(|one| format!("; {one}")).collect()
 }
 
 /// Files that are named one by one.
@@ -395,6 +403,7 @@ pub(super) fn recovery_started(job: &JobRecord, event: Event) -> NewEvent {
     let is_keeping = event == Event::RecoverKeeping;
     let is_restoring = !is_keeping && event != Event::Recover;
     data.insert("restoreDatabase".into(), is_restoring.to_string());
+    data.insert("carryRows".into(), event.carries_rows().to_string());
     data.insert("keepNew".into(), is_keeping.to_string());
     let target = &job.body.resolved_target;
     let message = match is_keeping {

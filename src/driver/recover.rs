@@ -117,6 +117,10 @@ impl Driver {
                 self.take_way_back(&job, Event::RecoverRestoringShown).await?;
                 Ok(decision)
             }
+            (Remedy::TakeWayBack(Event::RecoverCarrying), Some(job)) => {
+                self.take_way_back(&job, Event::RecoverCarryingShown).await?;
+                Ok(decision)
+            }
             (_, _) => self.recover(consent, false).await,
         }
     }

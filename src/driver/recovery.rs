@@ -37,6 +37,8 @@ const OF_THIS_HOST: &str = " of this host";
 pub struct Consent {
     /// The restore point may come back, whatever rows of the failed version it forgets.
     pub restore_database: bool,
+    /// With it, the rows that the failed version inserted are carried over into it.
+    pub carry_rows: bool,
     /// The new version is kept after all, on the database as it is.
     pub keep_new: bool,
 }
@@ -318,7 +320,10 @@ pub fn decide(job: Option<&JobRecord>, sight: &Sight, consent: Consent) -> Decis
     let code = job.and_then(|job| job.ending.as_ref()).and_then(|ending| ending.failure_code);
     decision.code = code.map(|code| code.to_string()).unwrap_or_default();
     if let Some(job) = job
-        && matches!(decision.remedy, Remedy::TakeWayBack(Event::RecoverRestoring))
+        && matches!(
+            decision.remedy,
+            Remedy::TakeWayBack(Event::RecoverRestoring | Event::RecoverCarrying)
+        )
     {
         decision.shown = name_of(job, &decision);
     }

@@ -130,7 +130,8 @@ impl Reader {
                      WHERE job = ?1 AND kind = 'log' AND hop = ?2 AND instr(body, ?3) = 1
                      AND (NOT ?4 OR seq > (SELECT coalesce(max(seq), 0) FROM journal
                          WHERE job = ?1 AND kind = 'transition' AND hop = ?2
-                         AND name IN ('recover', 'recover_restoring', 'recover_restoring_shown')))
+                         AND name IN ('recover', 'recover_restoring', 'recover_restoring_shown',
+                                      'recover_carrying', 'recover_carrying_shown')))
                      ORDER BY seq DESC LIMIT 1",
                 )?
                 .query_row(params![job.as_str(), hop, beginning, since_asked], |row| row.get(0))

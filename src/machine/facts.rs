@@ -499,13 +499,52 @@ pub struct Restored {
     /// What is not known or not done about others, a sentence each: a person has to look.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sequences_to_check: Vec<String>,
+    /// What of the failed version's rows was carried over; none where nobody asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Carried>,
+}
+
+/// Rows of a failed version that were carried over into the database which came back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Carried {
+    /// By table, in order of names.
+    pub tables: Vec<CarriedTable>,
+    /// The transactions that they were inserted in.
+    pub transactions: u64,
+    /// Transactions that were left out whole, with what was written in them that is still there.
+    pub refused: Vec<RefusedTransactions>,
+}
+
+/// Of one table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CarriedTable {
+    /// As the old version calls it.
+    pub name: String,
+    /// Rows carried over.
+    pub rows: u64,
+}
+
+/// Transactions that were left out for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedTransactions {
+    /// A part of a sentence: they `also changed rows`.
+    pub reason: String,
+    /// How many.
+    pub transactions: u64,
+    /// Rows of theirs that are still there, by table.
+    pub tables: Vec<CarriedTable>,
+    /// The first of their numbers, as the server gave them.
+    pub numbers: Vec<u32>,
 }
 
 impl Restored {
     /// Put back, with nothing to do or say about its sequences.
     pub fn kept_in(failed: impl Into<String>) -> Self {
         let failed = failed.into();
-        Self { failed, sequences: Vec::new(), sequences_to_check: Vec::new() }
+        Self { failed, sequences: Vec::new(), sequences_to_check: Vec::new(), carried: None }
     }
 }
 

@@ -39,6 +39,9 @@ pub struct RollingBack {
     pub begun: Begun,
     /// What a person said to the return of the restore point, until the database is assessed.
     pub consent: Consent,
+    /// Whether that person wants the rows that the failed version inserted carried over into the
+    /// restore point.
+    pub carries_rows: bool,
     /// What that person was shown of what the failed version did to the database, until then.
     pub shown: Option<Assessment>,
     /// The database that was put back, when one was.
@@ -168,6 +171,7 @@ impl RollingBack {
             hold: None,
             begun: Begun::Nothing,
             consent: Consent::None,
+            carries_rows: false,
             shown: None,
             restored: None,
             files: None,

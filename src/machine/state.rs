@@ -273,6 +273,8 @@ pub struct Known<'a> {
     /// Whether an attempt before this one, which a person has answered, began the return of the
     /// restore point.
     pub is_restore_begun: bool,
+    /// Whether the rows that the failed version inserted are carried over into it.
+    pub carries_rows: bool,
     /// What a person was shown of it who consented to its loss.
     pub shown: Option<&'a Assessment>,
     /// The database that was put back.
@@ -330,6 +332,7 @@ impl State {
                 sequences: s.sequences.as_deref(),
                 is_tried: s.tried.is_some(),
                 is_restore_begun: s.begun == Begun::Restore,
+                carries_rows: s.carries_rows,
                 assessment: s.assessment.as_ref(),
                 restored: s.restored.as_ref(),
                 files: s.files.as_ref(),
@@ -372,6 +375,7 @@ impl<'a> Known<'a> {
             assessment: None,
             sequences: None,
             is_restore_begun: false,
+            carries_rows: false,
             shown: None,
             restored: None,
             files: None,

@@ -162,8 +162,8 @@ impl Machine {
     pub fn recover(self, event: Event) -> Result<(Machine, Transition), Forbidden> {
         let consent = match event {
             Event::Recover => Some(Consent::None),
-            Event::RecoverRestoring => Some(Consent::Whatever),
-            Event::RecoverRestoringShown => Some(Consent::AsShown),
+            Event::RecoverRestoring | Event::RecoverCarrying => Some(Consent::Whatever),
+            Event::RecoverRestoringShown | Event::RecoverCarryingShown => Some(Consent::AsShown),
             Event::RecoverKeeping => return self.keep(),
             Event::BackedUp
             | Event::Pulled
@@ -178,7 +178,8 @@ impl Machine {
         match (self.state, consent) {
             (State::NeedsOperator(needs), Some(consent)) => {
                 let pending = Machine::at(needs.interrupted.clone()).step();
-                let back = RollingBack::again(*needs, pending, consent);
+                let mut back = RollingBack::again(*needs, pending, consent);
+                back.carries_rows = event.carries_rows();
                 let transition = row(Phase::NeedsOperator, event, Phase::RollingBack);
                 Ok((Machine::at(State::RollingBack(Box::new(back))), transition))
             }

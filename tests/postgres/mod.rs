@@ -148,7 +148,8 @@ impl Server {
         assert!(stopped.expect("pg_ctl").success(), "the server does not stop: {}", self.log());
     }
 
-    fn data(&self) -> PathBuf {
+    /// The directory that it works in.
+    pub fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
@@ -163,6 +164,11 @@ impl Server {
 
     pub fn is_debian(&self) -> bool {
         self.bin.starts_with("/usr/lib/postgresql")
+    }
+
+    /// Where its programs are.
+    pub fn programs(&self) -> &Path {
+        &self.bin
     }
 
     /// A program of the server's; it refuses to run as root.

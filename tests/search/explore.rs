@@ -50,6 +50,7 @@ pub enum Move {
     Recovered,
     RecoveredRestoring,
     RecoveredRestoringShown,
+    RecoveredCarrying,
     RecoveredKeeping,
     Intruded(Stranger),
     Covered(Served),
@@ -97,6 +98,7 @@ pub struct Search {
     sabotage: Sabotage,
     strangers: &'static [Stranger],
     others: bool,
+    carries: bool,
 }
 
 impl Search {
@@ -117,6 +119,7 @@ impl Search {
             sabotage: Sabotage::Nothing,
             strangers: &[],
             others: false,
+            carries: false,
         };
         let world = World::serving(has_supervisor);
         search.reach(Node { machine: 0, is_pending: false, world }, 0, Move::Start);
@@ -137,6 +140,11 @@ impl Search {
     pub fn with_files(mut self) -> Self {
         self.machines.has_files = true;
         self
+    }
+
+    /// Where a person may also have the rows that the new version inserted carried over.
+    pub fn with_carrying(self) -> Self {
+        Self { carries: true, ..self }
     }
 
     /// Where the new version may come to serve another database than the shop's.
@@ -186,6 +194,10 @@ impl Search {
                 honest = self.lead(from, input, decided, Move::RecoveredRestoring)?;
                 let shown = Input::RecoverRestoringShown;
                 self.lead(from, shown, decided, Move::RecoveredRestoringShown)?;
+                if self.carries {
+                    let carrying = Input::RecoverCarrying;
+                    self.lead(from, carrying, decided, Move::RecoveredCarrying)?;
+                }
                 if view.may_keep {
                     let decided = node.world.decided();
                     self.lead(from, Input::RecoverKeeping, decided, Move::RecoveredKeeping)?;

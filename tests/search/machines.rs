@@ -31,11 +31,12 @@ pub enum Input {
     Recover,
     RecoverRestoring,
     RecoverRestoringShown,
+    RecoverCarrying,
     RecoverKeeping,
 }
 
 impl Input {
-    const SLOTS: usize = 39;
+    const SLOTS: usize = 40;
 
     fn slot(self) -> usize {
         match self {
@@ -66,6 +67,7 @@ impl Input {
             Input::Answered(Answer::Assessment(Found::Unreadable)) => 22,
             Input::Answered(Answer::Export) => 23,
             Input::RecoverRestoringShown => 24,
+            Input::RecoverCarrying => 39,
             Input::Answered(Answer::Assessment(Found::Serves)) => 25,
             Input::Answered(Answer::Assessment(Found::Damaged)) => 26,
             Input::Answered(Answer::Assessment(Found::Workers)) => 34,
@@ -207,6 +209,7 @@ impl Machines {
             Input::Recover => return Err(Event::Recover),
             Input::RecoverRestoring => return Err(Event::RecoverRestoring),
             Input::RecoverRestoringShown => return Err(Event::RecoverRestoringShown),
+            Input::RecoverCarrying => return Err(Event::RecoverCarrying),
             Input::RecoverKeeping => return Err(Event::RecoverKeeping),
         })
     }

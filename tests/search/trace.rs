@@ -116,6 +116,7 @@ impl fmt::Display for Move {
             Move::Recovered => f.write_str("recover"),
             Move::RecoveredRestoring => f.write_str("recover --restore-database --yes"),
             Move::RecoveredKeeping => f.write_str("recover --keep-new"),
+            Move::RecoveredCarrying => f.write_str("recover --restore-database --carry-rows --yes"),
             Move::RecoveredRestoringShown => f.write_str("recover --restore-database, and a yes"),
             Move::NextStartedByHand => f.write_str("somebody starts the next container by hand"),
             Move::StrangerStopped => f.write_str("the operator stops the stranger's server"),

@@ -236,6 +236,8 @@ struct RecoverWanted {
     #[serde(default)]
     restore_database: bool,
     #[serde(default)]
+    carry_rows: bool,
+    #[serde(default)]
     keep_new: bool,
     /// A version that may be offered again; then nothing else is done.
     #[serde(default)]
@@ -281,7 +283,15 @@ pub(super) async fn recover(api: &Api, asked: &Asked) -> Result<Response, Journa
         let message = "restoreDatabase and keepNew exclude each other: the one puts the old version back, the other goes on with the new one";
         return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", message));
     }
-    let consent = Consent { restore_database: wanted.restore_database, keep_new: wanted.keep_new };
+    if wanted.carry_rows && !wanted.restore_database {
+        let message = "carryRows goes with restoreDatabase: rows are carried over into the database that comes back";
+        return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", message));
+    }
+    let consent = Consent {
+        restore_database: wanted.restore_database,
+        carry_rows: wanted.carry_rows,
+        keep_new: wanted.keep_new,
+    };
     match &wanted.shown {
         Some(shown) if !wanted.dry_run => {
             decided(api.driver.recover_as_shown(consent, shown).await)

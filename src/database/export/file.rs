@@ -41,7 +41,12 @@ pub(super) struct Draft {
     comments: Part,
     in_insert: usize,
     in_comment: bool,
+    /// What ends an `INSERT`.
+    ending: &'static str,
 }
+
+/// A row whose key is taken is left out.
+const OR_NOTHING: &str = "\nON CONFLICT DO NOTHING;";
 
 impl Draft {
     /// Begins anew, whatever an earlier attempt left. All that is written of a database is in
@@ -54,7 +59,13 @@ impl Draft {
             comments: Part::create(beside(path, ".comments.partial"))?,
             in_insert: 0,
             in_comment: false,
+            ending: OR_NOTHING,
         })
+    }
+
+    /// The same for rows of which all go in or none.
+    pub fn begin_whole(path: &Path, encoding: &str) -> std::io::Result<Self> {
+        Ok(Self { ending: ";", ..Self::begin(path, encoding)? })
     }
 
     /// Refuses to fill the disk that the database lies on.
@@ -83,7 +94,7 @@ impl Draft {
         match self.in_insert % ROWS_OF_AN_INSERT {
             0 => {
                 if self.in_insert > 0 {
-                    writeln!(out, "\nON CONFLICT DO NOTHING;")?;
+                    writeln!(out, "{}", self.ending)?;
                 }
                 let overriding = mapping.columns.iter().any(|pair| pair.old.is_always_identity);
                 let overriding = if overriding { " OVERRIDING SYSTEM VALUE" } else { "" };
@@ -126,10 +137,23 @@ impl Draft {
     /// Ends the table that was written last.
     pub fn end_table(&mut self) -> std::io::Result<()> {
         if self.in_insert > 0 {
-            writeln!(self.inserts.out, "\nON CONFLICT DO NOTHING;")?;
+            writeln!(self.inserts.out, "{}", self.ending)?;
         }
         self.in_insert = 0;
         self.in_comment = false;
+        Ok(())
+    }
+
+    /// Puts the rows alone into the file, between these statements, all in one transaction.
+    pub fn finish_whole(self, before: &str, after: &str) -> std::io::Result<()> {
+        let mut out = Part::create(self.path.clone())?;
+        out.out.write_all(BEGINNING.replace("{{encoding}}", &self.encoding).as_bytes())?;
+        put(&mut out.out, before)?;
+        self.inserts.append_to(&mut out.out)?;
+        put(&mut out.out, after)?;
+        out.out.write_all(b"COMMIT;\n")?;
+        out.out.flush()?;
+        out.is_kept = true;
         Ok(())
     }
 

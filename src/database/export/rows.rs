@@ -20,7 +20,8 @@ const BATCH_ROWS: usize = 2000;
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// A row of the failed version's, as [`statement::reading`] answers it.
-type Answered = (Option<usize>, Option<String>, Option<String>, Option<String>, Option<String>);
+type Answered =
+    (u32, Option<usize>, Option<String>, Option<String>, Option<String>, Option<String>);
 
 /// A row that the old table can hold.
 struct Row {
@@ -52,11 +53,12 @@ impl Exporting<'_> {
         let mut size = 0;
         while let Some(line) = lines.next().await.map_err(Problem::of)? {
             match serde_json::from_str::<Answered>(&line) {
-                Ok((None, key, Some(digest), Some(values), further)) => {
+                Ok((writer, ..)) if self.is_carried(writer) => self.carried += 1,
+                Ok((_, None, key, Some(digest), Some(values), further)) => {
                     size += values.len();
                     batch.push(Row { key: key.unwrap_or_default(), digest, values, further });
                 }
-                Ok((Some(why), ..)) => *refused.entry(why).or_default() += 1,
+                Ok((_, Some(why), ..)) => *refused.entry(why).or_default() += 1,
                 Ok(_) => return Err(Problem::Table("a row without values".into())),
                 Err(error) => return Err(Problem::Table(error.to_string())),
             }
@@ -74,6 +76,11 @@ impl Exporting<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the rows that this transaction wrote were carried over.
+    fn is_carried(&self, writer: u32) -> bool {
+        self.left_out.as_ref().is_some_and(|left_out| !left_out.contains(&writer))
     }
 
     /// Asks the old version about a batch, and writes each row where it belongs.
@@ -216,18 +223,18 @@ impl Drop for Question {
 }
 
 /// The lines of a program's output, as `bytes` has them.
-struct Lines<'r> {
+pub(super) struct Lines<'r> {
     running: Running<'r>,
     buffer: Vec<u8>,
     is_over: bool,
 }
 
 impl<'r> Lines<'r> {
-    fn of(running: Running<'r>) -> Self {
+    pub fn of(running: Running<'r>) -> Self {
         Self { running, buffer: Vec::new(), is_over: false }
     }
 
-    async fn next(&mut self) -> Result<Option<String>, ToolError> {
+    pub async fn next(&mut self) -> Result<Option<String>, ToolError> {
         let mut searched = 0;
         loop {
             let new = self.buffer.get(searched..).unwrap_or_default();
@@ -246,7 +253,7 @@ impl<'r> Lines<'r> {
         }
     }
 
-    async fn finish(self) -> Result<(), ToolError> {
+    pub async fn finish(self) -> Result<(), ToolError> {
         self.running.finish().await
     }
 }

@@ -7,9 +7,13 @@ use crate::database::fingerprint::written_since;
 /// What a statement calls the table of the failed version, and the old one.
 const ROW: &str = "r";
 
+/// The number of the transaction that wrote a row; no column of the old table has this name.
+const WRITER: &str = "\"payram-updater writer\"";
+
 /// A row for which something in `refusals` holds is not one that the old table can hold.
 pub(super) struct Reading {
-    /// Answers a JSON array for each row: the number of the refusal or null, the key or null,
+    /// Answers a JSON array for each row: the number of the transaction that wrote it, the number
+    /// of the refusal or null, the key or null,
     /// the digest of its values, the values as a list of SQL literals, and those of the columns
     /// that the old table does not have, or null when there are none.
     pub statement: String,
@@ -19,6 +23,62 @@ pub(super) struct Reading {
 
 /// Reads the rows that were written since the cut-over as rows of the old table.
 pub(super) fn reading(mapping: &Mapping<'_>, cut_over: u64) -> Reading {
+    let (source, refusals) = source(mapping, cut_over);
+    let further = match mapping.further.len() {
+        0 => "null".to_owned(),
+        number => {
+            literals(&(0..number).map(|n| format!("{ROW}.{}", further_name(n))).collect::<Vec<_>>())
+        }
+    };
+    let key = match mapping.key.as_slice() {
+        [] => "null".to_owned(),
+        key => literals(&values(key)),
+    };
+    let statement = format!(
+        "select json_build_array({ROW}.{WRITER}, w.why, \
+           case when w.why is null then {key} end, \
+           case when w.why is null then {} end, \
+           case when w.why is null then {} end, \
+           case when w.why is null then {further} end)::text \
+         from {source}",
+        digest(&values(&mapping.columns)),
+        literals(&values(&mapping.columns)),
+    );
+    Reading { statement, refusals }
+}
+
+/// Counts the same rows by the transaction that wrote them: a JSON array of its number, the number
+/// of the refusal or null, and how many.
+pub(super) fn weighing(mapping: &Mapping<'_>, cut_over: u64) -> String {
+    let (source, _) = source(mapping, cut_over);
+    format!(
+        "select json_build_array({ROW}.{WRITER}, w.why, count(*))::text from {source} \
+         group by {ROW}.{WRITER}, w.why"
+    )
+}
+
+/// The same of a table whose rows go nowhere.
+pub(super) fn weighing_whole(table: &str, cut_over: u64) -> String {
+    format!(
+        "select json_build_array(t.xmin::text::bigint, null, count(*))::text \
+         from only {table} t where {} group by t.xmin::text",
+        written_since("t.xmin", cut_over)
+    )
+}
+
+/// The rows that the old table can hold, in the order in which they lie: a JSON array of the number
+/// of the transaction that wrote it, and the values as a list of SQL literals.
+pub(super) fn carrying(mapping: &Mapping<'_>, cut_over: u64) -> String {
+    let (source, _) = source(mapping, cut_over);
+    format!(
+        "select json_build_array({ROW}.{WRITER}, {})::text from {source} where w.why is null",
+        literals(&values(&mapping.columns)),
+    )
+}
+
+/// The rows of a table that were written since the cut-over, with the old table's names, and for
+/// each why the old table can't hold it; these reasons, by number.
+fn source(mapping: &Mapping<'_>, cut_over: u64) -> (String, Vec<String>) {
     let (conditions, refusals): (Vec<String>, Vec<String>) = refusals(mapping).into_iter().unzip();
     let cases: String = conditions
         .iter()
@@ -29,40 +89,29 @@ pub(super) fn reading(mapping: &Mapping<'_>, cut_over: u64) -> Reading {
         if cases.is_empty() { "null::int".to_owned() } else { format!("case{cases} end") };
     let sources =
         mapping.columns.iter().map(|pair| format!("t.{} as {}", pair.failed.name, pair.old.name));
-    // A name that no column of the old table has.
-    let further = |number: usize| format!("\"payram-updater {number}\"");
     let further_sources = mapping
         .further
         .iter()
         .enumerate()
-        .map(|(number, column)| format!("t.{} as {}", column.name, further(number)));
+        .map(|(number, column)| format!("t.{} as {}", column.name, further_name(number)));
     let sources: Vec<String> = sources.chain(further_sources).collect();
-    let further = match mapping.further.len() {
-        0 => "null".to_owned(),
-        number => {
-            literals(&(0..number).map(|n| format!("{ROW}.{}", further(n))).collect::<Vec<_>>())
-        }
-    };
-    let values = |pairs: &[Pair<'_>]| pairs.iter().map(value).collect::<Vec<String>>();
-    let key = match mapping.key.as_slice() {
-        [] => "null".to_owned(),
-        key => literals(&values(key)),
-    };
-    let statement = format!(
-        "select json_build_array(w.why, \
-           case when w.why is null then {key} end, \
-           case when w.why is null then {} end, \
-           case when w.why is null then {} end, \
-           case when w.why is null then {further} end)::text \
-         from (select {} from only {} t where {}) {ROW} \
+    let source = format!(
+        "(select t.xmin::text::bigint as {WRITER}, {} from only {} t where {}) {ROW} \
            cross join lateral (select {refusal} as why) w",
-        digest(&values(&mapping.columns)),
-        literals(&values(&mapping.columns)),
         sources.join(", "),
         mapping.failed.name,
         written_since("t.xmin", cut_over),
     );
-    Reading { statement, refusals }
+    (source, refusals)
+}
+
+/// A name that no column of the old table has.
+fn further_name(number: usize) -> String {
+    format!("\"payram-updater {number}\"")
+}
+
+fn values(pairs: &[Pair<'_>]) -> Vec<String> {
+    pairs.iter().map(value).collect()
 }
 
 /// Counts the rows of a table that were written since the cut-over.

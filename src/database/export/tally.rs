@@ -54,7 +54,12 @@ impl Tally {
 /// `public.payments: 12 rows inserted, 3 updated; 60 changes`
 pub fn said_of_table(table: &ExportedTable) -> String {
     let deleted = table.deleted.unwrap_or(0);
-    let mut said = rows_by_kind(table.inserted + table.taken, table.updated, deleted);
+    let mut said = rows_by_kind(table.inserted, table.updated, deleted);
+    if table.taken > 0 {
+        let parted = if said.is_empty() { "" } else { ", " };
+        let taken = rows(table.taken);
+        said.push_str(&format!("{parted}{taken} whose key the old version has written since"));
+    }
     if said.is_empty() {
         let refused: u64 = table.refused.iter().map(|refused| refused.rows).sum();
         said = if refused > 0 { format!("{} written", rows(refused)) } else { "changed".into() };

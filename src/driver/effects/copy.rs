@@ -267,7 +267,11 @@ impl Effects<'_> {
                 let aside = Path::new(&failed);
                 let told = self.bring_sequences_up(known, server, Path::new(source), aside).await?;
                 let (sequences, sequences_to_check) = (told.moves, told.unclear);
-                Ok(Fact::Restored(Restored { failed, sequences, sequences_to_check }))
+                let carried = match known.carries_rows {
+                    true => Some(self.carry_rows(known, server, Path::new(source), aside).await?),
+                    false => None,
+                };
+                Ok(Fact::Restored(Restored { failed, sequences, sequences_to_check, carried }))
             }
             Copy::Dump { path, reason } => fail(
                 FailureCode::RestorePointFailed,

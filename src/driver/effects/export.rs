@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::carry::LogPlace;
 use super::lone;
 use super::{Effects, fail};
 use crate::clock::Timestamp;
@@ -92,7 +93,14 @@ impl Effects<'_> {
             load_command: load_command(docker, container, &target),
         };
         let within = self.settings.backup_timeout;
-        database::export_rows(&lone, &old, before, Path::new(&path), &heading, within).await
+        let is_carried = known.restored.is_some_and(|restored| restored.carried.is_some());
+        let at = LogPlace::of(&saved.container, server, source);
+        let carried = match is_carried {
+            true => Some(at.cut_over(known)?),
+            false => None,
+        };
+        let file = (Path::new(&path), &heading);
+        database::export_rows(&lone, &old, before, carried.as_ref(), file, within).await
     }
 }
 
@@ -110,35 +118,51 @@ fn load_command(docker: &str, container: &str, target: &database::Database) -> S
     format!("{docker} exec -i {} sh -c {}", word(container), word(&inside))
 }
 
-/// What the server of the failed directory mounts: that directory where it expects its own, and
-/// of the old container's other mounts those that hold nothing of the database in use, to be
-/// read only. None when the directory lies on no mount.
+/// What the server of the failed directory mounts: that directory wherever the container sees the
+/// one in use, one of which its server expects, and of the old container's other mounts those that
+/// hold nothing of the database in use, to be read only. None when the directory lies on no mount.
 pub(super) fn mounts_for(old: &Value, source: &Path, failed: &Path) -> Option<Value> {
-    let mounted = old["Mounts"].as_array()?;
-    let places = mounted.iter().filter_map(|mount| {
-        Some((Path::new(mount["Source"].as_str()?), Path::new(mount["Destination"].as_str()?)))
-    });
-    let inside = places
-        .clone()
-        .filter_map(|(from, to)| {
-            let rest = source.strip_prefix(from).ok()?;
-            Some(if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) })
-        })
-        .find(|inside| mounts::host_path(old, inside).as_deref() == Some(source))?;
+    let inside = places_inside(old, source);
+    if inside.is_empty() {
+        return None;
+    }
+    let places = places_of(old);
     let bind = |from: &Path, to: &Path, is_read_only: bool| json!({"Type": "bind", "Source": from, "Target": to, "ReadOnly": is_read_only});
-    let mut binds = vec![bind(failed, &inside, false)];
+    let mut binds: Vec<Value> = inside.iter().map(|inside| bind(failed, inside, false)).collect();
     let mut empty = serde_json::Map::new();
     for (from, to) in places {
         let holds_database = source.starts_with(from) || from.starts_with(source);
-        let is_in_place = to.starts_with(&inside);
+        let is_in_place = inside.iter().any(|inside| to.starts_with(inside));
+        let is_above = inside.iter().any(|inside| inside != to && inside.starts_with(to));
         if !holds_database && !is_in_place && from.is_absolute() {
             binds.push(bind(from, to, true));
-        } else if inside != to && inside.starts_with(to) {
+        } else if is_above {
             // Nor does the image's own volume come in its place.
             empty.insert(to.to_string_lossy().into_owned(), json!(""));
         }
     }
     Some(json!({"Mounts": binds, "Tmpfs": empty}))
+}
+
+/// What is mounted from where.
+fn places_of(old: &Value) -> impl Iterator<Item = (&Path, &Path)> {
+    old["Mounts"].as_array().into_iter().flatten().filter_map(|mount| {
+        Some((Path::new(mount["Source"].as_str()?), Path::new(mount["Destination"].as_str()?)))
+    })
+}
+
+/// Wherever the container sees this directory of the host.
+pub(super) fn places_inside(old: &Value, source: &Path) -> Vec<PathBuf> {
+    let mut inside: Vec<PathBuf> = places_of(old)
+        .filter_map(|(from, to)| {
+            let rest = source.strip_prefix(from).ok()?;
+            Some(if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) })
+        })
+        .filter(|inside| mounts::host_path(old, inside).as_deref() == Some(source))
+        .collect();
+    inside.sort();
+    inside.dedup();
+    inside
 }
 
 #[cfg(test)]
@@ -182,5 +206,21 @@ mod tests {
             "Tmpfs": {},
         });
         assert_eq!(found, Some(expected));
+    }
+
+    #[test]
+    fn a_directory_that_the_container_sees_twice_is_replaced_at_both_places() {
+        let old = json!({"Mounts": [
+            {"Type": "bind", "Source": "/srv/payram", "Destination": "/root/payram"},
+            {"Type": "bind", "Source": "/srv/payram/db/pg", "Destination": "/var/lib/payram/db/pg"},
+        ]});
+        let failed = Path::new("/srv/payram/db/pg.failed-1");
+        let bind =
+            |to: &str| json!({"Type": "bind", "Source": failed, "Target": to, "ReadOnly": false});
+        let expected = json!({
+            "Mounts": [bind("/root/payram/db/pg"), bind("/var/lib/payram/db/pg")],
+            "Tmpfs": {"/root/payram": ""},
+        });
+        assert_eq!(mounts_for(&old, Path::new("/srv/payram/db/pg"), failed), Some(expected));
     }
 }

@@ -49,7 +49,11 @@ impl Effects<'_> {
 
     async fn try_to_remove_strays(&self, known: &Known<'_>) -> Result<(), Trouble> {
         let label = format!("{HOP_LABEL}={}", self.hop_label());
-        let names = [self.temporary_name(known), self.lone_server_name(known)];
+        let names = [
+            self.temporary_name(known),
+            self.lone_server_name(known),
+            self.second_lone_server_name(known),
+        ];
         let ours = [Some(self.old_id(known)), known.next.map(|next| next.id.as_str())];
         for found in self.engine.containers(Some(&label)).await? {
             if ours.contains(&Some(found.id.as_str())) || !names.contains(&found.name) {

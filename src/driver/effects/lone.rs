@@ -52,13 +52,37 @@ impl Effects<'_> {
     pub(super) async fn start_lone_server(
         &self,
         known: &Known<'_>,
+        place: (&Server, &Path),
+        mounts: Value,
+        settings: &[&str],
+    ) -> Result<Lone, Trouble> {
+        self.start_one_of(known, &self.lone_server_name(known), place, mounts, settings).await
+    }
+
+    /// The same, of a second one beside it, on another directory.
+    pub(super) async fn start_second_lone_server(
+        &self,
+        known: &Known<'_>,
+        place: (&Server, &Path),
+        mounts: Value,
+        settings: &[&str],
+    ) -> Result<Lone, Trouble> {
+        let name = self.second_lone_server_name(known);
+        self.start_one_of(known, &name, place, mounts, settings).await
+    }
+
+    async fn start_one_of(
+        &self,
+        known: &Known<'_>,
+        name: &str,
         (server, directory): (&Server, &Path),
         mounts: Value,
         settings: &[&str],
     ) -> Result<Lone, Trouble> {
         const OR_ELSE: &str = "the database's server is not started alone";
+        let place = (server, name);
         self.nobody_works_in(known, directory, OR_ELSE).await?;
-        let asked = self.start_lone(known, server, &mounts, settings, Admits::AsConfigured).await;
+        let asked = self.start_lone(known, place, &mounts, settings, Admits::AsConfigured).await;
         let refused = match asked {
             Err(trouble @ Trouble::Failed(_)) if is_the_directorys_doing(&trouble) => {
                 trouble.into_failure()
@@ -66,15 +90,15 @@ impl Effects<'_> {
             asked => return asked,
         };
         self.say(&format!("the database's server alone: {refused}; it is asked without its libraries, and trusts whoever asks")).await;
-        self.remove_lone_server(known).await?;
+        self.remove_named(name).await?;
         self.nobody_works_in(known, directory, OR_ELSE).await?;
-        self.start_lone(known, server, &mounts, settings, Admits::Anyone).await
+        self.start_lone(known, place, &mounts, settings, Admits::Anyone).await
     }
 
     async fn start_lone(
         &self,
         known: &Known<'_>,
-        server: &Server,
+        (server, name): (&Server, &str),
         mounts: &Value,
         settings: &[&str],
         admits: Admits,
@@ -83,7 +107,7 @@ impl Effects<'_> {
         let label = json!({HOP_LABEL: self.hop_label()});
         let alone = Alone { image: &known.hop.old.image_id, server, settings, admits };
         let spec = specification(&saved.container, &alone, mounts.clone(), &label);
-        let id = self.create(known, &self.lone_server_name(known), &spec).await?;
+        let id = self.create(known, name, &spec).await?;
         self.engine.start(&id).await?;
         let mut database = self.database(known)?;
         // Who may not log in may still be read for, by the one who may do everything.
@@ -118,9 +142,17 @@ impl Effects<'_> {
         format!("{}-database-{}", known.hop.old.name, self.at.job.id.short())
     }
 
-    /// Stops and removes it, of an earlier attempt too.
+    pub(super) fn second_lone_server_name(&self, known: &Known<'_>) -> String {
+        format!("{}-second", self.lone_server_name(known))
+    }
+
+    /// Stops and removes both, of an earlier attempt too.
     pub(super) async fn remove_lone_server(&self, known: &Known<'_>) -> Result<(), Trouble> {
-        let name = self.lone_server_name(known);
+        self.remove_named(&self.second_lone_server_name(known)).await?;
+        self.remove_named(&self.lone_server_name(known)).await
+    }
+
+    async fn remove_named(&self, name: &str) -> Result<(), Trouble> {
         let label = format!("{HOP_LABEL}={}", self.hop_label());
         for container in self.engine.containers(Some(&label)).await? {
             if container.name == name {

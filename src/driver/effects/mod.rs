@@ -7,6 +7,7 @@
 
 mod assess;
 mod backward;
+mod carry;
 mod companions;
 mod containers;
 mod copy;

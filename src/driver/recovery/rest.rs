@@ -411,15 +411,39 @@ fn needs_operator(
     {
         return refused;
     }
+    if consent.carry_rows && !is_restoring {
+        let whose = match &needs.restored {
+            Some(restored) => format!(
+                "the database as it was before {target} is back already, and what {target} wrote lies in {}",
+                restored.failed
+            ),
+            None => "the old version may have run on the database since".to_owned(),
+        };
+        return Decision::refused(
+            format!("no rows can be carried over any more: {whose}"),
+            "payram-updater recover without --carry-rows; rows that are not in the shop then are in the file that it names",
+        );
+    }
     if consent.restore_database && is_restoring {
+        let (event, carried) = match consent.carry_rows {
+            true => (
+                Event::RecoverCarrying,
+                "; of that, what transactions inserted that changed and removed nothing else is carried over, all of it or nothing",
+            ),
+            false => (Event::RecoverRestoring, ""),
+        };
         return Decision::will(
             "restore_database",
-            Remedy::TakeWayBack(Event::RecoverRestoring),
+            Remedy::TakeWayBack(event),
             format!(
-                "the database comes back as it was before {target}, if {target} changed it; what {target} wrote is moved aside and kept, then the old version is started as {shop} and verified"
+                "the database comes back as it was before {target}, if {target} changed it; what {target} wrote is moved aside and kept{carried}; then the old version is started as {shop} and verified"
             ),
         );
     }
+    let is_rows = matches!(
+        needs.assessment,
+        Some(Assessment::RowsChanged { .. } | Assessment::WorkersWrote { .. })
+    );
     let at_stake = match needs.assessment.as_ref().filter(|_| is_restoring) {
         Some(Assessment::RowsChanged { tables } | Assessment::WorkersWrote { tables }) => {
             Some(tables.join("; "))
@@ -446,6 +470,9 @@ fn needs_operator(
                 ),
                 "payram-updater recover --restore-database: the database as it was before; what the failed version wrote is kept aside",
             )
+            .or_some(is_rows.then(|| {
+                "or the same with --carry-rows: what the failed version only inserted is carried over into it".to_owned()
+            }))
             .or_some((needs.may_keep_new() && world.next != Seen::Gone).then(|| {
                 format!(
                     "or payram-updater recover --keep-new: {target} once more, on the database as it is; it has to pass its checks"

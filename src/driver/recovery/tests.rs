@@ -127,7 +127,7 @@ fn machines() -> Vec<Machine> {
         let applied = outcomes.iter().filter_map(|outcome| {
             machine.clone().apply(outcome.clone()).ok().map(|(machine, _)| machine)
         });
-        let recovered = [Event::Recover, Event::RecoverRestoring]
+        let recovered = [Event::Recover, Event::RecoverRestoring, Event::RecoverCarrying]
             .into_iter()
             .filter_map(|event| machine.clone().recover(event).ok().map(|(machine, _)| machine));
         for next in applied.chain(recovered).collect::<Vec<_>>() {
@@ -231,7 +231,8 @@ fn faults(
             must(!is_active && phase == Some(Phase::NeedsOperator), "only after a stop");
             must(world.serving != Serving::Next, "the new version that serves is not stopped");
             must(world.stranger == Stranger::None, "nobody else is in the way");
-            let is_restoring = event == Event::RecoverRestoring;
+            let is_restoring = matches!(event, Event::RecoverRestoring | Event::RecoverCarrying);
+            must(event.carries_rows() <= consent.carry_rows, "rows are carried where it is asked");
             must(!is_restoring || consent.restore_database, "a restore has consent");
             if let Some(State::NeedsOperator(needs)) = state {
                 let is_own = needs.begun == Begun::Return;
@@ -300,8 +301,9 @@ fn every_decision_in_every_world_is_safe() {
             for (is_driven, resume) in hands {
                 let world = World { is_driven: *is_driven, resume: *resume, ..world };
                 let sight = Sight { world, names: names(&world), good: None, later: None };
-                for restore_database in [false, true] {
-                    let consent = Consent { restore_database, keep_new: false };
+                for (restore_database, carry_rows) in [(false, false), (true, false), (true, true)]
+                {
+                    let consent = Consent { restore_database, carry_rows, keep_new: false };
                     let made = decide(job, &sight, consent);
                     decisions += 1;
                     *actions.entry(made.action).or_default() += 1;
@@ -400,7 +402,8 @@ fn no_version_is_started_where_a_newer_one_ran_since() {
             let after = Some(later(Some("2.1.0")));
             let sight = Sight { world, names: names(&world), good: None, later: after };
             for restore_database in [false, true] {
-                let made = decide(Some(job), &sight, Consent { restore_database, keep_new: false });
+                let made =
+                    decide(Some(job), &sight, Consent { restore_database, ..Consent::default() });
                 let what = format!("{:?} {world:?}: {made:?}", job.phase());
                 match made.remedy {
                     Remedy::Nothing | Remedy::Tidy => {}

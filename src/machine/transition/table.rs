@@ -36,16 +36,23 @@ pub enum Event {
     RecoverRestoring,
     /// The same, of the rows that were shown and no others.
     RecoverRestoringShown,
+    /// The restore point's return, whatever rows it forgets, and what the failed version inserted
+    /// is carried over into it.
+    RecoverCarrying,
+    /// The same, of the rows that were shown and no others.
+    RecoverCarryingShown,
     /// The operator goes on with the new version, on the database as it is.
     RecoverKeeping,
 }
 
 impl Event {
     /// What a person may say out of [`Phase::NeedsOperator`].
-    pub const RECOVERIES: [Event; 4] = [
+    pub const RECOVERIES: [Event; 6] = [
         Event::Recover,
         Event::RecoverRestoring,
         Event::RecoverRestoringShown,
+        Event::RecoverCarrying,
+        Event::RecoverCarryingShown,
         Event::RecoverKeeping,
     ];
 
@@ -64,8 +71,15 @@ impl Event {
             Event::Recover => "recover",
             Event::RecoverRestoring => "recover_restoring",
             Event::RecoverRestoringShown => "recover_restoring_shown",
+            Event::RecoverCarrying => "recover_carrying",
+            Event::RecoverCarryingShown => "recover_carrying_shown",
             Event::RecoverKeeping => "recover_keeping",
         }
+    }
+
+    /// Whether the rows that the failed version inserted are carried over.
+    pub fn carries_rows(self) -> bool {
+        matches!(self, Event::RecoverCarrying | Event::RecoverCarryingShown)
     }
 
     /// Whether it is a person's word out of [`Phase::NeedsOperator`].
@@ -114,5 +128,7 @@ pub const TRANSITIONS: &[Transition] = &[
     row(Phase::NeedsOperator, Event::Recover, Phase::RollingBack),
     row(Phase::NeedsOperator, Event::RecoverRestoring, Phase::RollingBack),
     row(Phase::NeedsOperator, Event::RecoverRestoringShown, Phase::RollingBack),
+    row(Phase::NeedsOperator, Event::RecoverCarrying, Phase::RollingBack),
+    row(Phase::NeedsOperator, Event::RecoverCarryingShown, Phase::RollingBack),
     row(Phase::NeedsOperator, Event::RecoverKeeping, Phase::Swapped),
 ];
