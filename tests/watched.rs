@@ -62,17 +62,23 @@ fn a_core_that_dies_every_three_seconds_is_never_verified() {
 
 #[test]
 fn a_core_that_ends_well_every_seven_seconds_is_never_verified() {
-    never_verified("7", "0", "on", "12");
+    if in_long_run() {
+        never_verified("7", "0", "on", "12");
+    }
 }
 
 #[test]
 fn a_core_that_dies_every_fifteen_seconds_is_never_verified() {
-    never_verified("15", "1", "on", "20");
+    if in_long_run() {
+        never_verified("15", "1", "on", "20");
+    }
 }
 
 #[test]
 fn without_a_supervisor_a_core_that_dies_every_three_seconds_is_never_verified() {
-    never_verified("3", "1", "off", "6");
+    if in_long_run() {
+        never_verified("3", "1", "off", "6");
+    }
 }
 
 #[test]

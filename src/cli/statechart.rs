@@ -29,7 +29,7 @@ const BACK: [Step; 15] = [
 ];
 
 const WIDTH: i32 = 924;
-const HEIGHT: i32 = 676;
+const HEIGHT: i32 = 706;
 const MARGIN: i32 = 14;
 
 /// Width of a box, and from one box to the next.
@@ -38,7 +38,7 @@ const PITCH: i32 = 194;
 
 const TOP_ROW: i32 = 74;
 const BACK_ROW: i32 = 392;
-const LAST_ROW: i32 = 566;
+const LAST_ROW: i32 = 596;
 const TOP_HEIGHT: i32 = 230;
 const BACK_HEIGHT: i32 = 112;
 const LAST_HEIGHT: i32 = 56;
