@@ -1,6 +1,7 @@
 //! Every version that is broken in its own way, of both kinds, with both of PostgreSQL's majors: a
 //! row of a table for each, with what was seen, how it ended and what serves. In the long run
-//! (`PAYRAM_TEST_FULL=1`): `cargo test --test broken_table -- --nocapture`.
+//! (`PAYRAM_TEST_FULL=1`): `cargo test --test broken_table -- --nocapture`, or those of them that
+//! `PAYRAM_TEST_BROKEN` names, parted by commas.
 
 mod support;
 
@@ -65,11 +66,15 @@ fn each_broken_version_ends_as_the_table_of_the_way_back_says() {
     if !require("docker") || !in_long_run() {
         return;
     }
+    let only = std::env::var("PAYRAM_TEST_BROKEN").unwrap_or_default();
+    let is_wanted = |name: &str| only.is_empty() || only.split(',').any(|one| one == name);
     let cells: Vec<(&str, Expected, u32)> = BROKEN
         .iter()
+        .filter(|(name, _)| is_wanted(name))
         .flat_map(|(name, expected)| [15, 17].map(|pg| (*name, *expected, pg)))
         .collect();
     let lines = side_by_side(LANES, &cells, |(name, expected, pg)| one(name, *expected, *pg));
+    assert!(!lines.is_empty(), "PAYRAM_TEST_BROKEN={only} names none");
     println!(
         "| tag | behaviour | PostgreSQL | ended | seen | seconds from its start to 1.9.6 serving | lost |"
     );

@@ -211,6 +211,8 @@ pub(super) struct Check {
     pub name: String,
     pub passed: bool,
     pub message: String,
+    pub need_bytes: Option<u64>,
+    pub have_bytes: Option<u64>,
 }
 
 /// `POST /upgrade/run`

@@ -56,7 +56,7 @@ pub(super) enum Command {
     /// Show what happened, newest first
     History(History),
     /// Show what an upgrade would do; changes nothing, exit 1 when it is refused
-    DryRun(Wanted),
+    DryRun(DryRun),
     /// Upgrade: plan, summary, question, progress until the end
     #[command(after_help = RUN_NOTES)]
     Run(Run),
@@ -65,7 +65,7 @@ pub(super) enum Command {
     /// Cancel the upgrade that runs: what it began is undone
     Cancel(Cancel),
     /// Look at everything and say what to do; exit 1 when something is broken
-    Inspect,
+    Inspect(Inspect),
     /// Look at what went wrong, say what would be done about it, and do it
     Recover(Recover),
     /// Record what runs now as good, after it was put right by hand
@@ -138,6 +138,24 @@ pub(super) struct Wanted {
     /// not healthy, without a way back that can be verified
     #[arg(long)]
     pub force: bool,
+}
+
+/// Of `dry-run`.
+#[derive(Debug, Args)]
+pub(super) struct DryRun {
+    #[command(flatten)]
+    pub wanted: Wanted,
+    /// Show each check, and what each disk needs
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// Of `inspect`.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Inspect {
+    /// Show what is in order, too
+    #[arg(short, long)]
+    pub verbose: bool,
 }
 
 /// Of `run`.
@@ -284,7 +302,7 @@ mod tests {
     fn a_mode_may_be_written_in_capitals() {
         let line = ["payram-updater", "dry-run", "--to", "latest", "--mode", "DASHBOARD"];
         match CommandLine::try_parse_from(line).expect("parses").command {
-            Some(Command::DryRun(wanted)) => assert_eq!(wanted.mode, ModeName::Dashboard),
+            Some(Command::DryRun(asked)) => assert_eq!(asked.wanted.mode, ModeName::Dashboard),
             other => panic!("{other:?}"),
         }
     }

@@ -20,7 +20,11 @@ use super::screen::{Screen, Tone, clean};
 use super::{Context, Exit, Problem, Reading, document, render};
 
 /// `inspect`
-pub(super) async fn inspect(context: &Context, out: &mut dyn Write) -> Result<Exit, Problem> {
+pub(super) async fn inspect(
+    context: &Context,
+    verbose: bool,
+    out: &mut dyn Write,
+) -> Result<Exit, Problem> {
     let raw = match context.client.look("/upgrade/inspect").await {
         Ok(raw) => raw,
         Err(error @ ClientError::Unreachable { .. }) => inspect_here(error).await?,
@@ -29,7 +33,7 @@ pub(super) async fn inspect(context: &Context, out: &mut dyn Write) -> Result<Ex
     let report: Report = answers::read("/upgrade/inspect", &raw)?;
     match context.reading {
         Reading::Json => document(out, &raw)?,
-        Reading::Person | Reading::Text => show(out, context.screen, &report)?,
+        Reading::Person | Reading::Text => show(out, context.screen, &report, verbose)?,
     }
     Ok(if report.overall_state == BROKEN { Exit::Failed } else { Exit::Done })
 }
@@ -103,18 +107,65 @@ struct UpdateInfo {
     message: String,
 }
 
-fn show(out: &mut dyn Write, screen: Screen, report: &Report) -> io::Result<()> {
+/// The verdict, what is not in order, and what to do about it; with `verbose` the rest, too.
+fn show(out: &mut dyn Write, screen: Screen, report: &Report, verbose: bool) -> io::Result<()> {
     let tone = match report.overall_state.as_str() {
         OK => Tone::Good,
         BROKEN => Tone::Bad,
         _ => Tone::Unsure,
     };
     writeln!(out, "PayRam on this host: {}", screen.paint(tone, &clean(&report.overall_state)))?;
-    let heading =
-        |out: &mut dyn Write, text: &str| writeln!(out, "\n{}", screen.paint(Tone::Strong, text));
-    heading(out, "Checks")?;
-    let room = report.checks.keys().map(|name| name.chars().count()).max().unwrap_or(0);
-    for (name, check) in &report.checks {
+    for (index, issue) in report.issues.iter().enumerate() {
+        let tone = match issue.severity.as_str() {
+            "CRITICAL" => Tone::Bad,
+            "WARNING" => Tone::Unsure,
+            _ => Tone::Faint,
+        };
+        if index == 0 {
+            writeln!(out)?;
+        }
+        let severity = screen.paint(tone, &format!("{:<8}", clean(&issue.severity)));
+        let text = format!("{}: {}", issue.component, issue.description);
+        writeln!(out, "  {severity}  {}", screen.hang(12, &text))?;
+    }
+    checks(out, screen, report, verbose)?;
+    recommended(out, screen, report)?;
+    let is_about_the_last = report.issues.iter().any(|issue| issue.component == "lastJob");
+    if let Some(book) = report.recovery_playbook.as_ref().filter(|_| verbose || is_about_the_last) {
+        writeln!(out)?;
+        render::playbook(out, screen, book)?;
+    }
+    if verbose {
+        return rest(out, screen, report);
+    }
+    writeln!(out)?;
+    if let Some(update) = report.update_info.as_ref().filter(|update| update.update_available) {
+        writeln!(out, "{}", screen.hang(0, &update.message))?;
+    }
+    let good = report.checks.values().filter(|check| check.status == OK).count();
+    let all = report.checks.len();
+    let hint = format!("{good} of {all} checks are in order; inspect -v shows each of them.");
+    writeln!(out, "{}", screen.paint(Tone::Faint, &screen.hang(0, &hint)))
+}
+
+/// Those that are not in order and that no issue tells already.
+fn checks(out: &mut dyn Write, screen: Screen, report: &Report, verbose: bool) -> io::Result<()> {
+    let is_told = |name: &str, check: &CheckResult| {
+        let mut issues = report.issues.iter();
+        issues.any(|issue| issue.component == name || issue.description == check.message)
+    };
+    let shown: Vec<(&String, &CheckResult)> = report
+        .checks
+        .iter()
+        .filter(|(name, check)| verbose || !(check.status == OK || is_told(name, check)))
+        .filter(|(_, check)| verbose || check.status != "UNKNOWN" || report.overall_state != OK)
+        .collect();
+    if shown.is_empty() {
+        return Ok(());
+    }
+    heading(out, screen, "Checks")?;
+    let room = shown.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    for (name, check) in shown {
         let mark = match check.status.as_str() {
             OK => screen.paint(Tone::Good, "✔"),
             "WARNING" => screen.paint(Tone::Unsure, "!"),
@@ -124,48 +175,49 @@ fn show(out: &mut dyn Write, screen: Screen, report: &Report) -> io::Result<()> 
         let text = screen.hang(room + 6, &check.message);
         writeln!(out, "  {mark} {:<room$}  {text}", clean(name))?;
     }
-    if !report.issues.is_empty() {
-        heading(out, "Found")?;
+    Ok(())
+}
+
+fn recommended(out: &mut dyn Write, screen: Screen, report: &Report) -> io::Result<()> {
+    let mut recommended: Vec<&Recommendation> =
+        report.recommendations.iter().filter(|one| one.action != "none").collect();
+    if recommended.is_empty() {
+        return Ok(());
     }
-    for issue in &report.issues {
-        let tone = match issue.severity.as_str() {
-            "CRITICAL" => Tone::Bad,
-            "WARNING" => Tone::Unsure,
-            _ => Tone::Faint,
+    heading(out, screen, "What to do")?;
+    recommended.sort_by_key(|recommendation| recommendation.priority);
+    for (index, recommendation) in recommended.into_iter().enumerate() {
+        // The action is a word for programs; where nothing else is said it is better than nothing.
+        let text = match recommendation.description.as_str() {
+            "" => &recommendation.action,
+            description => description,
         };
-        let severity = screen.paint(tone, &format!("{:<8}", clean(&issue.severity)));
-        let text = format!("{}: {}", issue.component, issue.description);
-        writeln!(out, "  {severity}  {}", screen.hang(12, &text))?;
+        writeln!(out, "  {}. {}", index + 1, screen.hang(5, text))?;
     }
+    Ok(())
+}
+
+/// What is of use to whoever wants all of it.
+fn rest(out: &mut dyn Write, screen: Screen, report: &Report) -> io::Result<()> {
     if let Some(update) = &report.update_info {
         let tone = if update.update_available { Tone::Unsure } else { Tone::Faint };
-        heading(out, "Updates")?;
+        heading(out, screen, "Updates")?;
         let versions =
             format!("{} runs, {} is the latest", update.current_version, update.latest_version);
         writeln!(out, "  {}", screen.paint(tone, &clean(&versions)))?;
         writeln!(out, "  {}", screen.hang(2, &update.message))?;
     }
     if let Some(job) = report.last_job.as_ref().filter(|job| !job.is_none()) {
-        heading(out, "Last upgrade")?;
+        heading(out, screen, "Last upgrade")?;
         let state = job.phase.as_deref().unwrap_or(&job.state);
         let text = format!("{}: {state}: {}", job.way(), job.message);
         writeln!(out, "  {}", screen.hang(2, &text))?;
     }
-    if !report.recommendations.is_empty() {
-        heading(out, "Recommended")?;
-    }
-    let mut recommended: Vec<&Recommendation> = report.recommendations.iter().collect();
-    recommended.sort_by_key(|recommendation| recommendation.priority);
-    for (index, recommendation) in recommended.into_iter().enumerate() {
-        let action = screen.paint(Tone::Strong, &clean(&recommendation.action));
-        let text = screen.hang(5, &recommendation.description);
-        writeln!(out, "  {}. {action}\n     {text}", index + 1)?;
-    }
-    if let Some(book) = &report.recovery_playbook {
-        writeln!(out)?;
-        render::playbook(out, screen, book)?;
-    }
     Ok(())
+}
+
+fn heading(out: &mut dyn Write, screen: Screen, text: &str) -> io::Result<()> {
+    writeln!(out, "\n{}", screen.paint(Tone::Strong, text))
 }
 
 #[cfg(test)]
@@ -189,28 +241,41 @@ mod tests {
                 "policy": {"status": "OK", "message": "read"}},
         }))
         .expect("a report");
-        let mut out = Vec::new();
-        show(&mut out, Screen { color: false, width: 80 }, &report).expect("written");
+        let shown = |verbose: bool| {
+            let mut out = Vec::new();
+            show(&mut out, Screen { color: false, width: 80 }, &report, verbose).expect("written");
+            String::from_utf8(out).expect("text")
+        };
         let expected = "\
 PayRam on this host: BROKEN
+
+  CRITICAL  dockerDaemon: no answer
+
+What to do
+  1. Start Docker.
+  2. Run it again.
+
+1.9.7 can be installed.
+1 of 2 checks are in order; inspect -v shows each of them.
+";
+        assert_eq!(shown(false), expected);
+        let expected = "\
+PayRam on this host: BROKEN
+
+  CRITICAL  dockerDaemon: no answer
 
 Checks
   ✘ dockerDaemon  no answer
   ✔ policy        read
 
-Found
-  CRITICAL  dockerDaemon: no answer
+What to do
+  1. Start Docker.
+  2. Run it again.
 
 Updates
   1.9.6 runs, 1.9.7 is the latest
   1.9.7 can be installed.
-
-Recommended
-  1. recover
-     Start Docker.
-  2. retry
-     Run it again.
 ";
-        assert_eq!(String::from_utf8(out).expect("text"), expected);
+        assert_eq!(shown(true), expected);
     }
 }

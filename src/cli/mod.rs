@@ -151,7 +151,7 @@ impl Reading {
             | Command::History(_)
             | Command::DryRun(_)
             | Command::Cancel(_)
-            | Command::Inspect
+            | Command::Inspect(_)
             | Command::Sync
             | Command::Journal(args::Journal::Verify)
             | Command::Version => false,
@@ -238,10 +238,12 @@ async fn dispatch(
         Command::Watch => run::watch(&context()?, out).await,
         Command::Logs(asked) => logs::logs(&context()?, &asked, out).await,
         Command::History(asked) => history::history(&context()?, &asked, out).await,
-        Command::DryRun(wanted) => run::dry_run(&context()?, &wanted, out).await,
+        Command::DryRun(asked) => {
+            run::dry_run(&context()?, &asked.wanted, asked.verbose, out).await
+        }
         Command::Run(asked) => run::run(&context()?, &asked, out).await,
         Command::Cancel(asked) => cancel::cancel(&context()?, &asked, out).await,
-        Command::Inspect => inspect::inspect(&context()?, out).await,
+        Command::Inspect(asked) => inspect::inspect(&context()?, asked.verbose, out).await,
         Command::Sync => recover::sync(&context()?, out).await,
         Command::Recover(Recover { clear_quarantine: Some(version), dry_run, yes, .. }) => {
             let word = Word::ClearQuarantine(&version);

@@ -2,7 +2,7 @@
 //! JSON for a program. Called by `follow` at each look.
 
 use std::io::{self, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -27,6 +27,8 @@ pub(super) struct Display {
     screen: Screen,
     shows_bytes: bool,
     step: Option<String>,
+    /// Since when this display knows that the application does not answer.
+    silent_since: Option<Instant>,
 }
 
 impl Display {
@@ -35,7 +37,7 @@ impl Display {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stdout());
         bar.set_style(style(WITHOUT_BYTES));
         bar.enable_steady_tick(SPIN_EVERY);
-        Self { bar, screen, shows_bytes: false, step: None }
+        Self { bar, screen, shows_bytes: false, step: None, silent_since: None }
     }
 
     /// Shows that something goes on which is no upgrade.
@@ -78,11 +80,18 @@ impl Observer for Display {
             self.bar.set_position(job.done_bytes.unwrap_or(0).min(total));
         }
         self.bar.set_prefix(stages(self.screen, job));
-        self.bar.set_message(activity(job));
+        self.silent_since = match job.serving {
+            Some(false) => self.silent_since.or_else(|| Some(Instant::now())),
+            Some(true) | None => None,
+        };
+        self.bar.set_message(activity(job, self.silent_since));
         Ok(())
     }
 
     fn notice(&mut self, sentence: &str) -> io::Result<()> {
+        // What was known of the application is known no longer.
+        self.silent_since = None;
+        self.bar.set_message(clean(sentence));
         self.say(&self.screen.paint(Tone::Unsure, &clean(sentence)))
     }
 }
@@ -135,15 +144,16 @@ fn stages(screen: Screen, job: &Job) -> String {
     format!("{way}  {}", stages.collect::<Vec<_>>().join("  "))
 }
 
-/// What is being done, and whether the application answers meanwhile.
-fn activity(job: &Job) -> String {
-    let doing = job.activity.as_deref().unwrap_or(&job.message);
-    let serving = match job.serving {
-        Some(true) => " · the application answers",
-        Some(false) => " · the application does not answer",
-        None => "",
-    };
-    format!("{}{serving}", clean(doing))
+/// Whether the shop serves, first, where a narrow terminal cuts nothing off, and what is being done.
+fn activity(job: &Job, silent_since: Option<Instant>) -> String {
+    let doing = clean(job.activity.as_deref().unwrap_or(&job.message));
+    let down = silent_since.map(|since| since.elapsed().as_secs()).filter(|seconds| *seconds > 0);
+    match (job.serving, down) {
+        (Some(true), _) => format!("UP · {doing}"),
+        (Some(false), Some(seconds)) => format!("DOWN {seconds} s · {doing}"),
+        (Some(false), None) => format!("DOWN · {doing}"),
+        (None, _) => doing,
+    }
 }
 
 /// Log lines into a pipe; notices about the watching go to stderr.

@@ -4,9 +4,12 @@
 use std::io::{self, Write};
 
 use super::Exit;
-use super::answers::{Job, Plan, Playbook};
+use super::answers::{Check, Job, Plan, Playbook};
 use super::screen::{self, Screen, Tone, clean};
 use crate::journal::Mode;
+
+/// Checks that fit on a screen with the reason above them.
+const FITS: usize = 8;
 
 /// Columns between the sides of the summary box.
 const INNER: usize = 62;
@@ -54,8 +57,24 @@ pub(super) fn summary_box(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
     writeln!(out, "╚{rule}╝")
 }
 
+/// How much is shown of what is in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// A line for all of it: a question follows, and it has to be on the same screen.
+    Folded,
+    /// A line for each, and one for all disks.
+    Each,
+    /// All of it.
+    All,
+}
+
 /// Route, checks and notes of a plan.
-pub(super) fn plan_details(out: &mut dyn Write, screen: Screen, plan: &Plan) -> io::Result<()> {
+pub(super) fn plan_details(
+    out: &mut dyn Write,
+    screen: Screen,
+    plan: &Plan,
+    detail: Detail,
+) -> io::Result<()> {
     if !plan.route.is_empty() {
         let from = plan.from_version.as_deref().map(clean);
         writeln!(out, "{}", screen.paint(Tone::Strong, "Route"))?;
@@ -79,18 +98,7 @@ pub(super) fn plan_details(out: &mut dyn Write, screen: Screen, plan: &Plan) -> 
             writeln!(out, "        {}", clean(docs))?;
         }
     }
-    if !plan.checks.is_empty() {
-        writeln!(out, "{}", screen.paint(Tone::Strong, "Checks"))?;
-        let room = plan.checks.iter().map(|check| check.name.chars().count()).max().unwrap_or(0);
-        for check in &plan.checks {
-            let mark = match check.passed {
-                true => screen.paint(Tone::Good, "✔"),
-                false => screen.paint(Tone::Bad, "✘"),
-            };
-            let text = screen.hang(room + 6, &check.message);
-            writeln!(out, "  {mark} {:<room$}  {text}", clean(&check.name))?;
-        }
-    }
+    checks(out, screen, &plan.checks, detail)?;
     if !plan.notes.is_empty() {
         writeln!(out, "{}", screen.paint(Tone::Strong, "Notes"))?;
         for note in &plan.notes {
@@ -100,12 +108,73 @@ pub(super) fn plan_details(out: &mut dyn Write, screen: Screen, plan: &Plan) -> 
     Ok(())
 }
 
+/// What is not in order stands by itself, whatever is folded.
+fn checks(out: &mut dyn Write, screen: Screen, checks: &[Check], detail: Detail) -> io::Result<()> {
+    if checks.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "{}", screen.paint(Tone::Strong, "Checks"))?;
+    let is_disk = |check: &Check| check.name.starts_with("disk:");
+    let (disks, others): (Vec<&Check>, Vec<&Check>) = checks.iter().partition(|one| is_disk(one));
+    let fits = disks.iter().all(|check| check.passed);
+    let mut shown: Vec<(String, bool, String)> = Vec::new();
+    let mut folded: Vec<&str> = Vec::new();
+    for check in others {
+        match check.passed && detail == Detail::Folded {
+            true => folded.push(&check.name),
+            false => shown.push((check.name.clone(), check.passed, check.message.clone())),
+        }
+    }
+    match (detail, fits) {
+        (Detail::Folded, true) if !disks.is_empty() => folded.push("disk"),
+        (Detail::Each, true) if !disks.is_empty() => {
+            shown.push(("disk".into(), true, room(&disks)));
+        }
+        (_, _) => {
+            let each = disks.iter();
+            shown.extend(each.map(|one| (one.name.clone(), one.passed, one.message.clone())));
+        }
+    }
+    let width = shown.iter().map(|(name, ..)| name.chars().count()).max().unwrap_or(0);
+    for (name, passed, message) in shown {
+        let mark = match passed {
+            true => screen.paint(Tone::Good, "✔"),
+            false => screen.paint(Tone::Bad, "✘"),
+        };
+        writeln!(out, "  {mark} {:<width$}  {}", clean(&name), screen.hang(width + 6, &message))?;
+    }
+    if !folded.is_empty() {
+        let all = folded.join(", ");
+        let text = format!("{all} ({} in order; dry-run shows them)", folded.len());
+        writeln!(out, "  {} {}", screen.paint(Tone::Good, "✔"), screen.hang(4, &text))?;
+    }
+    Ok(())
+}
+
+/// The need of all and what is free, where all of it goes to one disk.
+fn room(disks: &[&Check]) -> String {
+    let need: u64 = disks.iter().filter_map(|check| check.need_bytes).sum();
+    let mut free = disks.iter().filter_map(|check| check.have_bytes);
+    let first = free.next();
+    let is_one = free.all(|have| Some(have) == first);
+    let free = match first.filter(|_| is_one) {
+        Some(free) => format!(", {} free", screen::bytes(free)),
+        None => ", and there on each disk".to_owned(),
+    };
+    format!("{} needed{free} (-v: where and for what)", screen::bytes(need))
+}
+
 /// Why a plan can't be run, and where to look.
 pub(super) fn refusal(out: &mut dyn Write, screen: Screen, plan: &Plan) -> io::Result<()> {
     let head = screen.paint(Tone::Bad, "✘ Refused:");
     writeln!(out, "{head} {}", screen.hang(2, &plan.message))?;
     writeln!(out, "  Code: {}", clean(&plan.failure_code))?;
-    plan_details(out, screen, plan)?;
+    plan_details(out, screen, plan, Detail::Each)?;
+    // The reason again, where the eye is.
+    let again = plan.checks.len() > FITS && !plan.message.is_empty();
+    if again {
+        writeln!(out, "{head} {}", screen.hang(2, &plan.message))?;
+    }
     writeln!(out)?;
     let hint = "Nothing was changed. `payram-updater inspect` looks at the whole host and says \
                 what to do.";
@@ -213,7 +282,7 @@ fn numbered(number: usize, text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answers::{Check, Quarantined, RouteHop, StoppedAt};
+    use super::super::answers::{Quarantined, RouteHop, StoppedAt};
     use super::*;
 
     const PLAIN: Screen = Screen { color: false, width: 80 };
@@ -222,6 +291,37 @@ mod tests {
         let mut out = Vec::new();
         render(&mut out).expect("a vector takes everything");
         String::from_utf8(out).expect("text")
+    }
+
+    fn check(name: &str, passed: bool, message: &str) -> Check {
+        let (name, message) = (name.into(), message.into());
+        Check { name, passed, message, need_bytes: None, have_bytes: None }
+    }
+
+    #[test]
+    fn what_is_in_order_takes_a_line_and_what_is_not_stands_by_itself() {
+        let disk = |name: &str, need| Check {
+            need_bytes: Some(need),
+            have_bytes: Some(36_340_000_000),
+            ..check(name, true, "a long sentence")
+        };
+        let all = [
+            check("engine", true, "answers"),
+            disk("disk:backup", 1_000_000_000),
+            disk("disk:root", 500_000_000),
+            check("core", false, "no answer"),
+        ];
+        assert_eq!(
+            text(|out| checks(out, PLAIN, &all, Detail::Folded)),
+            "Checks\n  ✘ core  no answer\n  ✔ engine, disk (2 in order; dry-run shows them)\n"
+        );
+        assert_eq!(
+            text(|out| checks(out, PLAIN, &all, Detail::Each)),
+            "Checks\n  ✔ engine  answers\n  ✘ core    no answer\n  \
+             ✔ disk    1.5 GB needed, 36.3 GB free (-v: where and for what)\n"
+        );
+        let shown = text(|out| checks(out, PLAIN, &all, Detail::All));
+        assert!(shown.contains("✔ disk:root    a long sentence"), "{shown}");
     }
 
     fn plan(mode: &str, target: &str) -> Plan {
@@ -317,10 +417,7 @@ mod tests {
                 reason: Some("move the keys first".into()),
                 docs: Some("https://docs.payram.com/x".into()),
             }),
-            checks: vec![
-                Check { name: "engine".into(), passed: true, message: "answers".into() },
-                Check { name: "disk:backup".into(), passed: false, message: "short".into() },
-            ],
+            checks: vec![check("engine", true, "answers"), check("disk:backup", false, "short")],
             notes: vec!["worth knowing".into()],
             ..plan("MANUAL", "1.9.7")
         };

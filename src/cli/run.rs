@@ -11,6 +11,7 @@ use super::ask::{self, Consent};
 use super::client::{ClientError, Ways};
 use super::follow::{self, Observer, Until, Watched};
 use super::progress::{Changes, Display, Lines, farewell, notice_beside};
+use super::render::Detail;
 use super::{Context, Exit, Problem, Reading, document, object_line, render};
 use crate::journal::Mode;
 
@@ -21,6 +22,7 @@ const SOURCE: &str = "CLI";
 pub(super) async fn dry_run(
     context: &Context,
     wanted: &Wanted,
+    verbose: bool,
     out: &mut dyn Write,
 ) -> Result<Exit, Problem> {
     // Over TCP a plan is always the policy's: it would answer another question than this.
@@ -35,7 +37,8 @@ pub(super) async fn dry_run(
             render::refusal(out, context.screen, &plan)?;
         }
         Reading::Person | Reading::Text => {
-            render::plan_details(out, context.screen, &plan)?;
+            let detail = if verbose { Detail::All } else { Detail::Each };
+            render::plan_details(out, context.screen, &plan, detail)?;
             render::summary_box(out, &plan)?;
             writeln!(out, "\nNothing was changed: this is what `run` would do.")?;
         }
@@ -59,14 +62,14 @@ pub(super) async fn run(
     }
     if !asked.yes {
         let consent = ask::on_terminal(context, out, "\nProceed?", ask::NOTHING_CHANGED, |out| {
-            render::plan_details(out, context.screen, &plan)?;
+            render::plan_details(out, context.screen, &plan, Detail::Folded)?;
             render::summary_box(out, &plan)
         })?;
         if consent == Consent::Declined {
             return Ok(Exit::Failed);
         }
     } else if context.reading.is_person() {
-        render::plan_details(out, context.screen, &plan)?;
+        render::plan_details(out, context.screen, &plan, Detail::Folded)?;
         render::summary_box(out, &plan)?;
     }
     let raw = match start(context, &asked.wanted).await {
