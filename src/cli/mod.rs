@@ -28,6 +28,7 @@ mod screen;
 mod serve;
 mod statechart;
 mod status;
+mod systemd;
 mod word;
 
 use std::ffi::OsString;
