@@ -78,6 +78,10 @@ pub(super) enum Command {
     /// Look whether this host is ready, and say whether it updates by itself
     #[command(after_help = INIT_NOTES)]
     Init(Init),
+    /// Show each setting, its value and where it came from; exit 1 when one is not valid
+    Config(Config),
+    /// Restart the daemon's systemd service and show how it is
+    Restart,
     /// Check or export the journal
     #[command(subcommand)]
     Journal(Journal),
@@ -95,6 +99,13 @@ pub(super) enum Command {
     },
     /// Print the manual page (roff)
     Man,
+    /// Print the systemd unit, for the installer
+    #[command(hide = true)]
+    Unit {
+        /// The launchd job instead
+        #[arg(long)]
+        launchd: bool,
+    },
     /// Draw the machine as SVG
     #[command(hide = true)]
     Statechart,
@@ -210,6 +221,17 @@ pub(super) struct Init {
     /// Hours between two looks for a new version (24 where nothing was stored)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8760))]
     pub interval_hours: Option<u32>,
+}
+
+/// Of `config`.
+#[derive(Debug, Args)]
+pub(super) struct Config {
+    /// Print only the value of this setting
+    #[arg(value_name = "KEY", conflicts_with = "example")]
+    pub key: Option<String>,
+    /// Print a file of settings to begin with: every one with its default
+    #[arg(long)]
+    pub example: bool,
 }
 
 /// Of `demo`.

@@ -125,7 +125,9 @@ pub(super) async fn keep_told(watched: Watched, socket: &Path, stop: Cancellatio
             (_, false, _) => "the journal does not answer",
             (_, _, false) => "the socket does not answer",
         };
-        tracing::error!("{stuck}: systemd's watchdog is not fed, and restarts this program in time");
+        tracing::error!(
+            "{stuck}: systemd's watchdog is not fed, and restarts this program in time"
+        );
         // Said once in this time, and looked at again as often.
         fed = Instant::now();
     }
@@ -228,10 +230,7 @@ mod tests {
             ..JobView::default()
         };
         let status = status_of(&job);
-        assert_eq!(
-            status,
-            "Upgrade 1.9.6 -> 2.0.0: PULLED, pre_copy (40 %): Copying the database"
-        );
+        assert_eq!(status, "Upgrade 1.9.6 -> 2.0.0: PULLED, pre_copy (40 %): Copying the database");
         let ended = JobView { active: Some(false), phase: Some("VERIFIED"), ..job };
         assert_eq!(status_of(&ended), "Ready; the last upgrade, 1.9.6 -> 2.0.0, ended VERIFIED");
     }
