@@ -245,7 +245,8 @@ get_program() {
     rm -f "$PROGRAM".new.*
     fresh_program=$PROGRAM.new.$$
     install -m 0755 "$work/program" "$fresh_program"
-    sync
+    # Where one file alone can't be synced, everything is.
+    sync "$fresh_program" 2>/dev/null || sync
     said=$(ask_program "$fresh_program" version --text 2>&1) ||
         die "what was fetched does not run on this machine ($os, $(uname -m)): ${said:-no word}. Nothing was installed"
     get_files || die "what was fetched ($said) is older than this installer. Nothing was installed"
