@@ -607,10 +607,10 @@ remove_state() { # remove backups: yes|no
 
 # --- the whole ----------------------------------------------------------------------------------
 
-# Whatever ends this before it is done: what was there before is there again.
-finish() {
-    local code=$? at
-    trap '' HUP INT TERM
+# Whatever ends this before it is done: what was there before is there again. Each part of it can be
+# done twice, so that a signal in the middle of it begins it again.
+finish() { # EXIT CODE
+    local at
     set +e
     if [[ $is_done == no ]]; then
         if ((${#undo[@]} > 0)) && [[ $os == linux && $was_running == no ]] && systemd_runs; then
@@ -628,7 +628,14 @@ finish() {
     fi
     [[ -z $fresh_program ]] || rm -f "$fresh_program"
     [[ -z $work ]] || rm -rf "$work"
-    exit "$code"
+    exit "$1"
+}
+
+# A second signal changes nothing any more.
+stop() { # EXIT CODE
+    trap '' HUP INT TERM
+    trap - EXIT
+    finish "$1"
 }
 
 is_installed_already() {
@@ -681,10 +688,10 @@ main() {
         esac
         shift
     done
-    trap finish EXIT
-    trap 'exit 129' HUP
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
+    trap 'finish $?' EXIT
+    trap 'stop 129' HUP
+    trap 'stop 130' INT
+    trap 'stop 143' TERM
     if [[ $wants == uninstall ]]; then
         is_done=yes
         uninstall "$yes" "$remove_backups"

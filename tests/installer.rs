@@ -495,7 +495,7 @@ fn at_every_command(signal: &str, step: usize, mut check: impl FnMut(usize, Outp
 
 #[test]
 fn interrupted_at_any_command_it_leaves_all_or_nothing() {
-    let step = if is_full() { 3 } else { 60 };
+    let step = if is_full() { 3 } else { 70 };
     at_every_command("TERM", step, |_, _| true);
     at_every_command("KILL", step, |_, _| true);
 }

@@ -144,6 +144,25 @@ fn config_says_what_is_set_where_and_what_is_wrong() {
     );
 }
 
+#[test]
+fn the_readme_has_every_setting_with_its_default() {
+    let root = tempfile::tempdir().expect("a directory");
+    let output = updater(root.path()).arg("config").output().expect("the command");
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let readme = include_str!("../README.md");
+    for one in answer["settings"].as_array().expect("settings") {
+        let (key, about) =
+            (one["key"].as_str().expect("a key"), one["about"].as_str().expect("text"));
+        let default = match (key, one["default"].as_str()) {
+            ("POLICY_URL" | "RUNTIME_MANIFEST_URL", _) => "required".to_owned(),
+            (_, Some(default)) => format!("`{default}`"),
+            (_, None) => String::new(),
+        };
+        let row = format!("| `{key}` | {default} | {about} |");
+        assert!(readme.contains(&row), "README.md lacks: {row}");
+    }
+}
+
 /// A container of the engine in which systemd runs. Removed when it is dropped.
 struct Machine {
     name: String,
@@ -268,7 +287,7 @@ fn release() -> String {
 }
 
 fn installed_on(suite: &str) {
-    let world = World::build("1.9.6").rows(200).start();
+    let world = World::build("1.9.6").below("/srv").rows(200).start();
     let machine = Machine::boot(suite, &world);
     let base = release();
     let environment = format!(
@@ -280,7 +299,7 @@ fn installed_on(suite: &str) {
     println!("{}", machine.must(&one_line));
     assert_eq!(machine.show("ActiveState"), "active");
 
-    // What this test's shop needs, and a watchdog that it can wait for. The world lies in /tmp.
+    // What this test's shop needs, and a watchdog that it can wait for.
     let settings = format!(
         "UPDATER_PORT={}\nTARGET_CONTAINER_NAME={}\nIMAGE_REPO_OVERRIDE={}\nVERIFY_SECONDS=3\nPROBATION_MINUTES=0\n",
         world.updater_port,
@@ -289,7 +308,7 @@ fn installed_on(suite: &str) {
     );
     machine.must(&format!("printf '{settings}' >>/etc/payram/updater.env"));
     machine.must("mkdir -p /etc/systemd/system/payram-updater.service.d");
-    let drop_in = "[Service]\\nWatchdogSec=9\\nPrivateTmp=no\\n";
+    let drop_in = "[Service]\\nWatchdogSec=9\\n";
     machine.must(&format!(
         "printf '{drop_in}' >/etc/systemd/system/payram-updater.service.d/test.conf && systemctl daemon-reload"
     ));
