@@ -11,9 +11,11 @@ mod ask;
 mod cancel;
 mod client;
 mod completions;
+mod config;
 mod demo;
 mod follow;
 mod history;
+mod init;
 mod inspect;
 mod journal;
 mod logs;
@@ -21,12 +23,14 @@ mod man;
 mod progress;
 mod recover;
 mod render;
+mod restart;
 mod run;
 mod sandbox;
 mod screen;
 mod serve;
 mod statechart;
 mod status;
+mod systemd;
 mod word;
 
 use std::ffi::OsString;
@@ -41,6 +45,10 @@ use self::client::{Client, ClientError};
 use self::screen::Screen;
 use self::word::Word;
 use crate::config::ClientSettings;
+
+/// What starts the daemon on a host; the installer puts it in its place.
+const SYSTEMD_UNIT: &str = include_str!("../../packaging/systemd/payram-updater.service");
+const LAUNCHD_JOB: &str = include_str!("../../packaging/launchd/com.payram.updater.plist");
 
 /// How a command ends, as its exit code (contract section 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +149,10 @@ impl Reading {
             | Command::Watch
             | Command::Completions { .. }
             | Command::Man
+            | Command::Unit { .. }
+            | Command::Config(
+                args::Config { key: Some(_), .. } | args::Config { example: true, .. },
+            )
             | Command::Statechart
             | Command::Sandbox(_)
             | Command::Demo(_)
@@ -153,6 +165,9 @@ impl Reading {
             | Command::Cancel(_)
             | Command::Inspect(_)
             | Command::Sync
+            | Command::Init(_)
+            | Command::Config(_)
+            | Command::Restart
             | Command::Journal(args::Journal::Verify)
             | Command::Version => false,
         };
@@ -253,6 +268,9 @@ async fn dispatch(
             word::say(&context()?, Word::DismissRows(&job), dry_run, yes, out).await
         }
         Command::Recover(asked) => recover::recover(&context()?, &asked, out).await,
+        Command::Init(asked) => init::init(&asked, reading, out).await,
+        Command::Config(asked) => config::config(&asked, reading, out),
+        Command::Restart => restart::restart(reading, out),
         Command::Journal(asked) => journal::journal(&settings()?.state_dir, &asked, reading, out),
         Command::Demo(asked) => demo::demo(&asked, reading).await,
         Command::Sandbox(asked) => sandbox::sandbox(asked, out).await,
@@ -270,6 +288,10 @@ async fn dispatch(
         }
         Command::Man => {
             out.write_all(man::page().as_bytes())?;
+            Ok(Exit::Done)
+        }
+        Command::Unit { launchd } => {
+            out.write_all(if launchd { LAUNCHD_JOB } else { SYSTEMD_UNIT }.as_bytes())?;
             Ok(Exit::Done)
         }
         Command::Statechart => {

@@ -1,6 +1,5 @@
 //! `serve`: the daemon. Puts the parts together and ends them in order.
 
-use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -8,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use super::systemd::{self, Pulse, Watched, notify};
 use crate::api::Api;
 use crate::config::{LogFormat, Settings};
 use crate::driver::{Driver, StateLock};
@@ -47,7 +47,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         Arc::clone(&settings),
         Arc::clone(&engine),
         Arc::clone(&driver),
-        reader,
+        Arc::clone(&reader),
         stop.clone(),
     ));
     tracing::info!(
@@ -57,8 +57,15 @@ async fn run() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         "payram-updater starts"
     );
     tokio::spawn(stop_on_signal(stop.clone())?);
-    let runs = tokio::spawn(async move { driver.run().await });
-    let served = api.serve(|| notify("READY=1")).await;
+    let pulse = Arc::new(Pulse::default());
+    let watched = Watched { driver: Arc::clone(&driver), reader, pulse: Arc::clone(&pulse) };
+    let runs = tokio::spawn(async move { pulse.of(driver.run()).await });
+    let (socket, told) = (settings.socket_path(), stop.clone());
+    let ready = || {
+        notify("READY=1");
+        tokio::spawn(async move { systemd::keep_told(watched, &socket, told).await });
+    };
+    let served = api.serve(ready).await;
     // A listener that failed ends the daemon in the same order as a signal.
     stop.cancel();
     notify("STOPPING=1");
@@ -101,24 +108,5 @@ fn start_log(settings: &Settings) {
     match settings.log_format {
         LogFormat::Text => builder.with_ansi(false).init(),
         LogFormat::Json => builder.json().init(),
-    }
-}
-
-/// Tells systemd (sd_notify(3)); without it there is nobody to tell.
-fn notify(state: &str) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let told = UnixDatagram::unbound().and_then(|socket| {
-        match path.to_string_lossy().strip_prefix('@') {
-            // An abstract socket: its name begins with a zero byte.
-            Some(name) => {
-                use std::os::linux::net::SocketAddrExt;
-                let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
-                socket.send_to_addr(state.as_bytes(), &address)
-            }
-            None => socket.send_to(state.as_bytes(), &path),
-        }
-    });
-    if let Err(error) = told {
-        tracing::warn!(%error, "systemd could not be told {state}");
     }
 }

@@ -99,7 +99,7 @@ fn run_dir(reader: &mut Reader<'_>) -> PathBuf {
     reader.or("RUN_DIR", allowed, default, values::socket_directory)
 }
 
-fn take_all(reader: &mut Reader<'_>) -> Settings {
+pub(super) fn take_all(reader: &mut Reader<'_>) -> Settings {
     let seconds = |reader: &mut Reader<'_>, key, default| {
         reader.or(key, SECONDS, Duration::from_secs(default), values::seconds)
     };

@@ -9,6 +9,7 @@
 mod env_file;
 mod load;
 mod sources;
+mod survey;
 mod values;
 
 use std::num::NonZeroU32;
@@ -21,6 +22,7 @@ use crate::secret::Secret;
 
 pub use crate::machine::facts::RollbackDatabase;
 pub use sources::{ConfigError, Origin, Problem, SourceFile, Sources};
+pub use survey::{EXAMPLE, Setting, Survey};
 
 /// All settings, checked.
 #[derive(Clone, Debug)]

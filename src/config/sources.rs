@@ -180,6 +180,17 @@ pub(super) struct Reader<'a> {
     /// What is wrong with the values taken so far.
     value_problems: Vec<Problem>,
     asked: BTreeSet<&'static str>,
+    taken: Vec<Taken>,
+}
+
+/// A key that was taken.
+#[derive(Clone, Debug)]
+pub(super) struct Taken {
+    pub key: &'static str,
+    /// What the nearest source says, as it may be shown; none when that is nothing.
+    pub shown: Option<String>,
+    /// The nearest source; none when there is none.
+    pub origin: Option<Origin>,
 }
 
 impl<'a> Reader<'a> {
@@ -190,6 +201,7 @@ impl<'a> Reader<'a> {
             file_problems: Vec::new(),
             value_problems: Vec::new(),
             asked: BTreeSet::new(),
+            taken: Vec::new(),
         };
         for SourceFile { path, content } in &sources.files {
             match content {
@@ -220,20 +232,30 @@ impl<'a> Reader<'a> {
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
         self.asked.insert(key);
-        let (text, origin) = self.find(key)?;
+        let Some((text, origin)) = self.find(key) else {
+            self.taken.push(Taken { key, shown: None, origin: None });
+            return None;
+        };
         if text.as_deref() == Some("") {
+            self.taken.push(Taken { key, shown: None, origin: Some(origin) });
             return None;
         }
         let value = text.as_deref().and_then(parse);
+        let shown = match text {
+            _ if SECRET_KEYS.contains(&key) => "***".to_owned(),
+            Some(text) => shown(&without_password(&text)),
+            None => "text that is not UTF-8".to_owned(),
+        };
+        self.taken.push(Taken { key, shown: Some(shown.clone()), origin: Some(origin.clone()) });
         if value.is_none() {
-            let shown = match text {
-                _ if SECRET_KEYS.contains(&key) => "***".to_owned(),
-                Some(text) => shown(&without_password(&text)),
-                None => "text that is not UTF-8".to_owned(),
-            };
             self.value_problems.push(Problem::BadValue { key, shown, origin, allowed });
         }
         value
+    }
+
+    /// The keys that were taken, in that order.
+    pub fn taken(&self) -> &[Taken] {
+        &self.taken
     }
 
     /// The value of a key, else its default.
@@ -328,10 +350,16 @@ fn shown(text: &str) -> String {
 }
 
 /// A URL's user and password are masked, whatever else is wrong with it (I10): everything up to
-/// the last `@`, because a password may hold what ends a host elsewhere.
+/// the last `@`, because a password may hold what ends a host elsewhere. So is what follows a `?` or
+/// a `#`, which may be a token.
 fn without_password(text: &str) -> String {
-    match text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?))) {
-        Some((scheme, (_, rest))) => format!("{scheme}://***@{rest}"),
-        None => text.to_owned(),
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => ("***@", rest),
+        None => ("", rest),
+    };
+    match rest.find(['?', '#']).and_then(|at| rest.get(..=at)) {
+        Some(path) => format!("{scheme}://{user}{path}***"),
+        None => format!("{scheme}://{user}{rest}"),
     }
 }

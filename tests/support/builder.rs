@@ -29,6 +29,7 @@ pub struct WorldBuilder {
     disk: Option<String>,
     mounts: Mounts,
     has_postgres_17: bool,
+    below: PathBuf,
 }
 
 impl WorldBuilder {
@@ -47,6 +48,7 @@ impl WorldBuilder {
             disk: None,
             mounts: Mounts::One,
             has_postgres_17: false,
+            below: std::env::temp_dir(),
         }
     }
 
@@ -116,6 +118,12 @@ impl WorldBuilder {
         self
     }
 
+    /// Everything of it in a directory below this one, and not where temporary files are.
+    pub fn below(mut self, directory: &str) -> Self {
+        self.below = directory.into();
+        self
+    }
+
     /// Doesn't wait until the container is healthy.
     pub fn unattended(mut self) -> Self {
         self.await_health = false;
@@ -133,7 +141,10 @@ impl WorldBuilder {
             port: free_port(),
             is_published: self.is_published,
             updater_port: free_port(),
-            root: tempfile::Builder::new().prefix(&name).tempdir().expect("a directory"),
+            root: tempfile::Builder::new()
+                .prefix(&name)
+                .tempdir_in(&self.below)
+                .expect("a directory"),
             name,
             id,
             run_args: self.run_args,
