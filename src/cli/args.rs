@@ -25,6 +25,11 @@ const DEMO_NOTES: &str = "\
 Exit 0 when all ended as promised and no payment is missing. Leaves nothing behind, Ctrl-C
 (exit 130) included. For people: there is no --json.";
 
+const INIT_NOTES: &str = "\
+Asks only on a terminal; without one and without a flag, what was stored before stays, and
+auto-update is off where nothing was. Exit 1 when PayRam does not run or the API's port can be
+reached from outside: then nothing is stored. The daemon works without `init`.";
+
 /// Upgrades a self-hosted PayRam: ends verified, or exactly where it was before.
 #[derive(Debug, Parser)]
 #[command(name = "payram-updater", version, after_help = EXIT_CODES)]
@@ -70,6 +75,9 @@ pub(super) enum Command {
     Recover(Recover),
     /// Record what runs now as good, after it was put right by hand
     Sync,
+    /// Look whether this host is ready, and say whether it updates by itself
+    #[command(after_help = INIT_NOTES)]
+    Init(Init),
     /// Check or export the journal
     #[command(subcommand)]
     Journal(Journal),
@@ -192,6 +200,20 @@ pub(super) struct Recover {
     /// Don't ask
     #[arg(short, long)]
     pub yes: bool,
+}
+
+/// Of `init`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Init {
+    /// Don't ask: turn auto-update off
+    #[arg(long)]
+    pub no_autoupdate: bool,
+    /// Don't ask: turn auto-update on
+    #[arg(long, conflicts_with = "no_autoupdate")]
+    pub autoupdate: bool,
+    /// Hours between two looks for a new version (24 where nothing was stored)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8760))]
+    pub interval_hours: Option<u32>,
 }
 
 /// Of `demo`.

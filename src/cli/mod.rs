@@ -14,6 +14,7 @@ mod completions;
 mod demo;
 mod follow;
 mod history;
+mod init;
 mod inspect;
 mod journal;
 mod logs;
@@ -153,6 +154,7 @@ impl Reading {
             | Command::Cancel(_)
             | Command::Inspect
             | Command::Sync
+            | Command::Init(_)
             | Command::Journal(args::Journal::Verify)
             | Command::Version => false,
         };
@@ -251,6 +253,7 @@ async fn dispatch(
             word::say(&context()?, Word::DismissRows(&job), dry_run, yes, out).await
         }
         Command::Recover(asked) => recover::recover(&context()?, &asked, out).await,
+        Command::Init(asked) => init::init(&asked, reading, out).await,
         Command::Journal(asked) => journal::journal(&settings()?.state_dir, &asked, reading, out),
         Command::Demo(asked) => demo::demo(&asked, reading).await,
         Command::Sandbox(asked) => sandbox::sandbox(asked, out).await,

@@ -6,6 +6,7 @@ mod support;
 
 mod crash;
 mod engine;
+mod init;
 mod invariants;
 mod keeping;
 mod last_good;
