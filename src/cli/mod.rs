@@ -9,16 +9,19 @@ mod answers;
 mod args;
 mod ask;
 mod cancel;
+mod cleanup;
 mod client;
 mod completions;
 mod demo;
 mod follow;
+mod help;
 mod history;
 mod init;
 mod inspect;
 mod journal;
 mod logs;
 mod man;
+mod mistyped;
 mod progress;
 mod recover;
 mod render;
@@ -28,13 +31,14 @@ mod screen;
 mod serve;
 mod statechart;
 mod status;
+mod versions;
 mod word;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 use serde_json::{Value, json};
 
 use self::args::{Command, CommandLine, Recover};
@@ -42,6 +46,7 @@ use self::client::{Client, ClientError};
 use self::screen::Screen;
 use self::word::Word;
 use crate::config::ClientSettings;
+use crate::driver::Rubbish;
 
 /// How a command ends, as its exit code (contract section 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,10 +141,7 @@ enum Reading {
 impl Reading {
     fn of(command: &Command, wants_json: bool, is_terminal: bool) -> Self {
         let speaks_text = match command {
-            Command::Run(asked) => !asked.detach,
-            Command::Recover(asked) => !asked.dry_run,
             Command::Logs(_)
-            | Command::Watch
             | Command::Completions { .. }
             | Command::Man
             | Command::Statechart
@@ -150,11 +152,16 @@ impl Reading {
             | Command::Status
             | Command::Health
             | Command::History(_)
+            | Command::Versions
             | Command::DryRun(_)
+            | Command::Run(_)
+            | Command::Watch
+            | Command::Recover(_)
             | Command::Cancel(_)
             | Command::Inspect
             | Command::Sync
             | Command::Init(_)
+            | Command::Cleanup(_)
             | Command::Journal(args::Journal::Verify)
             | Command::Version => false,
         };
@@ -179,9 +186,18 @@ struct Context {
 
 /// Runs the command that these arguments name.
 pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let line = match CommandLine::try_parse_from(arguments) {
+    let arguments = mistyped::plain(arguments.into_iter().collect());
+    if let Some(said) = mistyped::too_long(&arguments) {
+        eprintln!("payram-updater: {said}");
+        return ExitCode::from(Exit::Usage.code());
+    }
+    let line = match parsed(arguments) {
         Ok(line) => line,
         Err(error) => {
+            if let Some(hint) = mistyped::hint(&error) {
+                eprintln!("payram-updater: {hint}");
+                return ExitCode::from(Exit::Usage.code());
+            }
             // Help that nobody reads (`--help | head`) is no failure.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
@@ -189,7 +205,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     if line.command.is_none() && io::stdout().is_terminal() {
         // Help that nobody reads is no failure.
-        let _ = CommandLine::command().print_help();
+        let _ = help::command().print_help();
         return ExitCode::SUCCESS;
     }
     let command = line.command.unwrap_or(Command::Serve);
@@ -212,6 +228,12 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     ExitCode::from(exit.code())
+}
+
+fn parsed(arguments: Vec<OsString>) -> Result<CommandLine, clap::Error> {
+    let mut command = help::command();
+    let mut matches = command.try_get_matches_from_mut(arguments)?;
+    CommandLine::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
 /// The exit code once everything is written. A reader that has gone does not change it: it may
@@ -240,6 +262,7 @@ async fn dispatch(
         Command::Watch => run::watch(&context()?, out).await,
         Command::Logs(asked) => logs::logs(&context()?, &asked, out).await,
         Command::History(asked) => history::history(&context()?, &asked, out).await,
+        Command::Versions => versions::versions(&context()?, out).await,
         Command::DryRun(wanted) => run::dry_run(&context()?, &wanted, out).await,
         Command::Run(asked) => run::run(&context()?, &asked, out).await,
         Command::Cancel(asked) => cancel::cancel(&context()?, &asked, out).await,
@@ -253,6 +276,12 @@ async fn dispatch(
             word::say(&context()?, Word::DismissRows(&job), dry_run, yes, out).await
         }
         Command::Recover(asked) => recover::recover(&context()?, &asked, out).await,
+        Command::Cleanup(args::Cleanup::State(asked)) => {
+            cleanup::cleanup(&context()?, Rubbish::State, 1, &asked, out).await
+        }
+        Command::Cleanup(args::Cleanup::Backups { keep, asked }) => {
+            cleanup::cleanup(&context()?, Rubbish::Backups, keep, &asked, out).await
+        }
         Command::Init(asked) => init::init(&asked, reading, out).await,
         Command::Journal(asked) => journal::journal(&settings()?.state_dir, &asked, reading, out),
         Command::Demo(asked) => demo::demo(&asked, reading).await,

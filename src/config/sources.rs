@@ -300,6 +300,12 @@ impl<'a> Reader<'a> {
         warnings
     }
 
+    /// Every key that was asked for.
+    #[cfg(test)]
+    pub fn asked(&self) -> Vec<&'static str> {
+        self.asked.iter().copied().collect()
+    }
+
     /// What is wrong with the values that were taken.
     pub fn take_value_problems(&mut self) -> Vec<Problem> {
         std::mem::take(&mut self.value_problems)
@@ -328,8 +334,14 @@ fn shown(text: &str) -> String {
 }
 
 /// A URL's user and password are masked, whatever else is wrong with it (I10): everything up to
-/// the last `@`, because a password may hold what ends a host elsewhere.
+/// the last `@`, because a password may hold what ends a host elsewhere. What follows a `?` may be
+/// a token, and a fragment too.
 fn without_password(text: &str) -> String {
+    let is_url = text.contains("://");
+    let text = match text.find(['?', '#']) {
+        Some(at) if is_url => &format!("{}***", text.get(..=at).unwrap_or_default()),
+        Some(_) | None => text,
+    };
     match text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?))) {
         Some((scheme, (_, rest))) => format!("{scheme}://***@{rest}"),
         None => text.to_owned(),

@@ -222,6 +222,12 @@ impl Daemon {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = program(self.directory.path(), self.port);
         command.args(arguments);
+        // Read as a person would: into a pipe these write JSON unless they are told otherwise.
+        let is_one = matches!(arguments.first(), Some(&("run" | "watch" | "recover")));
+        let says_how = ["--json", "--detach", "--dry-run", "--help"];
+        if is_one && !arguments.iter().any(|one| says_how.contains(one)) {
+            command.arg("--text");
+        }
         command
     }
 

@@ -103,7 +103,7 @@ impl Shop {
 
     fn updater(&self, arguments: &[&str]) -> Command {
         let mut command = sandbox::updater(self.root.path());
-        command.args(arguments).envs(&self.settings);
+        command.args(sandbox::as_text(arguments)).envs(&self.settings);
         command
     }
 

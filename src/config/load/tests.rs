@@ -158,10 +158,17 @@ fn each_of_these_values_is_refused() {
         ("TARGET_CONTAINER_NAME", "-rf"),
         ("CORE_BASE_URL", "ftp://127.0.0.1"),
         ("CORE_BASE_URL", "127.0.0.1:8080"),
-        ("CORE_BASE_URL", "http://127.0.0.1/?x=1"),
         ("DOCKER_HOST", "ssh://host"),
         ("ALLOWED_HOSTS", "http://panel.example"),
         ("ALLOWED_HOSTS", "panel.example:8080"),
+        ("ALLOWED_HOSTS", "*"),
+        ("ALLOWED_HOSTS", "*.panel.example"),
+        ("IMAGE_REPO_OVERRIDE", "UPPER/Case"),
+        ("LOG", "loud"),
+        ("LOG", "info,payram_updater"),
+        ("LOG", "=info"),
+        ("AUTO_UPDATE_WINDOW", "weekend"),
+        ("AUTO_UPDATE_WINDOW", "Sat 2-5"),
         ("SUPERVISOR_INCLUDE", ","),
         ("BACKUP_PROOF", "maybe"),
         ("ROLLBACK_DATABASE", "never"),
@@ -189,6 +196,9 @@ fn each_of_these_values_is_taken() {
         ("ALLOWED_HOSTS", "Panel.example, 10.0.0.1,::1"),
         ("BACKUP_PROOF", "Toc"),
         ("LOG", "info,payram_updater=debug"),
+        ("LOG", "OFF"),
+        ("IMAGE_REPO_OVERRIDE", "Registry.Example:5000/payramapp/payram"),
+        ("AUTO_UPDATE_WINDOW", "Sat,Sun 02:00-05:00; Mon-Fri 22:00-04:00"),
         ("POLICY_URL", "policy.json"),
         ("RUN_DIR", &format!("/{}", "r".repeat(93))),
     ] {
@@ -196,6 +206,8 @@ fn each_of_these_values_is_taken() {
     }
     let hosts = world().with("ALLOWED_HOSTS", "Panel.example, ::1").settings().allowed_hosts;
     assert_eq!(hosts, ["panel.example", "::1"]);
+    let hosts = world().with("ALLOWED_HOSTS", "M\u{dc}nchen.de,host_1").settings().allowed_hosts;
+    assert_eq!(hosts, ["xn--mnchen-3ya.de", "host_1"], "as a Host header has them");
 }
 
 #[test]
@@ -209,8 +221,12 @@ fn a_password_is_in_no_error_and_no_debug_output() {
     assert!(unclosed.contains(".env:1: the quote that opens the value of PG_PASSWORD"));
     let url = world().with("CORE_BASE_URL", "http://root:hunter2@127.0.0.1").error();
     assert!(url.contains("CORE_BASE_URL is `http://***@127.0.0.1`"), "{url}");
+    let query = world().with("CORE_BASE_URL", "http://127.0.0.1/?token=hunter2").error();
+    assert!(query.contains("CORE_BASE_URL is `http://127.0.0.1/?***`"), "{query}");
+    let policy = world().with("POLICY_URL", "ftp://u:hunter2@h/p?token=hunter2#hunter2").error();
+    assert!(policy.contains("POLICY_URL is `ftp://***@h/p?***`"), "{policy}");
     let slashed = world().with("CORE_BASE_URL", "http://root:hun/hunter2@127.0.0.1").error();
-    for error in [bad, unclosed, url, slashed] {
+    for error in [bad, unclosed, url, query, policy, slashed] {
         assert!(!error.contains("hunter2"), "{error}");
     }
 }
