@@ -30,6 +30,7 @@ pub struct World {
     pub logs: Vec<(i64, &'static str)>,
     pub playbook: Value,
     pub inspect: Value,
+    pub cleanup: Value,
     pub history: Value,
     pub asked: Vec<(String, Value)>,
 }
@@ -95,6 +96,7 @@ pub fn answer(
         ("GET", "/health") => (200, json!({"status": "ok"})),
         ("POST", "/upgrade/plan") => (200, world.plan.clone()),
         ("POST", "/upgrade/run") => world.run.clone(),
+        ("POST", "/upgrade/cleanup") => (200, world.cleanup.clone()),
         ("POST", "/upgrade/cancel") => world.cancel.clone(),
         ("POST", "/upgrade/recover") => {
             let next = match world.recover.len() {

@@ -5,9 +5,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::shop::{END, Shop};
-use crate::support::Daemon;
+use crate::shop::{END, SOON, Shop};
 use crate::support::http::Request;
+use crate::support::{Daemon, wait_until};
 
 fn answer(shop: &Shop, arguments: &[&str]) -> (Option<i32>, Value) {
     let ran = shop.cli(arguments);
@@ -247,4 +247,15 @@ fn what_is_said_twice_is_refused_and_what_a_plan_notes_is_logged() {
     fs::write(path, text.replacen('{', r#"{"latest":"9.9.9","#, 1)).expect("a policy");
     let plan = daemon.post("/upgrade/plan", &json!({"requestedTarget": "latest"})).json();
     assert_eq!(plan["failureCode"], "POLICY_INVALID_JSON", "{plan:#}");
+}
+
+#[test]
+fn a_daemon_whose_log_nobody_reads_any_more_upgrades_and_ends_when_it_is_told_to() {
+    let shop = Shop::open(json!({"2.0.0": {}}));
+    let mut daemon = shop.unheard_daemon();
+    assert_eq!(shop.upgrade("2.0.0").0, Some(0));
+    let pid = rustix::process::Pid::from_child(&daemon);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM is sent");
+    let ended = wait_until("the daemon ends", SOON, || daemon.try_wait().expect("its state"));
+    assert!(ended.success(), "{ended:?}");
 }
