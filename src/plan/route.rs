@@ -156,6 +156,7 @@ impl<'a> Ground<'a> {
         let Self { scheme, ladder, gates } = self;
         let mut route = Route::default();
         let mut at = current_rank;
+        let mut missing = Vec::new();
         for Standing { rank, is_stop, gate } in gates {
             if *rank <= at || *rank > target_rank {
                 continue;
@@ -169,10 +170,11 @@ impl<'a> Ground<'a> {
                 route.hops.push(stop(scheme, below, why));
             }
             if *is_stop {
+                route.notes.extend(no_releases(&missing));
                 return end_below(gate, route);
             }
             match ladder.spelling(rank) {
-                None => route.notes.push(no_release(gate)),
+                None => missing.push(gate),
                 Some(tag) => {
                     // The target itself says why it is gone to.
                     if *rank < target_rank {
@@ -186,6 +188,7 @@ impl<'a> Ground<'a> {
                 return Err(too_many_hops(current, &target.version).into());
             }
         }
+        route.notes.extend(no_releases(&missing));
         route.hops.push(target);
         Ok(route)
     }
@@ -198,8 +201,8 @@ const PASSED_THROUGH: &str =
 /// Hops that a route has at most: each is an upgrade with a downtime of its own.
 const MOST_HOPS: usize = 50;
 
-/// Gates that the notes of a manual upgrade name at most.
-const MOST_CROSSED: usize = 20;
+/// Gates that the notes name one by one at most.
+const MOST_NAMED: usize = 20;
 
 /// What a gate is for the reader.
 fn must(is_stop: bool) -> &'static str {
@@ -209,11 +212,19 @@ fn must(is_stop: bool) -> &'static str {
     }
 }
 
-fn no_release(gate: &Gate) -> String {
-    format!(
-        "{} must be passed through by the policy, but is none of its releases: there is nothing to install, and the route goes past it",
-        gate.version.trim()
-    )
+/// What is said of gates that can't be installed: of some one by one, of the rest how many.
+fn no_releases(missing: &[&Gate]) -> Vec<String> {
+    let named = missing.iter().take(MOST_NAMED).map(|gate| {
+        format!(
+            "{} must be passed through by the policy, but is none of its releases: there is nothing to install, and the route goes past it",
+            gate.version.trim()
+        )
+    });
+    let mut notes: Vec<String> = named.collect();
+    if let Some(more) = missing.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+        notes.push(format!("{more} more of the policy's versions to pass through are no releases"));
+    }
+    notes
 }
 
 /// The policy's words are written for somebody who does by hand what a route does by itself.
@@ -467,7 +478,7 @@ fn crossed(question: &Question<'_>, from: &Rank, to: &Rank) -> Vec<String> {
         let is_over = |rank: Rank| rank > *from && (rank < *to || *is_stop && rank == *to);
         scheme.rank(&gate.version).is_some_and(is_over)
     });
-    let named = crossed.by_ref().take(MOST_CROSSED).map(|(is_stop, gate)| {
+    let named = crossed.by_ref().take(MOST_NAMED).map(|(is_stop, gate)| {
         let says = gate.reason.as_ref().map(|reason| format!("; the policy says: {reason:?}"));
         let docs = gate.docs.as_ref().map(|d| format!(" ({d})")).unwrap_or_default();
         let over = match is_stop {

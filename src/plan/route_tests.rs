@@ -99,6 +99,12 @@ fn a_breakpoint_that_is_no_release_is_never_a_hop_and_that_is_said() {
     let note = route.notes.join("; ");
     assert!(note.starts_with("2.0.0 must be passed through by the policy, but is none"), "{note}");
     assert!(!note.contains("by itself"), "{note}");
+    let many: Vec<String> = (0..3000).map(|n| format!("2.0.{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let policy = self::policy(&["3.0.0", "1.0.0"], &many, &[]);
+    let notes = super::route(&dashboard(&policy, "1.0.0", "3.0.0")).expect("a route").notes;
+    assert_eq!(notes.len(), 21);
+    assert_eq!(notes[20], "2980 more of the policy's versions to pass through are no releases");
 }
 
 #[test]
