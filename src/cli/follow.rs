@@ -79,6 +79,8 @@ pub(super) async fn follow_after(
     let mut silent_since: Option<Instant> = None;
     loop {
         let looked = tokio::select! {
+            // First: before anything is shown Ctrl-C must be ours.
+            biased;
             _ = interrupted.as_mut() => return Ok(Watched::Interrupted),
             looked = async { ticks.tick().await; look(client, after).await } => looked,
         };
