@@ -9,9 +9,10 @@
 //! decided by [`machine`], which is pure; each of the four is in the [`journal`] before the next
 //! begins; [`history`] says what its rows mean. The driver's effects work through [`engine`] (containers), [`database`] (dumps,
 //! evidence), [`restore_point`] (the database's directory) and [`app`] (the core and its
-//! programs). [`inspect`] looks at all of it and says what to do.
+//! programs). [`inspect`] looks at all of it and says what to do; [`auto_update`] plans and begins
+//! by itself what a dashboard could.
 //!
-//! Arrows point one way: `cli, api → inspect → driver → (plan, engine, database, restore_point, app,
+//! Arrows point one way: `cli, api → inspect → auto_update → driver → (plan, engine, database, restore_point, app,
 //! history → journal) → machine`. `machine` imports nothing of ours; nobody imports
 //! `api` or `cli`.
 
@@ -29,6 +30,7 @@ pub mod history;
 pub(crate) mod http;
 pub mod inspect;
 pub mod journal;
+pub(crate) mod json;
 pub mod machine;
 pub mod plan;
 pub mod restore_point;

@@ -77,3 +77,57 @@ fn every_example_of_the_document_answers_what_it_says() {
         assert_eq!(idle.shell(&command), expected, "$ {command}");
     }
 }
+
+#[test]
+fn every_failure_code_is_in_the_document_as_the_program_has_it() {
+    use payram_updater::machine::failure::FailureCode;
+    use payram_updater::plan::playbook::{Facts, playbook};
+    let document = include_str!("../API.md");
+    let (_, table) = document.split_once("## Failure codes").expect("the list");
+    let written: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+    let text = |value: serde_json::Value| value.as_str().expect("a word").to_owned();
+    let expected: Vec<String> = FailureCode::ALL
+        .iter()
+        .map(|code| {
+            let book = serde_json::to_value(playbook(code.as_str(), &Facts::default()));
+            let book = book.expect("plain data");
+            let (severity, risk) = (text(book["severity"].clone()), text(book["dataRisk"].clone()));
+            let title = text(book["title"].clone());
+            format!("| `{code}` | `{severity}` | `{risk}` | {title} |")
+        })
+        .collect();
+    assert_eq!(written, expected);
+}
+
+#[test]
+fn every_code_of_an_error_is_in_the_document() {
+    let document = include_str!("../API.md");
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api");
+    let (mut ahead, mut checked) = (vec![root], 0);
+    while let Some(place) = ahead.pop() {
+        for entry in std::fs::read_dir(place).expect("a directory").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                ahead.push(path);
+                continue;
+            }
+            if path.ends_with("tests.rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("a source file");
+            let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+            for word in text.split('"').skip(1).step_by(2) {
+                let is_code = word.len() > 8
+                    && word.contains('_')
+                    && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+                // Names of settings are written like codes.
+                if is_code && !word.starts_with("ALLOWED_") {
+                    checked += 1;
+                    let is_there = document.contains(&format!("`{word}`"));
+                    assert!(is_there, "{word} of {}", path.display());
+                }
+            }
+        }
+    }
+    assert!(checked > 20, "{checked}");
+}

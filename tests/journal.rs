@@ -76,7 +76,7 @@ fn a_restarted_program_finds_its_machine_where_it_was() {
 fn the_event_that_opens_a_job_names_the_job_like_all_that_follow() {
     let place = place();
     let job = job_with_a_backup(&Journal::open(&place.path).expect("opens"));
-    let everything = HistoryFilter { kind: None, status: None, limit: 10 };
+    let everything = HistoryFilter { limit: 10, ..HistoryFilter::default() };
     let history = Reader::open(&place.path).expect("reader").history(&everything).expect("reads");
     assert_eq!(history.len(), 1);
     assert_eq!(history[0].data.get("jobId").map(String::as_str), Some(job.as_str()));
@@ -265,6 +265,7 @@ fn the_history_is_newest_first_and_filtered() {
             kind: kind.map(str::to_owned),
             status: status.map(str::to_owned),
             limit: 10,
+            ..HistoryFilter::default()
         };
         reader.history(&filter).expect("reads").len()
     };

@@ -1,12 +1,14 @@
 //! What each endpoint answers (contract sections 1 and 3).
 //!
 //! Called by [`super::listen`] with a request that access control has let through. Those that
-//! tell what the journal holds are in `reads`, those that plan an upgrade or ask the driver for
+//! tell what the journal holds are in `reads` and `jobs`, what can be gone to in `versions`, those that plan an upgrade or ask the driver for
 //! something in `orders`.
 
+mod jobs;
 mod orders;
 mod paged;
 mod reads;
+mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,16 +58,23 @@ pub(super) async fn answer(api: Arc<Api>, method: &Method, path: &str, asked: As
         Endpoint::Health => Ok(answers::json(&health(&api))),
         Endpoint::Status => reads::status(&api).await,
         Endpoint::Last => reads::last(&api).await,
-        Endpoint::Logs => reads::logs(&api, &asked).await,
+        Endpoint::Logs => reads::logs(&api, &asked, None).await,
+        Endpoint::Jobs => jobs::list(&api, &asked).await,
+        Endpoint::Job => jobs::one(&api, routes::job_of(path)).await,
+        Endpoint::JobLogs => reads::logs(&api, &asked, Some(routes::job_of(path))).await,
+        Endpoint::JobEvents => reads::history(&api, &asked, Some(routes::job_of(path))).await,
+        Endpoint::Versions => Ok(versions::answer(&api, &asked).await),
+        Endpoint::FailureCodes => Ok(answers::json(&versions::failure_codes())),
         Endpoint::Playbook => reads::playbook(&api).await,
         Endpoint::Inspect => Ok(inspection(&api, asked.caller).await),
         Endpoint::Events => Ok(events::stream(&api, &asked)),
-        Endpoint::History => reads::history(&api, &asked).await,
-        Endpoint::Plan => orders::make_plan(&api, &asked).await,
+        Endpoint::History => reads::history(&api, &asked, None).await,
+        Endpoint::Plan => orders::plan(&api, &asked).await,
         Endpoint::Run => orders::run(&api, &asked).await,
         Endpoint::Cancel => orders::cancel(&api, &asked).await,
         Endpoint::Recover => orders::recover(&api, &asked).await,
         Endpoint::Sync => orders::sync(&api, &asked).await,
+        Endpoint::Cleanup => orders::cleanup(&api, &asked).await,
     };
     match answered {
         Ok(response) => response,

@@ -55,6 +55,8 @@ pub struct Api {
     chain: ChainWatch,
     /// The last `inspect`, as JSON, or why there is none.
     inspection: Arc<Fresh<Result<Bytes, String>>>,
+    /// The last `versions`, as JSON, or why there is none.
+    versions: Arc<Fresh<Result<Bytes, String>>>,
     serving: serving::Serving,
     neighbours: neighbours::Neighbours,
     in_hand: Arc<pages::InHand>,
@@ -95,6 +97,7 @@ impl Api {
             long_reads: Semaphore::new(limits.long_reads),
             chain,
             inspection: Arc::default(),
+            versions: Arc::default(),
             serving: serving::Serving::default(),
             neighbours: neighbours::Neighbours::default(),
             in_hand: Arc::default(),

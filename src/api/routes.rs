@@ -12,12 +12,19 @@ pub(super) enum Endpoint {
     Playbook,
     Inspect,
     Events,
+    Jobs,
+    Job,
+    JobLogs,
+    JobEvents,
+    Versions,
+    FailureCodes,
     History,
     Plan,
     Run,
     Cancel,
     Recover,
     Sync,
+    Cleanup,
 }
 
 const GET: &str = "GET";
@@ -32,12 +39,19 @@ const ROUTES: &[(&str, &str, Endpoint)] = &[
     ("/upgrade/inspect", GET, Endpoint::Inspect),
     ("/upgrade/events", GET, Endpoint::Events),
     ("/upgrade/history", GET, Endpoint::History),
+    ("/upgrade/jobs", GET, Endpoint::Jobs),
+    ("/upgrade/jobs/{id}", GET, Endpoint::Job),
+    ("/upgrade/jobs/{id}/logs", GET, Endpoint::JobLogs),
+    ("/upgrade/jobs/{id}/events", GET, Endpoint::JobEvents),
+    ("/versions", GET, Endpoint::Versions),
+    ("/failure-codes", GET, Endpoint::FailureCodes),
     ("/history", GET, Endpoint::History),
     ("/upgrade/plan", POST, Endpoint::Plan),
     ("/upgrade/run", POST, Endpoint::Run),
     ("/upgrade/cancel", POST, Endpoint::Cancel),
     ("/upgrade/recover", POST, Endpoint::Recover),
     ("/upgrade/sync", POST, Endpoint::Sync),
+    ("/upgrade/cleanup", POST, Endpoint::Cleanup),
 ];
 
 /// Why a path leads nowhere.
@@ -49,9 +63,30 @@ pub(super) enum NoRoute {
     WrongMethod { allow: &'static str },
 }
 
+/// What stands for the id of a job in a path.
+const ID: &str = "{id}";
+
+/// The job that a path names.
+pub(super) fn job_of(path: &str) -> &str {
+    let rest = path.strip_prefix("/upgrade/jobs/").unwrap_or_default();
+    rest.split('/').next().unwrap_or_default()
+}
+
+/// Whether a path is the one of the table.
+fn is_path(known: &str, path: &str) -> bool {
+    if !known.contains(ID) {
+        return known == path;
+    }
+    let (known, path): (Vec<&str>, Vec<&str>) =
+        (known.split('/').collect(), path.split('/').collect());
+    let fits = |(known, part): (&&str, &&str)| known == part || *known == ID && !part.is_empty();
+    known.len() == path.len() && known.iter().zip(&path).all(fits)
+}
+
 /// The endpoint of a method and a path.
 pub(super) fn endpoint(method: &Method, path: &str) -> Result<Endpoint, NoRoute> {
-    let Some((_, wanted, endpoint)) = ROUTES.iter().find(|(known, _, _)| *known == path) else {
+    let Some((_, wanted, endpoint)) = ROUTES.iter().find(|(known, _, _)| is_path(known, path))
+    else {
         return Err(NoRoute::UnknownPath);
     };
     if method.as_str() == *wanted {
@@ -78,5 +113,22 @@ mod tests {
         );
         assert_eq!(endpoint(&Method::GET, "/health/"), Err(NoRoute::UnknownPath));
         assert_eq!(endpoint(&Method::GET, "/"), Err(NoRoute::UnknownPath));
+    }
+
+    #[test]
+    fn a_job_has_pages_of_its_own() {
+        let at = |path: &str| endpoint(&Method::GET, path);
+        assert_eq!(at("/upgrade/jobs"), Ok(Endpoint::Jobs));
+        assert_eq!(at("/upgrade/jobs/job-1"), Ok(Endpoint::Job));
+        assert_eq!(at("/upgrade/jobs/job-1/logs"), Ok(Endpoint::JobLogs));
+        assert_eq!(at("/upgrade/jobs/job-1/events"), Ok(Endpoint::JobEvents));
+        for path in
+            ["/upgrade/jobs/", "/upgrade/jobs//logs", "/upgrade/jobs/a/b", "/upgrade/jobs/a/logs/"]
+        {
+            assert_eq!(at(path), Err(NoRoute::UnknownPath), "{path}");
+        }
+        assert_eq!(job_of("/upgrade/jobs/job-1/logs"), "job-1");
+        let posted = endpoint(&Method::POST, "/upgrade/jobs/job-1");
+        assert_eq!(posted, Err(NoRoute::WrongMethod { allow: "GET" }));
     }
 }

@@ -37,7 +37,7 @@ pub struct Stored {
     /// Whether `init` came to its end.
     pub initialized: bool,
     /// Fields that are not ours.
-    others: Map<String, Value>,
+    pub(super) others: Map<String, Value>,
 }
 
 impl Default for Stored {

@@ -38,6 +38,32 @@ pub(super) struct Job {
     pub probation: Option<Probation>,
     pub rows_set_aside: Option<u64>,
     pub recovery_playbook: Option<Playbook>,
+    pub auto_update: Option<AutoUpdate>,
+}
+
+/// What auto-update does.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct AutoUpdate {
+    pub enabled: bool,
+    pub interval_hours: Option<u32>,
+    pub last_look: Option<String>,
+    pub message: Option<String>,
+    pub error: Option<String>,
+}
+
+impl AutoUpdate {
+    /// For a person; none where it is off and nobody wanted it otherwise.
+    pub(super) fn sentence(&self) -> Option<String> {
+        if let Some(error) = &self.error {
+            return Some(format!("off: {error}"));
+        }
+        let hours = self.interval_hours.unwrap_or_default();
+        let why = self.message.as_deref().unwrap_or("has not looked yet");
+        let last = self.last_look.as_deref().map(super::screen::date_time);
+        let last = last.map(|last| format!("; looked {last} UTC")).unwrap_or_default();
+        self.enabled.then(|| format!("every {hours} h, {why}{last}"))
+    }
 }
 
 /// Who must act, and how, when nothing goes on by itself.
@@ -169,6 +195,7 @@ pub(super) struct Plan {
     pub checks: Vec<Check>,
     pub notes: Vec<String>,
     pub quarantined: Vec<Quarantined>,
+    pub plan_hash: Option<String>,
 }
 
 impl Plan {

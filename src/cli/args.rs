@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::clock::Timestamp;
 use crate::journal::Mode;
 
 /// What every exit code means, at the foot of the help.
@@ -39,7 +40,7 @@ pub(super) struct CommandLine {
     pub json: bool,
 
     /// Text even where the output is not a terminal
-    #[arg(long, global = true, hide = true, conflicts_with = "json")]
+    #[arg(long, global = true, conflicts_with = "json")]
     pub text: bool,
 
     /// Without one it is `serve`.
@@ -56,10 +57,12 @@ pub(super) enum Command {
     Status,
     /// Ask whether the daemon answers
     Health,
-    /// Show the log of the upgrade that runs, or ran last (text, also when piped)
+    /// Show the log of the upgrade that runs, or ran last, or of another (text, also when piped)
     Logs(Logs),
     /// Show what happened, newest first
     History(History),
+    /// Show what can be gone to from here, by which way, and what stands in it
+    Versions,
     /// Show what an upgrade would do; changes nothing, exit 1 when it is refused
     DryRun(DryRun),
     /// Upgrade: plan, summary, question, progress until the end
@@ -75,6 +78,9 @@ pub(super) enum Command {
     Recover(Recover),
     /// Record what runs now as good, after it was put right by hand
     Sync,
+    /// Remove what nobody needs any more; never the way back of the last upgrade
+    #[command(subcommand)]
+    Cleanup(Cleanup),
     /// Look whether this host is ready, and say whether it updates by itself
     #[command(after_help = INIT_NOTES)]
     Init(Init),
@@ -112,8 +118,17 @@ pub(super) enum Command {
 }
 
 /// Of `logs`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Logs {
+    /// Of this upgrade, by its id (`history` and `status` name them)
+    #[arg(value_name = "JOB", conflicts_with_all = ["follow", "until_done"])]
+    pub job: Option<String>,
+    /// Only the last lines, so many
+    #[arg(short = 'n', long, value_name = "N")]
+    pub lines: Option<u32>,
+    /// Only lines since then: 2026-01-31T12:00:00Z, or 90s, 15m, 2h, 3d ago
+    #[arg(long, value_name = "TIME", value_parser = super::logs::since)]
+    pub since: Option<Timestamp>,
     /// Go on with new lines, and with the next upgrade when one begins
     #[arg(short, long)]
     pub follow: bool,
@@ -122,23 +137,18 @@ pub(super) struct Logs {
     pub until_done: bool,
 }
 
-/// What the journal's events are called.
-const HISTORY_TYPES: [&str; 8] =
-    ["upgrade", "backup", "restore", "rollback", "recovery", "sync", "quarantine", "rows"];
-
-/// How they ended.
-const HISTORY_STATUSES: [&str; 7] =
-    ["started", "succeeded", "failed", "validated", "rolled_back", "cleared", "dismissed"];
-
 /// Of `history`.
 #[derive(Debug, Args)]
 pub(super) struct History {
     /// Only this type
-    #[arg(long = "type", value_name = "TYPE", ignore_case = true, value_parser = HISTORY_TYPES)]
+    #[arg(long = "type", value_name = "TYPE", ignore_case = true, value_parser = crate::history::TYPES)]
     pub kind: Option<String>,
     /// Only this status
-    #[arg(long, ignore_case = true, value_parser = HISTORY_STATUSES)]
+    #[arg(long, ignore_case = true, value_parser = crate::history::STATUSES)]
     pub status: Option<String>,
+    /// Only events since then: 2026-01-31T12:00:00Z, or 90s, 15m, 2h, 3d ago
+    #[arg(long, value_name = "TIME", value_parser = super::logs::since)]
+    pub since: Option<Timestamp>,
     /// Show at most this many
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
@@ -188,6 +198,9 @@ pub(super) struct Run {
     /// Return as soon as the upgrade has begun
     #[arg(long)]
     pub detach: bool,
+    /// Only what this plan said: refused when the world has changed since (planHash of `dry-run`)
+    #[arg(long, value_name = "HASH")]
+    pub plan: Option<String>,
 }
 
 /// Of `cancel`.
@@ -229,6 +242,32 @@ pub(super) struct Recover {
     /// Don't ask
     #[arg(short, long)]
     pub yes: bool,
+}
+
+/// Of `cleanup`.
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum Cleanup {
+    /// Files in STATE_DIR that earlier upgrades left; the journal stays
+    State(CleanupAsked),
+    /// Backups but the newest and those that the last upgrade may need
+    Backups {
+        /// So many of the newest stay
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        keep: u32,
+        #[command(flatten)]
+        asked: CleanupAsked,
+    },
+}
+
+/// Of both.
+#[derive(Clone, Debug, Args)]
+pub(super) struct CleanupAsked {
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Of `init`.

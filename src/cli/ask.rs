@@ -26,6 +26,16 @@ pub(super) fn on_terminal(
     declined: &str,
     show: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<Consent, Problem> {
+    seen_on_terminal(context, out, declined, show, |answers, out| ask(answers, out, question))
+}
+
+fn seen_on_terminal(
+    context: &Context,
+    out: &mut dyn Write,
+    declined: &str,
+    show: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ask: impl FnOnce(&mut dyn BufRead, &mut dyn Write) -> io::Result<Consent>,
+) -> Result<Consent, Problem> {
     let stdin = io::stdin();
     let is_seen = context.reading.is_person() || io::stderr().is_terminal();
     if !stdin.is_terminal() || !is_seen {
@@ -35,23 +45,42 @@ pub(super) fn on_terminal(
     let mut stderr = io::stderr();
     let out: &mut dyn Write = if context.reading.is_person() { out } else { &mut stderr };
     show(out)?;
-    let consent = ask(&mut stdin.lock(), out, question)?;
+    let consent = ask(&mut stdin.lock(), out)?;
     if consent == Consent::Declined {
         writeln!(out, "{declined}")?;
     }
     Ok(consent)
 }
 
+/// Asks for the word `yes`, which nobody types by the way, before something is removed for good.
+pub(super) fn for_yes(
+    context: &Context,
+    out: &mut dyn Write,
+    declined: &str,
+    show: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<Consent, Problem> {
+    seen_on_terminal(context, out, declined, show, |answers, out| {
+        let answer = answered(answers, out, "\nThey are removed for good. Type yes to go on: ")?;
+        Ok(if answer == "yes" { Consent::Given } else { Consent::Declined })
+    })
+}
+
 /// Asks; anything but `y` or `yes`, and the end of the input, declines.
 fn ask(answers: &mut dyn BufRead, out: &mut dyn Write, question: &str) -> io::Result<Consent> {
-    write!(out, "{question} (y/N): ")?;
+    let answer = answered(answers, out, &format!("{question} (y/N): "))?;
+    let is_yes = matches!(answer.as_str(), "y" | "yes");
+    Ok(if is_yes { Consent::Given } else { Consent::Declined })
+}
+
+/// What was typed, in lower case.
+fn answered(answers: &mut dyn BufRead, out: &mut dyn Write, question: &str) -> io::Result<String> {
+    write!(out, "{question}")?;
     out.flush()?;
     let mut answer = String::new();
     if answers.read_line(&mut answer)? == 0 {
         writeln!(out)?;
     }
-    let is_yes = matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes");
-    Ok(if is_yes { Consent::Given } else { Consent::Declined })
+    Ok(answer.trim().to_ascii_lowercase())
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ struct Flag {
     values: Vec<String>,
 }
 
+/// What can be gone to, asked of the daemon; nothing where it does not answer at once.
+const VERSIONS: &str = "timeout 2 payram-updater versions --json 2>/dev/null | sed -n 's/^ *\"version\": \"\\([0-9A-Za-z._-]*\\)\".*/\\1/p'";
+
 /// The script for a shell.
 pub(super) fn script(shell: Shell) -> String {
     let mut command = CommandLine::command();
@@ -92,7 +95,10 @@ fn bash(places: &[Place]) -> String {
         line(&mut offer, &format!("        \"{}\") offered=\"{all}\" ;;", place.words));
         for flag in place.options.iter().filter(|flag| flag.takes_value) {
             let key = format!("{} --{}", place.words, flag.long);
-            let all = flag.values.join(" ");
+            let all = match flag.long.as_str() {
+                "to" => format!("latest $({VERSIONS})"),
+                _ => flag.values.join(" "),
+            };
             line(&mut values, &format!("        \"{key}\") offered=\"{all}\" ;;"));
         }
     }
@@ -133,6 +139,9 @@ fn fish(places: &[Place]) -> String {
             let short = flag.short.map(|short| format!(" -s {short}")).unwrap_or_default();
             let value = match (flag.takes_value, flag.values.as_slice()) {
                 (false, _) => String::new(),
+                (true, []) if flag.long == "to" => {
+                    format!(" -x -a {}", quoted(&format!("latest ({VERSIONS})")))
+                }
                 (true, []) => " -x".to_owned(),
                 (true, values) => format!(" -x -a {}", quoted(&values.join(" "))),
             };

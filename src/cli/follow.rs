@@ -60,16 +60,27 @@ pub(super) enum Watched {
 /// Watches until told, showing everything to the observer.
 pub(super) async fn follow(
     client: &Client,
+    until: Until,
+    observer: &mut dyn Observer,
+) -> Result<Watched, Problem> {
+    follow_after(client, until, 0, observer).await
+}
+
+/// The same, but for log lines up to this row.
+pub(super) async fn follow_after(
+    client: &Client,
     mut until: Until,
+    mut after: i64,
     observer: &mut dyn Observer,
 ) -> Result<Watched, Problem> {
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     let mut ticks = tokio::time::interval(POLL_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut silent_since: Option<Instant> = None;
-    let mut after = 0;
     loop {
         let looked = tokio::select! {
+            // First: before anything is shown Ctrl-C must be ours.
+            biased;
             _ = interrupted.as_mut() => return Ok(Watched::Interrupted),
             looked = async { ticks.tick().await; look(client, after).await } => looked,
         };

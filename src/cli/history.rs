@@ -35,6 +35,9 @@ fn path(asked: &History) -> String {
     if let Some(status) = &asked.status {
         query.append_pair("status", status);
     }
+    if let Some(since) = asked.since {
+        query.append_pair("since", &since.rfc3339());
+    }
     format!("/upgrade/history?{}", query.finish())
 }
 
@@ -45,7 +48,7 @@ fn table(
     events: &[HistoryEvent],
 ) -> io::Result<()> {
     if events.is_empty() {
-        let is_filtered = asked.kind.is_some() || asked.status.is_some();
+        let is_filtered = asked.kind.is_some() || asked.status.is_some() || asked.since.is_some();
         let said = if is_filtered { "No matching events." } else { "No events yet." };
         return writeln!(out, "{said}");
     }
@@ -91,7 +94,7 @@ mod tests {
         };
         let events = [event("succeeded", "1.9.7 serves and is well"), event("started", "begun")];
         let mut out = Vec::new();
-        let asked = History { limit: 2, kind: None, status: None };
+        let asked = History { limit: 2, kind: None, status: None, since: None };
         table(&mut out, Screen { color: false, width: 60 }, &asked, &events).expect("written");
         let expected = "\
 TIME (UTC)           TYPE     STATUS     MESSAGE
@@ -104,7 +107,7 @@ TIME (UTC)           TYPE     STATUS     MESSAGE
 
     #[test]
     fn what_is_asked_for_is_escaped() {
-        let asked = History { kind: Some("a&b".into()), status: None, limit: 5 };
+        let asked = History { kind: Some("a&b".into()), status: None, limit: 5, since: None };
         assert_eq!(path(&asked), "/upgrade/history?limit=5&type=a%26b");
     }
 }

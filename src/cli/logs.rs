@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 
 use serde_json::json;
+use url::form_urlencoded::Serializer;
 
 use super::answers::{self, LogAnswer, LogLine};
 use super::args::Logs;
@@ -11,6 +12,7 @@ use super::follow::{self, Observer, Snapshot, Until, Watched};
 use super::progress::{farewell, notice_beside, plain_line, terminal_line};
 use super::screen::{Screen, Tone, clean};
 use super::{Context, Exit, Problem, Reading, object_line};
+use crate::clock::Timestamp;
 
 /// `logs`
 pub(super) async fn logs(
@@ -19,14 +21,24 @@ pub(super) async fn logs(
     out: &mut dyn Write,
 ) -> Result<Exit, Problem> {
     let mut shown = Shown { out, reading: context.reading, screen: context.screen, job: None };
-    if !asked.follow && !asked.until_done {
-        let raw = context.client.get("/upgrade/logs?format=json").await?;
+    let is_followed = asked.follow || asked.until_done;
+    let mut after = 0;
+    if !is_followed || asked.lines.is_some() || asked.since.is_some() {
+        let raw = context.client.get(&path(asked)).await?;
         let log: LogAnswer = answers::read("/upgrade/logs", &raw)?;
         shown.lines(&log.job_id, &log.lines)?;
-        return Ok(Exit::Done);
+        if !is_followed {
+            return Ok(Exit::Done);
+        }
+        // What was before these lines is not wanted either.
+        let newest = log.lines.last().map(|line| line.seq);
+        after = match newest {
+            Some(newest) => newest,
+            None => newest_of_all(context).await?,
+        };
     }
     let until = if asked.until_done { Until::LastEnded } else { Until::Never };
-    match follow::follow(&context.client, until, &mut shown).await {
+    match follow::follow_after(&context.client, until, after, &mut shown).await {
         Ok(Watched::Ended(ended)) => Ok(ended.job.exit()),
         // Who only reads along may stop at any time; who waits for the end did not see it.
         Ok(Watched::Interrupted) if !asked.until_done => Ok(Exit::Done),
@@ -38,6 +50,55 @@ pub(super) async fn logs(
         }
         Err(problem) => Err(problem),
     }
+}
+
+/// The newest line of the last job, whatever is asked for.
+async fn newest_of_all(context: &Context) -> Result<i64, Problem> {
+    let raw = context.client.get("/upgrade/logs?format=json&last=1").await?;
+    let log: LogAnswer = answers::read("/upgrade/logs", &raw)?;
+    Ok(log.lines.last().map_or(0, |line| line.seq))
+}
+
+fn path(asked: &Logs) -> String {
+    let mut query = Serializer::new(String::new());
+    query.append_pair("format", "json");
+    if let Some(lines) = asked.lines {
+        query.append_pair("last", &lines.to_string());
+    }
+    if let Some(since) = asked.since {
+        query.append_pair("since", &since.rfc3339());
+    }
+    let query = query.finish();
+    match &asked.job {
+        None => format!("/upgrade/logs?{query}"),
+        // Whatever is typed stays one part of the path.
+        Some(job) => {
+            let job: String = Serializer::new(String::new()).append_key_only(job).finish();
+            format!("/upgrade/jobs/{job}/logs?{query}")
+        }
+    }
+}
+
+/// A moment as it is typed: RFC 3339, or how long ago.
+pub(super) fn since(text: &str) -> Result<Timestamp, String> {
+    let wrong = "a time such as 2026-01-31T12:00:00Z, or how long ago: 90s, 15m, 2h, 3d";
+    if let Some(moment) = Timestamp::parse(text) {
+        return Ok(moment);
+    }
+    let ago = || {
+        let unit = text.chars().last()?;
+        let seconds = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 86_400,
+            _ => return None,
+        };
+        let count: i64 = text.strip_suffix(unit)?.parse().ok().filter(|count| *count >= 0)?;
+        count.checked_mul(seconds)?.checked_mul(1000)
+    };
+    let ago = ago().ok_or_else(|| wrong.to_owned())?;
+    Ok(Timestamp::from_millis(Timestamp::now().millis().saturating_sub(ago).max(0)))
 }
 
 fn left(shown: &Shown<'_>, exit: Exit) -> Exit {
@@ -100,6 +161,27 @@ mod tests {
         shown.lines("job-1", &[line(1, "one")]).expect("written");
         shown.lines("job-2", &[line(7, "two")]).expect("written");
         String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn what_is_asked_for_is_a_path_and_a_query() {
+        let asked = Logs { lines: Some(5), ..Logs::default() };
+        assert_eq!(path(&asked), "/upgrade/logs?format=json&last=5");
+        let since = Some(Timestamp::from_millis(0));
+        let asked = Logs { job: Some("a/b".into()), since, ..Logs::default() };
+        let expected = "/upgrade/jobs/a%2Fb/logs?format=json&since=1970-01-01T00%3A00%3A00.000Z";
+        assert_eq!(path(&asked), expected);
+    }
+
+    #[test]
+    fn a_moment_is_a_time_or_how_long_ago() {
+        assert_eq!(since("2026-01-31T12:00:00Z").map(Timestamp::millis), Ok(1_769_860_800_000));
+        let now = Timestamp::now().millis();
+        let ago = now - since("2h").expect("two hours").millis();
+        assert!((7_199_000..=7_200_000).contains(&ago), "{ago}");
+        for bad in ["", "yesterday", "2", "h", "-1h", "2w", "99999999999999999d"] {
+            assert!(since(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -9,17 +9,20 @@ mod answers;
 mod args;
 mod ask;
 mod cancel;
+mod cleanup;
 mod client;
 mod completions;
 mod config;
 mod demo;
 mod follow;
+mod help;
 mod history;
 mod init;
 mod inspect;
 mod journal;
 mod logs;
 mod man;
+mod mistyped;
 mod progress;
 mod recover;
 mod render;
@@ -31,13 +34,14 @@ mod serve;
 mod statechart;
 mod status;
 mod systemd;
+mod versions;
 mod word;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 use serde_json::{Value, json};
 
 use self::args::{Command, CommandLine, Recover};
@@ -45,6 +49,7 @@ use self::client::{Client, ClientError};
 use self::screen::Screen;
 use self::word::Word;
 use crate::config::ClientSettings;
+use crate::driver::Rubbish;
 
 /// What starts the daemon on a host; the installer puts it in its place.
 const SYSTEMD_UNIT: &str = include_str!("../../packaging/systemd/payram-updater.service");
@@ -143,10 +148,7 @@ enum Reading {
 impl Reading {
     fn of(command: &Command, wants_json: bool, is_terminal: bool) -> Self {
         let speaks_text = match command {
-            Command::Run(asked) => !asked.detach,
-            Command::Recover(asked) => !asked.dry_run,
             Command::Logs(_)
-            | Command::Watch
             | Command::Completions { .. }
             | Command::Man
             | Command::Unit { .. }
@@ -161,13 +163,18 @@ impl Reading {
             | Command::Status
             | Command::Health
             | Command::History(_)
+            | Command::Versions
             | Command::DryRun(_)
+            | Command::Run(_)
+            | Command::Watch
+            | Command::Recover(_)
             | Command::Cancel(_)
             | Command::Inspect(_)
             | Command::Sync
             | Command::Init(_)
             | Command::Config(_)
             | Command::Restart
+            | Command::Cleanup(_)
             | Command::Journal(args::Journal::Verify)
             | Command::Version => false,
         };
@@ -192,9 +199,18 @@ struct Context {
 
 /// Runs the command that these arguments name.
 pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let line = match CommandLine::try_parse_from(arguments) {
+    let arguments = mistyped::plain(arguments.into_iter().collect());
+    if let Some(said) = mistyped::too_long(&arguments) {
+        eprintln!("payram-updater: {said}");
+        return ExitCode::from(Exit::Usage.code());
+    }
+    let line = match parsed(arguments) {
         Ok(line) => line,
         Err(error) => {
+            if let Some(hint) = mistyped::hint(&error) {
+                eprintln!("payram-updater: {hint}");
+                return ExitCode::from(Exit::Usage.code());
+            }
             // Help that nobody reads (`--help | head`) is no failure.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
@@ -202,7 +218,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     if line.command.is_none() && io::stdout().is_terminal() {
         // Help that nobody reads is no failure.
-        let _ = CommandLine::command().print_help();
+        let _ = help::command().print_help();
         return ExitCode::SUCCESS;
     }
     let command = line.command.unwrap_or(Command::Serve);
@@ -225,6 +241,12 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     ExitCode::from(exit.code())
+}
+
+fn parsed(arguments: Vec<OsString>) -> Result<CommandLine, clap::Error> {
+    let mut command = help::command();
+    let mut matches = command.try_get_matches_from_mut(arguments)?;
+    CommandLine::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
 /// The exit code once everything is written. A reader that has gone does not change it: it may
@@ -253,6 +275,7 @@ async fn dispatch(
         Command::Watch => run::watch(&context()?, out).await,
         Command::Logs(asked) => logs::logs(&context()?, &asked, out).await,
         Command::History(asked) => history::history(&context()?, &asked, out).await,
+        Command::Versions => versions::versions(&context()?, out).await,
         Command::DryRun(asked) => {
             run::dry_run(&context()?, &asked.wanted, asked.verbose, out).await
         }
@@ -271,6 +294,12 @@ async fn dispatch(
         Command::Init(asked) => init::init(&asked, reading, out).await,
         Command::Config(asked) => config::config(&asked, reading, out),
         Command::Restart => restart::restart(reading, out),
+        Command::Cleanup(args::Cleanup::State(asked)) => {
+            cleanup::cleanup(&context()?, Rubbish::State, 1, &asked, out).await
+        }
+        Command::Cleanup(args::Cleanup::Backups { keep, asked }) => {
+            cleanup::cleanup(&context()?, Rubbish::Backups, keep, &asked, out).await
+        }
         Command::Journal(asked) => journal::journal(&settings()?.state_dir, &asked, reading, out),
         Command::Demo(asked) => demo::demo(&asked, reading).await,
         Command::Sandbox(asked) => sandbox::sandbox(asked, out).await,

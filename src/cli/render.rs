@@ -44,7 +44,11 @@ pub(super) fn summary_box(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
     writeln!(out, "║{:<INNER$}║", "  ⚠️  This will stop and replace the container.")?;
     writeln!(out, "║{:<INNER$}║", "     Brief downtime expected.")?;
     if plan.mode == Mode::Dashboard.as_str() {
-        writeln!(out, "║{:<INNER$}║", "     The policy's breakpoints are passed one by one.")?;
+        writeln!(
+            out,
+            "║{:<INNER$}║",
+            "     Versions that must be passed through are, one by one."
+        )?;
     }
     for one in &plan.quarantined {
         let warning = format!("⚠️  {} failed here before: {}", one.version, one.failure_code);
@@ -348,7 +352,7 @@ mod tests {
 ╠══════════════════════════════════════════════════════════════╣
 ║  ⚠️  This will stop and replace the container.               ║
 ║     Brief downtime expected.                                 ║
-║     The policy's breakpoints are passed one by one.          ║
+║     Versions that must be passed through are, one by one.    ║
 ╚══════════════════════════════════════════════════════════════╝
 ";
         assert_eq!(text(|out| summary_box(out, &plan("DASHBOARD", "latest"))), expected);

@@ -12,6 +12,7 @@ use super::client::{ClientError, Ways};
 use super::follow::{self, Observer, Until, Watched};
 use super::progress::{Changes, Display, Lines, farewell, notice_beside};
 use super::render::Detail;
+use super::screen::clean;
 use super::{Context, Exit, Problem, Reading, document, object_line, render};
 use crate::journal::Mode;
 
@@ -41,6 +42,10 @@ pub(super) async fn dry_run(
             render::plan_details(out, context.screen, &plan, detail)?;
             render::summary_box(out, &plan)?;
             writeln!(out, "\nNothing was changed: this is what `run` would do.")?;
+            if let Some(hash) = &plan.plan_hash {
+                writeln!(out, "To run this plan and no other, add:")?;
+                writeln!(out, "  --plan {}", clean(hash))?;
+            }
         }
     }
     Ok(if plan.is_refused() { Exit::Failed } else { Exit::Done })
@@ -72,7 +77,9 @@ pub(super) async fn run(
         render::plan_details(out, context.screen, &plan, Detail::Folded)?;
         render::summary_box(out, &plan)?;
     }
-    let raw = match start(context, &asked.wanted).await {
+    // Who was asked has consented to this plan and to no other.
+    let shown = plan.plan_hash.as_deref().filter(|_| !asked.yes);
+    let raw = match start(context, &asked.wanted, asked.plan.as_deref().or(shown)).await {
         Ok(raw) => raw,
         Err(error) => return not_started(context, error, out),
     };
@@ -153,8 +160,16 @@ async fn make_plan(
     Ok((answers::read("/upgrade/plan", &raw)?, raw))
 }
 
-async fn start(context: &Context, wanted: &Wanted) -> Result<Value, ClientError> {
-    context.client.post("/upgrade/run", &request(wanted), Ways::SocketOnly).await
+async fn start(
+    context: &Context,
+    wanted: &Wanted,
+    plan: Option<&str>,
+) -> Result<Value, ClientError> {
+    let mut body = request(wanted);
+    if let Some(plan) = plan {
+        body["planHash"] = json!(plan);
+    }
+    context.client.post("/upgrade/run", &body, Ways::SocketOnly).await
 }
 
 fn refused(

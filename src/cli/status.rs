@@ -29,6 +29,9 @@ pub(super) async fn health(context: &Context, out: &mut dyn Write) -> Result<Exi
 fn show(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Result<()> {
     if job.is_none() {
         writeln!(out, "No upgrade was ever run here.")?;
+        if let Some(updates) = job.auto_update.as_ref().and_then(|it| it.sentence()) {
+            writeln!(out, "Updates by itself: {}", screen.hang(19, &updates))?;
+        }
         return writeln!(out, "Plan one: payram-updater dry-run --to latest");
     }
     let head = format!("{}  {}", clean(&job.way()), clean(&job.mode));
@@ -64,6 +67,8 @@ fn show(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Result<()> {
     row("Began", &in_utc(&job.created_at))?;
     row("Changed", &in_utc(&job.updated_at))?;
     row("Job", &job.job_id)?;
+    let updates = job.auto_update.as_ref().and_then(|it| it.sentence());
+    row("Updates", updates.as_deref().unwrap_or_default())?;
     if let Some(book) = &job.recovery_playbook {
         writeln!(out)?;
         render::playbook(out, screen, book)?;

@@ -66,6 +66,8 @@ enum At {
 /// Reads a file; there is no text that it refuses.
 pub(super) fn parse(text: &[u8]) -> EnvFile {
     let mut file = EnvFile::default();
+    // Some editors begin a file with a byte order mark, which is part of no key.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut at = At::LineStart;
     let (mut line, mut began) = (1, 1);
     let (mut key, mut value) = (Vec::new(), Vec::new());
@@ -217,6 +219,11 @@ mod tests {
         let file = parse(b"A=1\nB='x\ny'\nA=2\n");
         let last = file.get("A").expect("there");
         assert_eq!((last.line, last.value.as_deref()), (4, Some("2")));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_part_of_no_key() {
+        assert_eq!(pairs("\u{feff}A=1"), [("A".into(), "1".into())]);
     }
 
     #[test]

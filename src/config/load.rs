@@ -12,6 +12,7 @@ use super::values;
 use super::{
     BackupProof, ClientSettings, LogFormat, PgDefaults, Resume, RollbackDatabase, Settings,
 };
+use crate::auto_update::window::Window;
 use crate::secret::Secret;
 
 /// The socket's name below `RUN_DIR`.
@@ -82,6 +83,15 @@ impl ClientSettings {
         let unread = reader.take_file_problems().iter().map(ToString::to_string).collect();
         Ok(Self { socket_path, port, state_dir, unread })
     }
+}
+
+/// Every key that there is, sorted.
+#[cfg(test)]
+pub(crate) fn keys() -> Vec<&'static str> {
+    let sources = Sources { environment: &|_| None, files: Vec::new() };
+    let mut reader = Reader::new(&sources);
+    take_all(&mut reader);
+    reader.asked()
 }
 
 fn updater_port(reader: &mut Reader<'_>) -> u16 {
@@ -214,6 +224,12 @@ pub(super) fn take_all(reader: &mut Reader<'_>) -> Settings {
             "hours, 0 to 8760, with decimals where wanted",
             Duration::from_secs(72 * 3600),
             values::hours,
+        ),
+        auto_update_window: reader.or(
+            "AUTO_UPDATE_WINDOW",
+            "any, or days and hours such as `Sat,Sun 02:00-05:00; Mon-Fri 22:00-04:00`",
+            Window::default(),
+            Window::parse,
         ),
         log: reader.or(
             "LOG",

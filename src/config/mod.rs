@@ -18,9 +18,12 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::auto_update::window::Window;
 use crate::secret::Secret;
 
 pub use crate::machine::facts::RollbackDatabase;
+#[cfg(test)]
+pub(crate) use load::keys;
 pub use sources::{ConfigError, Origin, Problem, SourceFile, Sources};
 pub use survey::{EXAMPLE, Setting, Survey};
 
@@ -87,6 +90,8 @@ pub struct Settings {
     /// `KEEP_PREVIOUS_HOURS`: how long the database as it was before a failed version's workers
     /// wrote to it is kept, at least; an upgrade that is verified later removes it.
     pub keep_previous: Duration,
+    /// `AUTO_UPDATE_WINDOW`: when an upgrade may begin by itself.
+    pub auto_update_window: Window,
     /// `LOG`: a filter of `tracing_subscriber::EnvFilter`.
     pub log: String,
     /// `LOG_FORMAT`

@@ -132,16 +132,22 @@ pub(super) fn image_repository(text: &str) -> Option<String> {
         part.starts_with(|c: char| c.is_ascii_alphanumeric())
             && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
     };
+    // The OCI distribution specification has names in lower case; a host may be in any.
+    let is_lower = |part: &&str| !part.contains(|c: char| c.is_ascii_uppercase());
     let mut parts: Vec<&str> = text.split('/').collect();
+    let mut is_host = false;
     // Only what stands before a slash may be a host, and have a port.
     if parts.len() > 1
         && let Some(first) = parts.first_mut()
-        && let Some((host, port_text)) = first.rsplit_once(':')
     {
-        port(port_text)?;
-        *first = host;
+        is_host = first.contains(['.', ':']) || *first == "localhost";
+        if let Some((host, port_text)) = first.rsplit_once(':') {
+            port(port_text)?;
+            *first = host;
+        }
     }
-    parts.into_iter().all(is_name).then(|| text.to_owned())
+    let is_repository = parts.iter().skip(usize::from(is_host)).all(is_lower);
+    (is_repository && parts.into_iter().all(is_name)).then(|| text.to_owned())
 }
 
 /// A container's name, as the Engine API allows it.
@@ -160,15 +166,37 @@ pub(super) fn list(text: &str) -> Option<Vec<String>> {
     (!words.is_empty() && words.iter().all(is_clean)).then_some(words)
 }
 
-/// Names or addresses of hosts between commas, in lower case.
+/// Names or addresses of hosts between commas, as a `Host` header has them: in lower case, and a
+/// name of other than ASCII letters in its ASCII form (`xn--…`). A pattern matches nothing, so it
+/// is none.
 pub(super) fn hosts(text: &str) -> Option<Vec<String>> {
-    let hosts = list(&text.to_ascii_lowercase())?;
-    let is_host = |host: &String| host.parse::<IpAddr>().is_ok() || url::Host::parse(host).is_ok();
-    hosts.iter().all(is_host).then_some(hosts)
+    let host = |text: &String| {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Some(address.to_string());
+        }
+        let name = url::Host::parse(text).ok()?.to_string();
+        let is_name = name.split('.').all(|label| {
+            !label.is_empty()
+                && label.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+        });
+        is_name.then_some(name)
+    };
+    list(&text.to_lowercase())?.iter().map(host).collect()
 }
 
-/// A filter of log lines.
+/// A filter of log lines. What stands alone must be a level: as the name of a part of a program,
+/// which the filter would take it for, it would silence everything else.
 pub(super) fn log_filter(text: &str) -> Option<String> {
     let text = line(text)?;
+    let levels = ["error", "warn", "info", "debug", "trace", "off"];
+    let is_level = |word: &str| levels.iter().any(|level| level.eq_ignore_ascii_case(word.trim()));
+    let is_directive = |part: &str| match part.rsplit_once('=') {
+        Some((target, level)) => !target.trim().is_empty() && is_level(level),
+        None => is_level(part),
+    };
+    // A filter by fields (`target[span{field=value}]=level`) is for the parser to judge.
+    if !text.contains('[') && !text.split(',').all(is_directive) {
+        return None;
+    }
     tracing_subscriber::EnvFilter::try_new(&text).is_ok().then_some(text)
 }

@@ -62,7 +62,7 @@ pub use host_servers::{
 pub use locate::{Access, Database, locate};
 pub use may_serve::is_server_program;
 pub use prove::prove;
-pub use retention::retention;
+pub use retention::{expendable, remove as remove_dump, retention};
 pub use runner::{Runner, checkpoint, is_refusal, server_version, size};
 pub use scratch::{FullProof, prove_full};
 pub use sequences::{SequencesBehind, compare, move_sequences, sequences};

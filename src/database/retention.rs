@@ -45,6 +45,27 @@ pub fn retention(dir: &Path, keep: usize, protected: &[PathBuf]) -> Result<Vec<P
     if refused.is_empty() { Ok(removed) } else { Err(failed(refused.join("; "))) }
 }
 
+/// The dumps in `dir` that are not among the newest `keep`, oldest first: those that may go, and
+/// those that are old and `protected`.
+///
+/// # Errors
+/// `BACKUP_FAILED` when the directory can't be read.
+pub fn expendable(
+    dir: &Path,
+    keep: usize,
+    protected: &[PathBuf],
+) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Failure> {
+    let mut dumps = dumps(dir).map_err(|error| {
+        let message = format!("list backups in {}: {error}", dir.display());
+        Failure::new(FailureCode::BackupFailed, message)
+    })?;
+    dumps.sort();
+    let older = dumps.len().saturating_sub(keep);
+    let protected: HashSet<&OsStr> = protected.iter().filter_map(|path| path.file_name()).collect();
+    let is_free = |path: &PathBuf| path.file_name().is_some_and(|name| !protected.contains(name));
+    Ok(dumps.into_iter().take(older).map(|(_, path)| path).partition(is_free))
+}
+
 /// Each dump with the moment it was made, `YYYYMMDD-HHMMSS`: by its name, or by its file's time
 /// when the name has none.
 fn dumps(dir: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
@@ -92,8 +113,12 @@ fn stamp(rest: &str) -> Option<&str> {
     is_stamp.then_some(stamp)
 }
 
-/// The sidecar first: a dump without one is found again, a sidecar without its dump is not.
-fn remove(path: &Path) -> std::io::Result<()> {
+/// Removes a dump and what belongs to it. The sidecar first: a dump without one is found again, a
+/// sidecar without its dump is not.
+///
+/// # Errors
+/// When one of them is there and can't be removed.
+pub fn remove(path: &Path) -> std::io::Result<()> {
     match std::fs::remove_file(Sidecar::path(path)) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => {}

@@ -140,7 +140,7 @@ impl Sidecar {
     }
 
     /// Where the sidecar of the dump at `path` is.
-    pub(super) fn path(path: &Path) -> PathBuf {
+    pub(crate) fn path(path: &Path) -> PathBuf {
         with_suffix(path, ".json")
     }
 }

@@ -142,7 +142,7 @@ impl Driver {
     ) -> Outcome {
         self.progress.send_replace(Progress::default());
         if off.is_cancelled() && may_be_called_off(machine.phase()) {
-            return called_off(step);
+            return called_off(step, self.who_calls_off(&at.job.id));
         }
         tracing::info!(job = %at.job.id, hop = at.hop, %step, "step begins");
         let effects = Effects {
@@ -176,7 +176,7 @@ impl Driver {
                 Outcome::Left
             }
             () = off.cancelled(), if step.may_be_left() && may_be_called_off(machine.phase()) => {
-                called_off(step)
+                called_off(step, self.who_calls_off(&at.job.id))
             }
         };
         self.progress.send_replace(Progress::default());
@@ -288,9 +288,8 @@ fn applied(
     }
 }
 
-fn called_off(step: Step) -> Outcome {
-    let failure =
-        Failure::new(FailureCode::Cancelled, format!("called off by the operator at {step}"));
+fn called_off(step: Step, by: &str) -> Outcome {
+    let failure = Failure::new(FailureCode::Cancelled, format!("called off by {by} at {step}"));
     Outcome::Cancelled { failure }
 }
 

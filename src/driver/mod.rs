@@ -5,10 +5,12 @@
 //! here; `hop` runs the hops of one. What to do is the machine's decision, how to do it is in
 //! `effects`, what to tell a person about it in `narrate`.
 
+mod cleanup;
 mod effects;
 mod hop;
 mod lock;
 mod narrate;
+mod planned;
 mod prepare;
 mod quarantine;
 mod recover;
@@ -27,13 +29,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Resume, Settings};
 use crate::engine::Engine;
-use crate::journal::{Ending, JobBody, JobId, JobRecord, Journal, JournalError, Reader};
+use crate::journal::{Ending, JobBody, JobId, JobRecord, Journal, JournalError, NewEvent, Reader};
 use crate::machine::facts::ProbationEnd;
 use crate::machine::failure::{Failure, FailureCode};
 use crate::machine::{Phase, Step};
 
+pub use cleanup::{Cleaned, CleanupError, Rubbish};
 pub use lock::{LockError, StateLock};
 pub use narrate::{activity, closing_message, downtime_seconds};
+pub use planned::make_plan;
 pub use recover::RecoverError;
 pub use recovery::{
     Consent, CopySeen, Decision, Good, Hand, Later, Names, Remedy, Seen, Serving, Sight, Stranger,
@@ -137,11 +141,12 @@ impl Driver {
         })
     }
 
-    /// Accepts a job; it begins at once. A dry run is journaled and at rest already.
+    /// Accepts a job; it begins at once. A dry run is journaled and at rest already. What its plan
+    /// noted is in its log.
     ///
     /// # Errors
     /// [`JournalError::AlreadyActive`] when one is active (I8).
-    pub fn submit(&self, body: &JobBody) -> Result<JobId, JournalError> {
+    pub fn submit(&self, body: &JobBody, notes: &[String]) -> Result<JobId, JournalError> {
         let ending = body.dry_run.then(|| Ending {
             failure_code: None,
             message: format!(
@@ -152,8 +157,20 @@ impl Driver {
         let events = [narrate::upgrade_started(body)];
         let job = self.journal.begin(body, &events, ending.as_ref())?;
         tracing::info!(job = %job, target = body.resolved_target, "job accepted");
+        for note in notes {
+            self.journal.log(&job, None, &format!("plan: {note}"))?;
+        }
         self.wake.notify_one();
         Ok(job)
+    }
+
+    /// Journals events that belong to no job.
+    ///
+    /// # Errors
+    /// When the journal can't be written.
+    pub async fn note(&self, events: Vec<NewEvent>) -> Result<(), JournalError> {
+        let journal = Arc::clone(&self.journal);
+        durable(move || journal.note(&events)).await
     }
 
     /// Cancels a job that is under way and not yet verified, also one that is not being worked on:
@@ -276,6 +293,15 @@ impl Driver {
         let (journal, id, line) = (Arc::clone(&self.journal), job.id.clone(), waits.sentence());
         tracing::warn!(job = %job.id, "{line}");
         durable(move || journal.log(&id, None, &line)).await
+    }
+
+    /// Whose word calls this job off: a person's, or a setting's after a restart.
+    fn who_calls_off(&self, job: &JobId) -> &'static str {
+        let is_persons = |of: &watch::Sender<Option<JobId>>| of.borrow().as_ref() == Some(job);
+        match is_persons(&self.cancelled) || is_persons(&self.turns_back) {
+            true => "the operator",
+            false => "RESUME=rollback, after a restart,",
+        }
     }
 
     /// Whether this job was under way before this program began.

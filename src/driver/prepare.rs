@@ -136,26 +136,36 @@ fn may_start_from(name: &str, container: Inspection<'_>) -> Result<(), Failure> 
 /// # Errors
 /// When the directory can't be read, or a file in it not be removed.
 pub(super) fn prune_specs(state_dir: &Path, keep: &JobId) -> Result<Vec<PathBuf>, Failure> {
+    let old = old_specs(state_dir, keep)?;
+    for path in &old {
+        std::fs::remove_file(path)
+            .map_err(|error| io_failure("remove", &path.to_string_lossy(), &error))?;
+    }
+    Ok(old)
+}
+
+/// Those specifications, sorted.
+///
+/// # Errors
+/// When the directory can't be read.
+pub(super) fn old_specs(state_dir: &Path, keep: &JobId) -> Result<Vec<PathBuf>, Failure> {
     let directory = state_dir.join("specs");
-    let failed = |doing: &str, path: &Path, error: &std::io::Error| {
-        io_failure(doing, &path.to_string_lossy(), error)
-    };
+    let failed = |error: &std::io::Error| io_failure("list", &directory.to_string_lossy(), error);
     let entries = match std::fs::read_dir(&directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed("list", &directory, &error)),
+        Err(error) => return Err(failed(&error)),
     };
-    let mut removed = Vec::new();
+    let mut old = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|error| failed("list", &directory, &error))?.path();
+        let path = entry.map_err(|error| failed(&error))?.path();
         let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-        if job_of_spec(&name).is_some_and(|job| job != keep.to_string()) {
-            std::fs::remove_file(&path).map_err(|error| failed("remove", &path, &error))?;
-            removed.push(path);
+        if job_of_spec(&name).is_some_and(|job| job != keep.as_str()) {
+            old.push(path);
         }
     }
-    removed.sort();
-    Ok(removed)
+    old.sort();
+    Ok(old)
 }
 
 /// The job that a file of `specs` is about: `JOB-HOP.json`, or `.partial` while it is written.

@@ -19,6 +19,9 @@ pub struct JobView {
     pub job_id: String,
     /// Who decided.
     pub mode: String,
+    /// Who asked, as it said of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// As asked.
     pub requested_target: String,
     /// The version to end at.
@@ -156,6 +159,7 @@ impl JobView {
         Self {
             job_id: job.id.to_string(),
             mode: job.body.mode.as_str().to_owned(),
+            source: job.body.source.clone(),
             requested_target: job.body.requested_target.clone(),
             resolved_target: job.body.resolved_target.clone(),
             state: job.state().as_str().to_owned(),

@@ -9,3 +9,32 @@ mod set_aside;
 
 pub use last_good::{By, LastGood, last_good, read_last_good};
 pub use set_aside::{SetAside, read_set_aside, set_aside};
+
+/// What the journal's events are called; the API and the commands take no other word.
+pub const TYPES: [&str; 12] = [
+    "upgrade",
+    "backup",
+    "restore",
+    "rollback",
+    "recovery",
+    "sync",
+    "quarantine",
+    "rows",
+    "auto_update",
+    "cleanup",
+    // Not written yet, and known to clients already.
+    "rehearsal",
+    "undo",
+];
+
+/// How they ended.
+pub const STATUSES: [&str; 8] = [
+    "started",
+    "succeeded",
+    "failed",
+    "validated",
+    "rolled_back",
+    "cleared",
+    "dismissed",
+    "waiting",
+];

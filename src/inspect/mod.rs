@@ -25,6 +25,7 @@ use crate::journal::{JobRecord, Reader};
 use crate::machine::Phase;
 use crate::machine::failure::FailureCode;
 use crate::plan::playbook::{self, Playbook};
+use crate::plan::quarantine::QuarantinedVersion;
 
 /// Looks at everything; without `journal` where there is none yet.
 pub async fn look(
@@ -33,6 +34,14 @@ pub async fn look(
     journal: Option<(&Arc<Reader>, Chain<'_>)>,
 ) -> Seen {
     seen::look(settings, engine, journal).await
+}
+
+/// Versions whose tag still names an image that failed here; an error when the journal can't say.
+pub(crate) async fn quarantined(
+    engine: &dyn Engine,
+    reader: Option<&Arc<Reader>>,
+) -> Result<Vec<QuarantinedVersion>, String> {
+    seen::quarantined(engine, reader).await
 }
 
 /// Judges what was seen; `worker` is who should work on an unfinished upgrade. Pure.

@@ -9,6 +9,7 @@ use super::chain::{self, Chain, ChainSeen};
 use super::database::{self as directory, DirectorySeen};
 use crate::app::container;
 use crate::app::core::{self, Health, Probe};
+use crate::auto_update::view::AutoUpdateView;
 use crate::config::Settings;
 use crate::database;
 use crate::engine::{Engine, Inspection};
@@ -44,6 +45,8 @@ pub struct Seen {
     pub(super) version: Option<Result<String, String>>,
     /// Versions whose tag still names an image that failed here, or why the journal can't say.
     pub(super) quarantined: Result<Vec<QuarantinedVersion>, String>,
+    /// What auto-update does and why, or why the journal can't say.
+    pub(super) auto_update: Result<AutoUpdateView, String>,
     /// Rows of failed versions that nobody has dealt with, or why the journal can't say.
     pub(super) set_aside: Result<Vec<SetAside>, String>,
     /// The database's directory; none where the database is elsewhere or nothing runs.
@@ -107,6 +110,7 @@ pub(super) async fn look(
         health: None,
         version: None,
         quarantined: quarantined(engine, reader).await,
+        auto_update: auto_update(settings, reader).await,
         set_aside: set_aside(reader).await,
         directory: None,
         leftovers: Vec::new(),
@@ -183,6 +187,18 @@ fn rules(seen: &Seen, inspected: &Value) -> CoreRules {
     core::rules_for(label, since.as_deref(), path.as_deref())
 }
 
+/// What auto-update does and why.
+async fn auto_update(
+    settings: &Settings,
+    reader: Option<&Arc<Reader>>,
+) -> Result<AutoUpdateView, String> {
+    let settings = settings.clone();
+    match reader {
+        Some(reader) => read(reader, move |it| AutoUpdateView::read(&settings, Some(it))).await,
+        None => AutoUpdateView::read(&settings, None).map_err(|error| error.to_string()),
+    }
+}
+
 /// What was set aside and not dismissed.
 async fn set_aside(reader: Option<&Arc<Reader>>) -> Result<Vec<SetAside>, String> {
     let Some(reader) = reader else { return Ok(Vec::new()) };
@@ -191,7 +207,7 @@ async fn set_aside(reader: Option<&Arc<Reader>>) -> Result<Vec<SetAside>, String
 }
 
 /// What failed here, but for the tags that have moved since.
-async fn quarantined(
+pub(super) async fn quarantined(
     engine: &dyn Engine,
     reader: Option<&Arc<Reader>>,
 ) -> Result<Vec<QuarantinedVersion>, String> {

@@ -71,6 +71,7 @@ pub(super) fn judge(settings: &Settings, seen: &Seen, worker: Worker<'_>) -> Rep
     judge_rest(&mut verdict, seen);
     judge_rows(&mut verdict, seen);
     judge_quarantine(&mut verdict, seen);
+    judge_auto_update(&mut verdict, seen);
     let update_info = judge_updates(&mut verdict, settings, seen);
     verdict.issues.sort_by_key(|issue| std::cmp::Reverse(issue.severity));
     let worst = verdict.issues.first().map(|issue| issue.severity);
@@ -101,6 +102,24 @@ pub(super) fn judge(settings: &Settings, seen: &Seen, worker: Worker<'_>) -> Rep
         }),
         update_info,
         checks: verdict.checks,
+    }
+}
+
+fn judge_auto_update(verdict: &mut Verdict, seen: &Seen) {
+    match &seen.auto_update {
+        Ok(view) if view.error.is_some() => {
+            verdict.found(
+                "autoUpdate",
+                Severity::Warning,
+                format!("auto-update is {}", view.sentence()),
+            );
+            verdict.recommend(
+                Action::Reinstall,
+                "payram-updater init stores it again, once the file is corrected or removed",
+            );
+        }
+        Ok(view) => verdict.check("autoUpdate", CheckStatus::Ok, view.sentence()),
+        Err(reason) => verdict.check("autoUpdate", CheckStatus::Unknown, reason.clone()),
     }
 }
 

@@ -27,6 +27,14 @@ pub struct HistoryFilter {
     pub status: Option<String>,
     /// At most so many.
     pub limit: u32,
+    /// None from before this moment.
+    pub since: Option<Timestamp>,
+    /// None from this moment on.
+    pub before: Option<Timestamp>,
+    /// Only rows below this one.
+    pub below: Option<Seq>,
+    /// Only those of this job.
+    pub job: Option<JobId>,
 }
 
 /// A log line.
@@ -83,6 +91,62 @@ impl Reader {
             id.map(|id| rows_of_job(&transaction, &id).map(|rows| (id, rows))).transpose()
         })?;
         rows.map(|(id, rows)| fold::fold(JobId::from_text(id), &rows, &self.path)).transpose()
+    }
+
+    /// The job of this id.
+    pub fn job(&self, id: &JobId) -> Result<Option<JobRecord>, JournalError> {
+        let rows = self.read("read a job", |connection| {
+            let transaction = connection.unchecked_transaction()?;
+            let found: Option<String> = transaction
+                .query_row("SELECT id FROM jobs WHERE id = ?1", params![id.as_str()], |row| {
+                    row.get(0)
+                })
+                .optional()?;
+            found.map(|id| rows_of_job(&transaction, &id).map(|rows| (id, rows))).transpose()
+        })?;
+        rows.map(|(id, rows)| fold::fold(JobId::from_text(id), &rows, &self.path)).transpose()
+    }
+
+    /// The ids of the newest jobs, the newest first; with `before` of those that are older.
+    pub fn job_ids(&self, limit: u32, before: Option<&JobId>) -> Result<Vec<JobId>, JournalError> {
+        let before = before.map(JobId::as_str);
+        self.read("list the jobs", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT id FROM jobs
+                     WHERE ?1 IS NULL OR rowid < (SELECT rowid FROM jobs WHERE id = ?1)
+                     ORDER BY rowid DESC LIMIT ?2",
+                )?
+                .query_map(params![before, limit], |row| Ok(JobId::from_text(row.get(0)?)))?
+                .collect()
+        })
+    }
+
+    /// The row after which the last `count` log lines of a job are those that are left; 0 when all
+    /// are.
+    pub fn row_before_last(&self, job: &JobId, count: u32) -> Result<Seq, JournalError> {
+        self.read("read log lines", |connection| {
+            let found = connection
+                .prepare_cached(
+                    "SELECT seq FROM journal WHERE job = ?1 AND kind = 'log'
+                     ORDER BY seq DESC LIMIT 1 OFFSET ?2",
+                )?
+                .query_row(params![job.as_str(), count], |row| row.get(0))
+                .optional()?;
+            Ok(found.unwrap_or_default())
+        })
+    }
+
+    /// The last log line of a job from before this moment: its row, or 0.
+    pub fn row_before(&self, job: &JobId, moment: Timestamp) -> Result<Seq, JournalError> {
+        self.read("read log lines", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT coalesce(max(seq), 0) FROM journal
+                     WHERE job = ?1 AND kind = 'log' AND at_ms < ?2",
+                )?
+                .query_row(params![job.as_str(), moment.millis()], |row| row.get(0))
+        })
     }
 
     fn job_where(&self, sql: &str) -> Result<Option<JobRecord>, JournalError> {
@@ -186,6 +250,25 @@ impl Reader {
         if let Some(status) = &filter.status {
             values.push(status);
             sql.push_str(&format!(" AND status = ?{} COLLATE NOCASE", values.len()));
+        }
+        let (since, before) =
+            (filter.since.map(Timestamp::millis), filter.before.map(Timestamp::millis));
+        if let Some(since) = &since {
+            values.push(since);
+            sql.push_str(&format!(" AND at_ms >= ?{}", values.len()));
+        }
+        if let Some(before) = &before {
+            values.push(before);
+            sql.push_str(&format!(" AND at_ms < ?{}", values.len()));
+        }
+        if let Some(below) = &filter.below {
+            values.push(below);
+            sql.push_str(&format!(" AND seq < ?{}", values.len()));
+        }
+        let job = filter.job.as_ref().map(JobId::as_str);
+        if let Some(job) = &job {
+            values.push(job);
+            sql.push_str(&format!(" AND job = ?{}", values.len()));
         }
         values.push(&filter.limit);
         sql.push_str(&format!(" ORDER BY seq DESC LIMIT ?{}", values.len()));

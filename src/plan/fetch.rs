@@ -34,7 +34,12 @@ pub async fn policy(settings: &Settings) -> Result<Policy, Failure> {
             format!("fetch the policy from {}: {reason}", shown(place)),
         )
     })?;
-    Policy::parse(&body).map_err(|reason| {
+    // It may be as large as a mebibyte, and what is read here holds up nobody else.
+    let parsed = match tokio::task::spawn_blocking(move || Policy::parse(&body)).await {
+        Ok(parsed) => parsed,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    };
+    parsed.map_err(|reason| {
         Failure::new(
             FailureCode::PolicyInvalidJson,
             format!("read the policy from {}: {reason}", shown(place)),

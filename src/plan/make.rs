@@ -4,6 +4,8 @@
 //! Called by `api` for plan and run, and by auto-update. Reads only. What became known before
 //! a refusal stays in the plan, so that an operator sees how far it came.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::architecture::tag_for;
@@ -14,7 +16,7 @@ use super::preflight::Preflight;
 use super::route::{Question, Refusal, Route, resolve, route};
 use super::surroundings;
 use super::versions::{Scheme, tag_of};
-use super::{Plan, PlanState, Request, RouteHop, fetch, visibility};
+use super::{Plan, PlanState, Request, RouteHop, fetch, hash, visibility};
 use crate::app::container;
 use crate::app::core::{self, Place, Probe, Silent};
 use crate::config::Settings;
@@ -72,6 +74,7 @@ fn blank(request: &Request) -> Plan {
         checks: Vec::new(),
         notes: Vec::new(),
         quarantined: Vec::new(),
+        plan_hash: None,
         job: None,
     }
 }
@@ -96,7 +99,7 @@ struct Serving {
 
 impl Making<'_> {
     async fn all(&mut self) -> Result<JobBody, Refusal> {
-        let policy = self.policy().await?;
+        let policy = self.policy().await?.map(Arc::new);
         let manifest = fetch::manifest(self.settings).await?;
         self.plan.image_repo = self
             .settings
@@ -104,14 +107,14 @@ impl Making<'_> {
             .clone()
             .unwrap_or_else(|| manifest.image_repo.clone());
         let mut question = Question {
-            policy: policy.as_ref(),
+            policy: policy.as_deref(),
             mode: self.request.mode,
             requested: &self.request.requested_target,
             current: None,
             force: self.request.force,
             debug_version_mode: self.settings.debug_version_mode,
         };
-        self.plan.resolved_target = resolve(&question)?.version;
+        self.plan.resolved_target = aside(&policy, &question, resolve).await?.version;
 
         let facts = self.preflight.engine(self.engine).await;
         self.unless_refused()?;
@@ -122,15 +125,16 @@ impl Making<'_> {
         let probe = Probe::of(self.settings);
         let core = probe.find(self.engine, &serving.inspection).await;
         let (version, from_rules) = self
-            .current(&probe, &core, &serving, &manifest, policy.as_ref(), question.scheme())
+            .current(&probe, &core, &serving, &manifest, policy.as_deref(), question.scheme())
             .await;
         self.plan.from_version.clone_from(&version);
         self.visible(&probe, core, &serving, &from_rules).await;
         question.current = version.as_deref();
-        let mut found = self.route(&question)?;
+        let found = aside(&policy, &question, route).await;
+        let mut found = self.unless_unseen(found)?;
         self.plan.notes.append(&mut found.notes);
         self.plan.stopped_at = found.stopped_at.take();
-        let hops = self.hops(&found, &serving, &manifest, policy.as_ref(), question.scheme())?;
+        let hops = self.hops(&found, &serving, &manifest, policy.as_deref(), question.scheme())?;
 
         let database = self
             .preflight
@@ -150,6 +154,15 @@ impl Making<'_> {
             self.preflight.space(self.settings, self.engine, &facts, &targets, &database).await;
         }
         self.unless_refused()?;
+        let seen = hash::Seen {
+            settings: self.settings,
+            mode: self.request.mode,
+            container: &serving.inspection,
+            from: self.plan.from_version.as_deref(),
+            route: &self.plan.route,
+            stopped_at: self.plan.stopped_at.as_ref(),
+        };
+        self.plan.plan_hash = Some(hash::of(&seen, self.engine).await);
         Ok(JobBody {
             mode: self.request.mode,
             requested_target: self.request.requested_target.clone(),
@@ -221,8 +234,8 @@ impl Making<'_> {
     }
 
     /// The route; a version that is unknown because it can't be seen is refused for that.
-    fn route(&mut self, question: &Question<'_>) -> Result<Route, Refusal> {
-        match route(question) {
+    fn unless_unseen(&mut self, found: Result<Route, Refusal>) -> Result<Route, Refusal> {
+        match found {
             Err(refusal) if refusal.failure.code == FailureCode::CurrentVersionUnknown => {
                 self.unless_refused()?;
                 Err(refusal)
@@ -304,6 +317,32 @@ impl Making<'_> {
 
     fn unless_refused(&mut self) -> Result<(), Failure> {
         self.preflight.failure.take().map_or(Ok(()), Err)
+    }
+}
+
+/// Decides on a thread of its own: a policy may be as large as a mebibyte.
+async fn aside<T: Send + 'static>(
+    policy: &Option<Arc<Policy>>,
+    question: &Question<'_>,
+    decide: fn(&Question<'_>) -> T,
+) -> T {
+    let policy = policy.clone();
+    let (mode, force, debug_version_mode) =
+        (question.mode, question.force, question.debug_version_mode);
+    let (requested, current) = (question.requested.to_owned(), question.current.map(str::to_owned));
+    let decided = tokio::task::spawn_blocking(move || {
+        decide(&Question {
+            policy: policy.as_deref(),
+            mode,
+            requested: &requested,
+            current: current.as_deref(),
+            force,
+            debug_version_mode,
+        })
+    });
+    match decided.await {
+        Ok(decided) => decided,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 

@@ -4,8 +4,6 @@
 //! ever added where it is missing (design section 4); its restart policy is checked and not
 //! used, because the container's own is kept. Values of its environment are never shown (I10).
 
-use serde_json::Value;
-
 use super::shape::{Field, Misshapen};
 use super::versions::Scheme;
 use crate::machine::facts::{Overlay, OverlayPort, OverlayVolume};
@@ -38,7 +36,7 @@ impl Manifest {
     /// # Errors
     /// A sentence: which field, what was expected, what was found.
     pub fn parse(json: &[u8]) -> Result<Self, String> {
-        let document: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let document = crate::json::read(json)?;
         Self::from_field(&Field::root(&document)).map_err(|misshapen| misshapen.to_string())
     }
 
@@ -127,7 +125,10 @@ fn repository(field: &Field<'_>) -> Result<String, Misshapen> {
     let repo = field.filled_text()?;
     let spelled = repo.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:[]".contains(c));
     let tagged = repo.rsplit('/').next().is_some_and(|last| last.contains(':'));
-    if !spelled || tagged || repo.starts_with(['/', '-', '.']) || repo.ends_with('/') {
+    let host = repo.split_once('/').map(|(host, _)| host).filter(|host| host.contains(['.', ':']));
+    let path = host.and_then(|host| repo.strip_prefix(host)).unwrap_or(repo);
+    let is_lower = !path.contains(|c: char| c.is_ascii_uppercase());
+    if !spelled || !is_lower || tagged || repo.starts_with(['/', '-', '.']) || repo.ends_with('/') {
         return Err(field.text_is_not("a repository without a tag, as payramapp/payram"));
     }
     Ok(repo.to_owned())
@@ -229,7 +230,7 @@ fn variable(
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::plan::testing::{MANIFEST, any_json, mutate};

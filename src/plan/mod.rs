@@ -10,9 +10,11 @@
 mod architecture;
 mod current;
 pub mod fetch;
+pub mod hash;
 mod make;
 pub mod manifest;
 pub(crate) mod mounted;
+pub mod offers;
 pub mod playbook;
 pub mod policy;
 mod preflight;
@@ -22,7 +24,7 @@ mod shape;
 pub mod space;
 mod surroundings;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod updates;
 pub mod versions;
 mod visibility;
@@ -88,6 +90,10 @@ pub struct Plan {
     /// Versions on the route whose image failed here before.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub quarantined: Vec<QuarantinedVersion>,
+    /// What it saw that matters, for a run that is to do this and nothing else; none when it is
+    /// refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan_hash: Option<String>,
     /// What a run would begin; none when the plan is refused.
     #[serde(skip)]
     pub job: Option<JobBody>,
@@ -156,6 +162,7 @@ impl Plan {
         self.state = PlanState::Failed;
         self.failure_code = failure.code.to_string();
         self.message = failure.message.clone();
+        self.plan_hash = None;
         self.job = None;
     }
 }

@@ -4,9 +4,8 @@
 //! nothing else: whether a gate's version is a version depends on `DEBUG_VERSION_MODE`, and is
 //! for `route` to say.
 
-use serde_json::Value;
-
 use super::shape::{Field, Misshapen};
+use crate::json;
 
 /// A policy whose fields have the types that they must have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,8 +42,8 @@ impl Policy {
     ///
     /// # Errors
     /// A sentence: which field, what was expected, what was found.
-    pub fn parse(json: &[u8]) -> Result<Self, String> {
-        let document: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    pub fn parse(text: &[u8]) -> Result<Self, String> {
+        let document = json::read(text)?;
         Self::from_field(&Field::root(&document)).map_err(|misshapen| misshapen.to_string())
     }
 
@@ -107,7 +106,7 @@ fn filled(field: &Field<'_>, name: &str) -> Result<Option<String>, Misshapen> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::plan::testing::{POLICY, any_json, mutate};

@@ -212,7 +212,7 @@ async fn bytes_of_copy(source: &Path) -> Option<u64> {
 }
 
 /// `KEY=value` each; holds secrets.
-fn environment(container: &Value) -> Vec<String> {
+pub(super) fn environment(container: &Value) -> Vec<String> {
     container["Config"]["Env"]
         .as_array()
         .map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect())

@@ -5,6 +5,9 @@
 //! the policy or the current version is uncertain refuses; in manual mode the operator decides
 //! and the route is one hop.
 //!
+//! A breakpoint is for the reader a version that *must be passed through*, a stop point one that
+//! *must be passed by hand*. A breakpoint that is no release can't be installed and is no hop.
+//!
 //! Stricter than asked in one point: a stop between two versions is never a pre-release.
 //! `2.0.0-rc.1` is below a gate at 2.0.0 by number, and has what the gate warns of.
 
@@ -106,29 +109,173 @@ fn through_gates(question: &Question<'_>, target: Stop) -> Result<Route, Refusal
     let (current, current_rank) = known_current(question)?;
     let target_rank = rank_of_target(&scheme, &target.tag)?;
     refuse_lower_or_same(&current_rank, &target_rank, current, &target.version, "")?;
+    Ground::of(policy, scheme)?.through(current, current_rank, target, target_rank)
+}
 
-    let mut route = Route::default();
-    let mut at = current_rank;
-    for Standing { rank, is_stop, gate } in standing_gates(policy, &scheme)? {
-        if rank <= at || rank > target_rank {
-            continue;
-        }
-        let kind = if is_stop { "stop point" } else { "breakpoint" };
-        if let Some(below) = highest_release(policy, &scheme, |r| *r > at && *r < rank) {
-            let why = format!("the highest release below the {kind} {}", gate.version.trim());
-            route.hops.push(stop(&scheme, below, why));
-        }
-        if is_stop {
-            return end_below(gate, route);
-        }
-        if rank < target_rank {
-            let tag = spelling(policy, &scheme, &rank).unwrap_or(gate.version.as_str());
-            route.hops.push(stop(&scheme, tag, because("a breakpoint", gate)));
-        }
-        at = rank;
+/// A policy, made ready to be gone through: each version of it is read once.
+pub(super) struct Ground<'a> {
+    pub scheme: Scheme<'a>,
+    ladder: Ladder<'a>,
+    gates: Vec<Standing<'a>>,
+}
+
+impl<'a> Ground<'a> {
+    /// # Errors
+    /// `POLICY_INVALID_GATE`.
+    pub fn of(policy: &'a Policy, scheme: Scheme<'a>) -> Result<Self, Failure> {
+        let gates = standing_gates(policy, &scheme)?;
+        Ok(Self { scheme, ladder: Ladder::of(policy, &scheme), gates })
     }
-    route.hops.push(target);
-    Ok(route)
+
+    /// The releases above a version, the highest first, each once, as the policy spells it.
+    pub fn above(&self, current: &Rank) -> Vec<(Rank, &'a str)> {
+        let mut above: Vec<(Rank, &str)> = Vec::new();
+        for (rank, release) in self.ladder.steps.iter().filter(|(rank, _)| rank > current) {
+            if above.last().is_none_or(|(last, _)| last != rank) {
+                above.push((rank.clone(), release));
+            }
+        }
+        above.reverse();
+        above
+    }
+
+    /// Each gate above a version, the lowest first, with whether it must be passed by hand.
+    pub fn gates_above(&self, current: &Rank) -> Vec<(bool, &'a Gate)> {
+        let above = self.gates.iter().filter(|gate| gate.rank > *current);
+        above.map(|gate| (gate.is_stop, gate.gate)).collect()
+    }
+
+    /// The hops to a target that is above the current version, which serves.
+    pub fn through(
+        &self,
+        current: &str,
+        current_rank: Rank,
+        target: Stop,
+        target_rank: Rank,
+    ) -> Result<Route, Refusal> {
+        let Self { scheme, ladder, gates } = self;
+        let mut route = Route::default();
+        let mut at = current_rank;
+        let mut missing = Vec::new();
+        for Standing { rank, is_stop, gate } in gates {
+            if *rank <= at || *rank > target_rank {
+                continue;
+            }
+            if let Some(below) = ladder.highest_between(&at, rank) {
+                let why = format!(
+                    "the highest release below {}, {}",
+                    gate.version.trim(),
+                    must(*is_stop)
+                );
+                route.hops.push(stop(scheme, below, why));
+            }
+            if *is_stop {
+                route.notes.extend(no_releases(&missing));
+                return end_below(gate, route);
+            }
+            match ladder.spelling(rank) {
+                None => missing.push(gate),
+                Some(tag) => {
+                    // The target itself says why it is gone to.
+                    if *rank < target_rank {
+                        route.hops.push(stop(scheme, tag, PASSED_THROUGH.to_owned()));
+                    }
+                    route.notes.extend(said_of(gate));
+                }
+            }
+            at = rank.clone();
+            if route.hops.len() >= MOST_HOPS {
+                return Err(too_many_hops(current, &target.version).into());
+            }
+        }
+        route.notes.extend(no_releases(&missing));
+        route.hops.push(target);
+        Ok(route)
+    }
+}
+
+/// Why a route stops at a breakpoint.
+const PASSED_THROUGH: &str =
+    "must be passed through: it is installed and verified before the route goes on";
+
+/// Hops that a route has at most: each is an upgrade with a downtime of its own.
+const MOST_HOPS: usize = 50;
+
+/// Gates that the notes name one by one at most.
+const MOST_NAMED: usize = 20;
+
+/// What a gate is for the reader.
+fn must(is_stop: bool) -> &'static str {
+    match is_stop {
+        true => "which must be passed by hand",
+        false => "which must be passed through",
+    }
+}
+
+/// What is said of gates that can't be installed: of some one by one, of the rest how many.
+fn no_releases(missing: &[&Gate]) -> Vec<String> {
+    let named = missing.iter().take(MOST_NAMED).map(|gate| {
+        format!(
+            "{} must be passed through by the policy, but is none of its releases: there is nothing to install, and the route goes past it",
+            gate.version.trim()
+        )
+    });
+    let mut notes: Vec<String> = named.collect();
+    if let Some(more) = missing.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+        notes.push(format!("{more} more of the policy's versions to pass through are no releases"));
+    }
+    notes
+}
+
+/// The policy's words are written for somebody who does by hand what a route does by itself.
+fn said_of(gate: &Gate) -> Option<String> {
+    let reason = gate.reason.as_ref()?;
+    let docs = gate.docs.as_ref().map(|docs| format!(" ({docs})")).unwrap_or_default();
+    let version = gate.version.trim();
+    Some(format!(
+        "{version} is passed through by itself, with a backup before it; the policy says of it: {reason:?}{docs}"
+    ))
+}
+
+fn too_many_hops(current: &str, target: &str) -> Failure {
+    let message = format!(
+        "the policy wants more than {MOST_HOPS} stops between {current} and {target}; one upgrade makes at most {MOST_HOPS}"
+    );
+    Failure::new(FailureCode::PolicyInvalidGate, message)
+}
+
+/// The releases in their order, each ranked once: a policy of any size is gone through in one go.
+struct Ladder<'a> {
+    /// From the lowest to the highest; of one rank the first of the policy first.
+    steps: Vec<(Rank, &'a str)>,
+}
+
+impl<'a> Ladder<'a> {
+    fn of(policy: &'a Policy, scheme: &Scheme<'_>) -> Self {
+        let mut steps: Vec<(Rank, &str)> = policy
+            .releases
+            .iter()
+            .filter_map(|release| Some((scheme.rank(release)?, release.as_str())))
+            .collect();
+        // Stable: the policy's own order decides between spellings of one version.
+        steps.sort_by(|a, b| a.0.cmp(&b.0));
+        Self { steps }
+    }
+
+    /// The highest release above the one and below the other, as the policy spells it; never a
+    /// pre-release.
+    fn highest_between(&self, above: &Rank, below: &Rank) -> Option<&'a str> {
+        let end = self.steps.partition_point(|(rank, _)| rank < below);
+        let between = self.steps.get(..end)?.iter().rev().take_while(|(rank, _)| rank > above);
+        let highest = between.map(|(rank, _)| rank).find(|rank| !rank.is_prerelease())?;
+        self.spelling(highest)
+    }
+
+    /// How the policy spells the version of this rank.
+    fn spelling(&self, rank: &Rank) -> Option<&'a str> {
+        let at = self.steps.partition_point(|(step, _)| step < rank);
+        self.steps.get(at).filter(|(step, _)| step == rank).map(|(_, release)| *release)
+    }
 }
 
 fn end_below(gate: &Gate, mut route: Route) -> Result<Route, Refusal> {
@@ -217,7 +364,7 @@ fn capped(
     cap: &Rank,
 ) -> Result<Stop, Failure> {
     let tag = spelling(policy, scheme, cap)
-        .or_else(|| highest_release(policy, scheme, |r| r <= cap))
+        .or_else(|| highest_up_to(policy, scheme, cap))
         .ok_or_else(|| {
             Failure::new(
                 FailureCode::VersionNotInPolicy,
@@ -284,17 +431,13 @@ fn standing_gates<'a>(
     Ok(gates)
 }
 
-/// The highest release within bounds, as the policy spells it; never a pre-release.
-fn highest_release<'a>(
-    policy: &'a Policy,
-    scheme: &Scheme<'_>,
-    within: impl Fn(&Rank) -> bool,
-) -> Option<&'a str> {
+/// The highest release at or below a rank, as the policy spells it; never a pre-release.
+fn highest_up_to<'a>(policy: &'a Policy, scheme: &Scheme<'_>, cap: &Rank) -> Option<&'a str> {
     policy
         .releases
         .iter()
         .filter_map(|release| Some((scheme.rank(release)?, release.as_str())))
-        .filter(|(rank, _)| !rank.is_prerelease() && within(rank))
+        .filter(|(rank, _)| !rank.is_prerelease() && rank <= cap)
         .max_by(|a, b| a.0.cmp(&b.0))
         .map(|(_, release)| release)
 }
@@ -313,37 +456,44 @@ fn listed<'a>(
     spelling(policy, scheme, rank).ok_or_else(|| not_in_policy(wanted))
 }
 
-fn stop(scheme: &Scheme<'_>, spelled: &str, why: String) -> Stop {
+pub(super) fn stop(scheme: &Scheme<'_>, spelled: &str, why: String) -> Stop {
     let tag = match scheme {
         Scheme::Semantic => without_architecture(spelled.trim()),
         Scheme::Position(_) => spelled.trim(),
     };
-    Stop { version: scheme.version_text(spelled), tag: tag.to_owned(), why }
-}
-
-fn because(kind: &str, gate: &Gate) -> String {
-    match &gate.reason {
-        Some(reason) => format!("{kind}: {reason}"),
-        None => format!("{kind} that is not to be jumped over"),
-    }
+    let version = scheme.version_text(spelled);
+    // Build metadata (`3.3.0+b`) has no place in a tag.
+    let tag = if is_tag(tag) { tag.to_owned() } else { version.clone() };
+    Stop { version, tag, why }
 }
 
 /// The gates that a manual hop goes over, as notes.
 fn crossed(question: &Question<'_>, from: &Rank, to: &Rank) -> Vec<String> {
     let Some(policy) = question.policy else { return Vec::new() };
     let scheme = question.scheme();
-    let stops = policy.stop_points.iter().map(|gate| ("stop point", gate));
-    let breakpoints = policy.breakpoints.iter().map(|gate| ("breakpoint", gate));
-    stops
-        .chain(breakpoints)
-        .filter(|(_, gate)| scheme.rank(&gate.version).is_some_and(|r| r > *from && r <= *to))
-        .map(|(kind, gate)| {
-            let reason = gate.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
-            let docs = gate.docs.as_ref().map(|d| format!(" ({d})")).unwrap_or_default();
-            let version = gate.version.trim();
-            format!("manual mode passes the {kind} {version} in one hop{reason}{docs}")
-        })
-        .collect()
+    let stops = policy.stop_points.iter().map(|gate| (true, gate));
+    let breakpoints = policy.breakpoints.iter().map(|gate| (false, gate));
+    let mut crossed = stops.chain(breakpoints).filter(|(is_stop, gate)| {
+        // One that is the target is gone to, not over; a stop point binds there too.
+        let is_over = |rank: Rank| rank > *from && (rank < *to || *is_stop && rank == *to);
+        scheme.rank(&gate.version).is_some_and(is_over)
+    });
+    let named = crossed.by_ref().take(MOST_NAMED).map(|(is_stop, gate)| {
+        let says = gate.reason.as_ref().map(|reason| format!("; the policy says: {reason:?}"));
+        let docs = gate.docs.as_ref().map(|d| format!(" ({d})")).unwrap_or_default();
+        let over = match is_stop {
+            true => "manual mode passes",
+            false => "manual mode skips",
+        };
+        let version = gate.version.trim();
+        format!("{over} {version}, {}{}{docs}", must(is_stop), says.unwrap_or_default())
+    });
+    let mut notes: Vec<String> = named.collect();
+    match crossed.count() {
+        0 => {}
+        more => notes.push(format!("{more} more of the policy's gates are passed")),
+    }
+    notes
 }
 
 fn required_policy<'a>(question: &Question<'a>) -> Result<&'a Policy, Failure> {

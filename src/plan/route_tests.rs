@@ -54,8 +54,13 @@ fn every_hop_says_why_the_route_stops_there() {
     let policy = published();
     let route = route(&dashboard(&policy, "1.9.1", "3.3.0")).expect("a route");
     let why: Vec<&str> = route.hops.iter().map(|hop| hop.why.as_str()).collect();
-    assert_eq!(why[0], "the highest release below the breakpoint 2.0.0");
-    assert!(why[1].starts_with("a breakpoint: Breaking change"), "{}", why[1]);
+    assert_eq!(why[0], "the highest release below 2.0.0, which must be passed through");
+    assert!(why[1].starts_with("must be passed through: it is installed"), "{}", why[1]);
+    // The policy's words are for somebody who would do by hand what the route does.
+    assert!(!why[1].contains("manual upgrade required"), "{}", why[1]);
+    let note = route.notes.first().expect("what the policy says");
+    assert!(note.starts_with("2.0.0 is passed through by itself"), "{note}");
+    assert!(note.contains("Breaking change"), "{note}");
     assert_eq!(why[2], "the requested version");
     assert_eq!(route.stopped_at, None);
 }
@@ -86,9 +91,47 @@ fn of_a_breakpoint_and_a_stop_point_at_one_version_the_stop_point_binds() {
 }
 
 #[test]
-fn a_breakpoint_that_is_no_release_is_stopped_at_all_the_same() {
-    let policy = policy(&["3.0.0", "1.0.0"], &["2.0.0"], &[]);
-    assert_eq!(versions(&dashboard(&policy, "1.0.0", "3.0.0")), ["2.0.0", "3.0.0"]);
+fn a_breakpoint_that_is_no_release_is_never_a_hop_and_that_is_said() {
+    let policy = policy(&["3.0.0", "1.9.7", "1.0.0"], &["2.0.0"], &[]);
+    let route = route(&dashboard(&policy, "1.0.0", "3.0.0")).expect("a route");
+    let hops: Vec<&str> = route.hops.iter().map(|hop| hop.version.as_str()).collect();
+    assert_eq!(hops, ["1.9.7", "3.0.0"]);
+    let note = route.notes.join("; ");
+    assert!(note.starts_with("2.0.0 must be passed through by the policy, but is none"), "{note}");
+    assert!(!note.contains("by itself"), "{note}");
+    let many: Vec<String> = (0..3000).map(|n| format!("2.0.{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let policy = self::policy(&["3.0.0", "1.0.0"], &many, &[]);
+    let notes = super::route(&dashboard(&policy, "1.0.0", "3.0.0")).expect("a route").notes;
+    assert_eq!(notes.len(), 21);
+    assert_eq!(notes[20], "2980 more of the policy's versions to pass through are no releases");
+}
+
+#[test]
+fn a_route_of_more_hops_than_anybody_means_is_refused() {
+    let releases: Vec<String> = (0..120).rev().map(|minor| format!("1.{minor}.0")).collect();
+    let releases: Vec<&str> = releases.iter().map(String::as_str).collect();
+    let policy = policy(&releases, &releases, &[]);
+    assert_eq!(versions(&dashboard(&policy, "1.0.0", "1.30.0")).len(), 30);
+    let refusal = route(&dashboard(&policy, "1.0.0", "latest")).expect_err("too many");
+    assert_eq!(refusal.failure.code, FailureCode::PolicyInvalidGate);
+    assert!(refusal.failure.message.contains("more than 50 stops"), "{}", refusal.failure);
+    let by_hand = route(&manual(&policy, "1.0.0", "1.119.0")).expect("one hop");
+    assert_eq!(by_hand.notes.len(), 21);
+    assert_eq!(by_hand.notes[20], "98 more of the policy's gates are passed");
+}
+
+/// Quadratic work would take minutes here, and the test would be seen to hang.
+#[test]
+fn a_policy_of_a_mebibyte_is_gone_through_in_one_go() {
+    let releases: Vec<String> =
+        (0..40_000).rev().map(|n| format!("{}.{}.0", 1 + n / 1000, n % 1000)).collect();
+    let releases: Vec<&str> = releases.iter().map(String::as_str).collect();
+    let gates: Vec<String> = (0..16_000).map(|n| format!("99.{n}.0")).collect();
+    let gates: Vec<&str> = gates.iter().map(String::as_str).collect();
+    let policy = policy(&releases, &gates, &["40.999.0"]);
+    let route = route(&dashboard(&policy, "1.0.0", "latest")).expect("a route");
+    assert_eq!(route.hops.last().map(|hop| hop.version.as_str()), Some("40.998.0"));
 }
 
 #[test]
@@ -137,7 +180,12 @@ fn manual_mode_goes_straight_and_says_which_gates_it_passes() {
     let question = manual(&policy, "1.0.0", "v3.1");
     assert_eq!(versions(&question), ["3.1.0"]);
     let notes = route(&question).expect("a route").notes.join("\n");
-    assert!(notes.contains("breakpoint 2.0.0") && notes.contains("stop point 2.5.0"), "{notes}");
+    assert!(
+        notes.contains(
+            "skips 2.0.0, which must be passed through; the policy says: \"reason 2.0.0\""
+        ) && notes.contains("passes 2.5.0, which must be passed by hand"),
+        "{notes}"
+    );
 }
 
 #[test]
@@ -165,6 +213,9 @@ fn manual_mode_works_without_a_policy_except_for_latest() {
 
 #[test]
 fn the_tag_is_spelled_as_the_policy_spells_it() {
+    let with_build = policy(&["3.3.0+b", "1.0.0"], &[], &[]);
+    let target = resolve(&dashboard(&with_build, "1.0.0", "latest")).expect("a target");
+    assert_eq!((target.version.as_str(), target.tag.as_str()), ("3.3.0", "3.3.0"));
     let policy = policy(&["v2.0.0", "1.0.0"], &[], &[]);
     for question in [dashboard(&policy, "1.0.0", "2.0.0"), manual(&policy, "1.0.0", "2.0")] {
         let target = resolve(&question).expect("a target");
@@ -212,6 +263,35 @@ fn any_policy() -> impl Strategy<Value = Policy> {
     )
 }
 
+/// The contract's rule 4 once more, as it is written there: the lowest gate first, gate by gate.
+fn by_the_rules(policy: &Policy, mut at: Version, target: Version) -> (Vec<Version>, bool) {
+    let parsed = |list: Vec<&String>| -> Vec<Version> {
+        list.into_iter().map(|text| Version::parse(text).expect("a version")).collect()
+    };
+    let releases = parsed(policy.releases.iter().collect());
+    let breakpoints = parsed(policy.breakpoints.iter().map(|gate| &gate.version).collect());
+    let stops = parsed(policy.stop_points.iter().map(|gate| &gate.version).collect());
+    let mut hops = Vec::new();
+    loop {
+        let ahead = breakpoints.iter().chain(&stops).filter(|gate| at < **gate && **gate <= target);
+        let Some(gate) = ahead.min().cloned() else {
+            if hops.last() != Some(&target) {
+                hops.push(target);
+            }
+            return (hops, false);
+        };
+        let below = releases.iter().filter(|it| at < **it && **it < gate && !it.is_prerelease());
+        hops.extend(below.max().cloned());
+        if stops.contains(&gate) {
+            return (hops, true);
+        }
+        if releases.contains(&gate) {
+            hops.push(gate.clone());
+        }
+        at = gate;
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -236,15 +316,20 @@ proptest! {
             let next = rank(&hop.version);
             prop_assert!(next > at, "{hop:?} does not rise");
             for gate in &policy.breakpoints {
-                let gate = rank(&gate.version);
-                prop_assert!(!(at < gate && gate < next), "{hop:?} jumps over a breakpoint");
+                let Some(gate) = scheme.rank(&gate.version) else { continue };
+                // One that can't be installed is gone past, which the notes say.
+                let is_release = policy.releases.iter().any(|text| rank(text) == gate);
+                prop_assert!(
+                    !(at < gate && gate < next && is_release), "{hop:?} jumps over a breakpoint"
+                );
             }
             for gate in &policy.stop_points {
                 let gate = rank(&gate.version);
                 prop_assert!(!(at < gate && gate <= next), "{hop:?} reaches a stop point");
             }
-            let known = policy.releases.iter().chain(policy.breakpoints.iter().map(|g| &g.version));
-            prop_assert!(known.into_iter().any(|text| rank(text) == next), "{hop:?} from nowhere");
+            prop_assert!(
+                policy.releases.iter().any(|text| rank(text) == next), "{hop:?} from nowhere"
+            );
             at = next;
         }
         let target = rank(&resolve(&question).expect("it was resolved").tag);
@@ -252,6 +337,36 @@ proptest! {
         prop_assert_eq!(at == target, route.stopped_at.is_none());
         if listed == "latest" && let Some(cap) = &policy.dashboard_max {
             prop_assert!(at <= rank(cap));
+        }
+    }
+
+    #[test]
+    fn a_dashboard_route_is_the_one_that_the_rules_spell_out(
+        policy in any_policy(), current in any_version(), position in any::<prop::sample::Index>(),
+    ) {
+        let Some(target) = policy.releases.get(position.index(20)).cloned() else { return Ok(()) };
+        let question = dashboard(&policy, &current, &target);
+        let found = route(&question);
+        let version = |text: &str| Version::parse(text).expect("a version");
+        let (at, to) = (version(&current), version(&target));
+        if to <= at {
+            let code = found.expect_err("not above").failure.code;
+            let expected = match to == at {
+                true => FailureCode::AlreadyOnTarget,
+                false => FailureCode::DowngradeNotAllowed,
+            };
+            prop_assert_eq!(code, expected);
+            return Ok(());
+        }
+        match (by_the_rules(&policy, at, to), found) {
+            (expected, Ok(route)) => {
+                let hops: Vec<Version> = route.hops.iter().map(|hop| version(&hop.version)).collect();
+                prop_assert_eq!((hops, route.stopped_at.is_some()), expected);
+            }
+            ((expected, is_stopped), Err(refusal)) => {
+                prop_assert!(expected.is_empty() && is_stopped, "{:?}", refusal);
+                prop_assert_eq!(refusal.failure.code, FailureCode::ManualUpgradeRequired);
+            }
         }
     }
 

@@ -30,6 +30,7 @@ pub struct World {
     pub logs: Vec<(i64, &'static str)>,
     pub playbook: Value,
     pub inspect: Value,
+    pub cleanup: Value,
     pub history: Value,
     pub asked: Vec<(String, Value)>,
 }
@@ -95,6 +96,7 @@ pub fn answer(
         ("GET", "/health") => (200, json!({"status": "ok"})),
         ("POST", "/upgrade/plan") => (200, world.plan.clone()),
         ("POST", "/upgrade/run") => world.run.clone(),
+        ("POST", "/upgrade/cleanup") => (200, world.cleanup.clone()),
         ("POST", "/upgrade/cancel") => world.cancel.clone(),
         ("POST", "/upgrade/recover") => {
             let next = match world.recover.len() {
@@ -222,6 +224,12 @@ impl Daemon {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = program(self.directory.path(), self.port);
         command.args(arguments);
+        // Read as a person would: into a pipe these write JSON unless they are told otherwise.
+        let is_one = matches!(arguments.first(), Some(&("run" | "watch" | "recover")));
+        let says_how = ["--json", "--detach", "--dry-run", "--help"];
+        if is_one && !arguments.iter().any(|one| says_how.contains(one)) {
+            command.arg("--text");
+        }
         command
     }
 

@@ -147,3 +147,49 @@ fn a_yes_given_beforehand_is_to_whatever_is_found() {
     let asked = daemon.asked("POST /upgrade/recover");
     assert!(asked.iter().all(|body| body["shown"].is_null()), "{asked:?}");
 }
+
+#[test]
+fn cleanup_wants_the_word_yes_and_removes_what_was_shown_and_nothing_else() {
+    let mut world = world([]);
+    world.cleanup = json!({"success": true, "message": "1 file would go, which gives 2.5 MB",
+        "what": "backups", "dryRun": true, "bytes": 2_500_000, "kept": [], "refusals": [],
+        "files": [{"path": "/b/payram-backup-1.dump", "bytes": 2_500_000, "what": "backup"}]});
+    let daemon = Daemon::over_socket(world);
+    let Some(ran) = on_terminal(&daemon, "cleanup backups", "y\n") else { return };
+    assert_eq!(ran.exit, 1, "{ran:?}");
+    for part in ["/b/payram-backup-1.dump", "2.5 MB", "Type yes to go on", "Nothing was changed"] {
+        assert!(ran.out.contains(part), "{part}: {ran:?}");
+    }
+    assert_eq!(daemon.asked("POST /upgrade/cleanup").len(), 1, "it only looked");
+    let Some(ran) = on_terminal(&daemon, "cleanup backups", "yes\n") else { return };
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    let asked = daemon.asked("POST /upgrade/cleanup");
+    let last = asked.last().expect("a request");
+    assert_eq!(
+        (&last["dryRun"], &last["only"]),
+        (&json!(false), &json!(["/b/payram-backup-1.dump"]))
+    );
+}
+
+#[test]
+fn who_says_yes_to_a_plan_runs_that_plan_and_no_other() {
+    let mut world = world([status("READY", "VERIFIED", "")]);
+    world.plan["planHash"] = json!("a-b-c-d");
+    let daemon = Daemon::over_socket(world);
+    let Some(ran) = on_terminal(&daemon, "run --to 1.9.7", "y\n") else { return };
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    let asked = daemon.asked("POST /upgrade/run");
+    assert_eq!(asked.last().expect("a request")["planHash"], "a-b-c-d");
+}
+
+#[test]
+fn what_other_tools_call_it_is_answered_with_what_to_type() {
+    let daemon = Daemon::asleep(world([]));
+    let ran = daemon.run(&["upgrade"]);
+    assert_eq!((ran.exit, ran.out.as_str()), (2, ""), "{ran:?}");
+    assert!(ran.err.contains("to upgrade: payram-updater run --to latest"), "{ran:?}");
+    let ran = daemon.run(&["help", "--help"]);
+    assert!(ran.exit == 0 && ran.out.contains("Put right"), "{ran:?}");
+    let ran = daemon.run(&["run", "--yes", "--to", &"9".repeat(100_000)]);
+    assert!(ran.exit == 2 && ran.err.len() < 200, "{} bytes", ran.err.len());
+}

@@ -92,7 +92,10 @@ impl Place {
 
     fn updater(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Command {
         let mut command = sandbox::updater(&self.root());
-        command.args(arguments).envs(&self.settings).envs(settings.iter().copied());
+        command
+            .args(sandbox::as_text(arguments))
+            .envs(&self.settings)
+            .envs(settings.iter().copied());
         command
     }
 

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod auto_update;
 mod crash;
 mod engine;
 mod init;
@@ -11,6 +12,7 @@ mod invariants;
 mod keeping;
 mod last_good;
 mod matrix;
+mod operations;
 mod overlay;
 mod plays;
 mod points;

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -74,6 +75,23 @@ impl Shop {
         Daemon::spawn(self.updater(&["serve"]), self.port, &self.path("daemon.log"))
     }
 
+    /// Starts a daemon whose log goes into a pipe that nobody reads from then on.
+    pub fn unheard_daemon(&self) -> Child {
+        let mut child = self
+            .updater(&["serve"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the daemon starts");
+        let mut log = BufReader::new(child.stderr.take().expect("piped"));
+        let mut line = String::new();
+        while !line.contains("listening") {
+            line.clear();
+            assert!(log.read_line(&mut line).expect("text") > 0, "it ended before it listened");
+        }
+        child
+    }
+
     /// Starts the daemon under a tracer.
     pub fn traced(&self, mark: Option<Mark>) -> Traced {
         Traced::spawn(self.updater(&["serve"]), &self.path("daemon.log"), mark)
@@ -103,7 +121,7 @@ impl Shop {
 
     fn updater(&self, arguments: &[&str]) -> Command {
         let mut command = sandbox::updater(self.root.path());
-        command.args(arguments).envs(&self.settings);
+        command.args(sandbox::as_text(arguments)).envs(&self.settings);
         command
     }
 

@@ -160,3 +160,24 @@ fn the_active_job_is_cancelled_by_its_id_and_by_an_earlier_client_that_names_non
         assert_eq!(shop.serves().as_deref(), Some("1.9.6"));
     }
 }
+
+#[test]
+fn what_a_setting_takes_back_after_a_restart_is_not_called_an_operators_word() {
+    let mut shop = Shop::open(json!({"2.0.0": {}}));
+    let mut daemon = shop.daemon();
+    shop.faults(&json!([{"on": "stop", "do": "kill-after"}]));
+    let ran = shop.cli(&["run", "--to", "2.0.0", "--yes", "--detach"]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    daemon.wait_exit(END);
+    drop(daemon);
+    shop.set("RESUME", "rollback");
+    let daemon = shop.daemon();
+    let status = daemon.wait_settled(END);
+    assert_eq!(
+        (&status["phase"], &status["failureCode"]),
+        (&json!("ROLLED_BACK"), &json!("CANCELLED"))
+    );
+    let message = status["message"].as_str().expect("a sentence");
+    assert!(message.contains("called off by RESUME=rollback, after a restart, at"), "{message}");
+    shop.wait_serves("1.9.6");
+}

@@ -115,3 +115,15 @@ pub fn beside_the_database(data: &Path) -> Vec<String> {
 pub fn two_at_once(directory: &Path) -> String {
     fs::read_to_string(directory.join("engine/two-at-once.log")).unwrap_or_default()
 }
+
+/// Arguments of a command whose output the tests read as a person would: `run`, `watch` and
+/// `recover` write JSON into a pipe unless they are told otherwise.
+pub fn as_text<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    let mut all = arguments.to_vec();
+    let is_one = matches!(all.first(), Some(&("run" | "watch" | "recover")));
+    let says_how = ["--json", "--text", "--detach", "--dry-run", "--help"];
+    if is_one && !all.iter().any(|one| says_how.contains(one)) {
+        all.push("--text");
+    }
+    all
+}

@@ -290,7 +290,7 @@ impl World {
     /// The product with this world's settings and nothing else in its environment, not run yet.
     pub fn updater(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_payram-updater"));
-        command.args(args).env_clear().current_dir(self.root.path());
+        command.args(super::sandbox::as_text(args)).env_clear().current_dir(self.root.path());
         for inherited in ["PATH", "DOCKER_HOST", "RUST_BACKTRACE"] {
             if let Some(value) = std::env::var_os(inherited) {
                 command.env(inherited, value);

@@ -5,18 +5,21 @@
 //! to the driver, and what came of it is answered. What only the operator may ask for is refused
 //! to every other caller (I9).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hyper::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use warp::reply::Response;
 
 use super::{Asked, read};
 use crate::api::access::Caller;
 use crate::api::serving;
 use crate::api::{Api, answers};
-use crate::driver::{Consent, Decision, RecoverError, Worker, may_turn, refusal_after};
+use crate::driver::{
+    CleanupError, Consent, Decision, RecoverError, Rubbish, Worker, make_plan, may_turn,
+};
 use crate::journal::{JobRecord, JournalError, Mode, Reader};
 use crate::machine::Phase;
 use crate::plan::{self, PlanState};
@@ -35,14 +38,17 @@ struct Wanted {
     current_version: Option<String>,
     #[serde(default)]
     force: bool,
+    /// Of run: the plan that is to be run and no other.
+    #[serde(default)]
+    plan_hash: Option<String>,
 }
 
-/// The request in a body; `Err` is the answer to a bad one.
-fn wanted(asked: &Asked) -> Result<plan::Request, Box<Response>> {
+/// The request in a body, and the hash of the plan that is meant; `Err` is the answer to a bad one.
+fn wanted(asked: &Asked) -> Result<(plan::Request, Option<String>), Box<Response>> {
     let bad = |message: String| {
         Box::new(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", &message))
     };
-    let body: Value = serde_json::from_slice(&asked.body)
+    let body = crate::json::read(&asked.body)
         .map_err(|error| bad(format!("the body is not JSON: {error}")))?;
     if !body.is_object() {
         return Err(bad("the body is not a JSON object".into()));
@@ -66,18 +72,25 @@ fn wanted(asked: &Asked) -> Result<plan::Request, Box<Response>> {
         Caller::Operator => (named.unwrap_or(Mode::Manual), wanted.force),
         Caller::Tcp(_) => (Mode::Dashboard, false),
     };
-    Ok(plan::Request {
+    let hash = wanted.plan_hash.filter(|hash| !hash.is_empty());
+    if let Some(hash) = hash.as_deref().filter(|hash| !plan::hash::is_one(hash)) {
+        let hash: String = hash.chars().take(80).collect();
+        let message = format!("planHash is the planHash of a plan's answer, found {hash:?}");
+        return Err(bad(message));
+    }
+    let request = plan::Request {
         mode,
         requested_target,
         source: wanted.source,
         current_version: wanted.current_version.filter(|version| !version.is_empty()),
         force,
-    })
+    };
+    Ok((request, hash))
 }
 
-pub(super) async fn make_plan(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
-    let request = match wanted(asked) {
-        Ok(request) => request,
+pub(super) async fn plan(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
+    let (request, _) = match wanted(asked) {
+        Ok(wanted) => wanted,
         Err(answer) => return Ok(*answer),
     };
     Ok(answers::json(&planned(api, &request).await?))
@@ -85,25 +98,26 @@ pub(super) async fn make_plan(api: &Api, asked: &Asked) -> Result<Response, Jour
 
 /// The plan, refused where the journal says that it must not be run.
 async fn planned(api: &Api, request: &plan::Request) -> Result<plan::Plan, JournalError> {
-    let mut plan = plan::make(&api.settings, api.engine.as_ref(), request).await;
     let quarantined = read(api, Reader::quarantine).await?;
-    plan::quarantine::check(api.engine.as_ref(), &mut plan, &quarantined).await;
     let last = read(api, Reader::last_executed_job).await?;
-    if let Some(refused) = last.as_ref().and_then(refusal_after) {
-        plan.refuse(&refused);
-    }
-    Ok(plan)
+    let engine = api.engine.as_ref();
+    Ok(make_plan(&api.settings, engine, request, &quarantined, last.as_ref()).await)
 }
 
 pub(super) async fn run(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
-    let request = match wanted(asked) {
-        Ok(request) => request,
+    let (request, hash) = match wanted(asked) {
+        Ok(wanted) => wanted,
         Err(answer) => return Ok(*answer),
     };
     if let Some(active) = read(api, Reader::active_job).await? {
         return Ok(conflict(api, &active));
     }
-    let plan = planned(api, &request).await?;
+    let mut plan = planned(api, &request).await?;
+    if let (Some(wanted), Some(found)) = (&hash, &plan.plan_hash)
+        && let Some(changed) = plan::hash::changed(wanted, found)
+    {
+        plan.refuse(&changed);
+    }
     let answer = |job: &str, state: &str, message: &str| {
         answers::json(&json!({
             "jobId": job,
@@ -118,8 +132,8 @@ pub(super) async fn run(api: &Api, asked: &Asked) -> Result<Response, JournalErr
     let (PlanState::Ready, Some(body)) = (plan.state, plan.job.clone()) else {
         return Ok(answer("", "FAILED", &plan.message));
     };
-    let driver = Arc::clone(&api.driver);
-    let submitted = tokio::task::spawn_blocking(move || driver.submit(&body)).await;
+    let (driver, notes) = (Arc::clone(&api.driver), plan.notes.clone());
+    let submitted = tokio::task::spawn_blocking(move || driver.submit(&body, &notes)).await;
     match submitted {
         Ok(Ok(job)) => Ok(answer(job.as_str(), "READY", "upgrade started")),
         Ok(Err(JournalError::AlreadyActive { .. })) => match read(api, Reader::last_job).await? {
@@ -165,7 +179,7 @@ pub(super) async fn cancel(api: &Arc<Api>, asked: &Asked) -> Result<Response, Jo
     }
     let wanted = match asked.body.trim_ascii() {
         b"" => Ok(CancelWanted::default()),
-        body => serde_json::from_slice(body),
+        _ => body_of(asked),
     };
     let wanted: CancelWanted = match wanted {
         Ok(wanted) => wanted,
@@ -259,7 +273,7 @@ pub(super) async fn recover(api: &Api, asked: &Asked) -> Result<Response, Journa
         let message = "a recovery is the payram-updater command's on the host";
         return Ok(answers::error(StatusCode::FORBIDDEN, "FORBIDDEN", message));
     }
-    let wanted: RecoverWanted = match serde_json::from_slice(&asked.body) {
+    let wanted: RecoverWanted = match body_of(asked) {
         Ok(wanted) => wanted,
         Err(error) => {
             let message = format!("the body is not the JSON expected here: {error}");
@@ -309,6 +323,60 @@ pub(super) async fn sync(api: &Api, asked: &Asked) -> Result<Response, JournalEr
     decided(api.driver.sync().await)
 }
 
+/// A body of the shape expected; `Err` says what is wrong with it.
+fn body_of<T: serde::de::DeserializeOwned>(asked: &Asked) -> Result<T, String> {
+    let body = crate::json::read(&asked.body)?;
+    serde_json::from_value(body).map_err(|error| error.to_string())
+}
+
+/// The body of cleanup. Unknown fields are ignored.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CleanupWanted {
+    what: Rubbish,
+    /// So many of the newest backups stay.
+    #[serde(default = "one")]
+    keep: u32,
+    /// These files alone, which a person was shown.
+    #[serde(default)]
+    only: Option<Vec<PathBuf>>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Removes what nobody needs any more, or says what that is. What is gone is gone, so only over
+/// the socket.
+pub(super) async fn cleanup(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
+    if asked.caller != Caller::Operator {
+        let message = "cleanup is the payram-updater command's on the host";
+        return Ok(answers::error(StatusCode::FORBIDDEN, "FORBIDDEN", message));
+    }
+    let wanted: CleanupWanted = match body_of(asked) {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            let message = format!("the body is not the JSON expected here: {error}");
+            return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", &message));
+        }
+    };
+    let CleanupWanted { what, keep, only, dry_run } = wanted;
+    match api.driver.cleanup(what, keep as usize, only.as_deref(), dry_run).await {
+        Ok(cleaned) => Ok(answers::json(&cleaned)),
+        Err(CleanupError::Journal(error)) => Err(error),
+        Err(error @ CleanupError::Active(_)) => {
+            let message = error.to_string();
+            Ok(answers::error(StatusCode::CONFLICT, "CONCURRENCY_BLOCKED", &message))
+        }
+        Err(CleanupError::Unseen(failure)) => {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            Ok(answers::error(status, failure.code.as_str(), &failure.message))
+        }
+    }
+}
+
 fn decided(decision: Result<Decision, RecoverError>) -> Result<Response, JournalError> {
     match decision {
         Ok(decision) => Ok(answers::json(&decision)),
@@ -348,9 +416,9 @@ mod tests {
     #[test]
     fn manual_mode_is_for_the_socket_alone() {
         let body = r#"{"mode":"MANUAL","requestedTarget":"1.9.7","source":"CLI","force":true}"#;
-        let over_socket = wanted(&asked(Caller::Operator, body)).expect("a request");
+        let (over_socket, _) = wanted(&asked(Caller::Operator, body)).expect("a request");
         assert_eq!((over_socket.mode, over_socket.force), (Mode::Manual, true));
-        let over_tcp = wanted(&asked(tcp(), body)).expect("a request");
+        let (over_tcp, _) = wanted(&asked(tcp(), body)).expect("a request");
         assert_eq!((over_tcp.mode, over_tcp.force), (Mode::Dashboard, false));
         assert_eq!(over_tcp.source.as_deref(), Some("CLI"));
     }
@@ -364,6 +432,8 @@ mod tests {
             "null",
             r#"{"requestedTarget":" "}"#,
             r#"{"requestedTarget":7}"#,
+            r#"{"requestedTarget":"1.9.7","requestedTarget":"1.9.8"}"#,
+            r#"{"requestedTarget":"1.9.7","planHash":"abc"}"#,
             r#"{"requestedTarget":"1.9.7","mode":"ROOT"}"#,
         ] {
             let answer = wanted(&asked(tcp(), body)).expect_err(body);

@@ -12,6 +12,8 @@ pub(super) struct HistoryPages {
     pub rows: Vec<Seq>,
     /// So many of them are in earlier pages.
     pub done: usize,
+    /// Where a further request goes on, when there may be more.
+    pub next: Option<Seq>,
 }
 
 impl Pages for HistoryPages {
@@ -32,7 +34,8 @@ impl Pages for HistoryPages {
         // A row that is there is given; none is left out in silence.
         let is_last = self.done >= self.rows.len();
         if is_last {
-            text.push_str(&format!(r#"],"count":{}}}"#, self.done));
+            let next = self.next.map(|next| format!(r#","nextCursor":"{next}""#));
+            text.push_str(&format!(r#"],"count":{}{}}}"#, self.done, next.unwrap_or_default()));
         }
         Ok(Page { text: text.into_bytes(), is_last })
     }

@@ -11,11 +11,14 @@ use serde_json::{Value, json};
 use warp::reply::Response;
 
 use super::paged::{HistoryPages, LogPages};
-use super::{Asked, read, read_much};
+use super::{Asked, jobs, read, read_much};
 use crate::api::{Api, answers, pages};
+use crate::auto_update::view::AutoUpdateView;
+use crate::clock::Timestamp;
 use crate::driver::JobView;
+use crate::history::{STATUSES, TYPES};
 use crate::inspect;
-use crate::journal::{HistoryFilter, JobRecord, JournalError, Reader};
+use crate::journal::{HistoryFilter, JobId, JobRecord, JournalError, Reader, Seq};
 
 /// What `limit` of the history is when none is given.
 const HISTORY_LIMIT: u32 = 100;
@@ -24,8 +27,16 @@ const HISTORY_LIMIT: u32 = 100;
 const HISTORY_MOST: u32 = 10_000;
 
 pub(super) async fn status(api: &Arc<Api>) -> Result<Response, JournalError> {
-    let Some(job) = read(api, Reader::last_job).await? else {
-        return Ok(answers::json(&JobView::idle()));
+    let settings = Arc::clone(&api.settings);
+    let found = read(api, move |reader| {
+        Ok((reader.last_job()?, AutoUpdateView::read(&settings, Some(reader))?))
+    });
+    let (job, auto_update) = found.await?;
+    let auto_update = serde_json::to_value(&auto_update).unwrap_or_default();
+    let Some(job) = job else {
+        let mut idle = serde_json::to_value(JobView::idle()).unwrap_or_default();
+        idle["autoUpdate"] = auto_update;
+        return Ok(answers::json(&idle));
     };
     let mut view = api.driver.view(&job);
     let name = &job.body.container_name;
@@ -34,6 +45,7 @@ pub(super) async fn status(api: &Arc<Api>) -> Result<Response, JournalError> {
     if let Some(playbook) = playbook_of(api, &job) {
         answer["recoveryPlaybook"] = playbook;
     }
+    answer["autoUpdate"] = auto_update;
     Ok(answers::json(&answer))
 }
 
@@ -44,34 +56,87 @@ pub(super) async fn last(api: &Api) -> Result<Response, JournalError> {
     })
 }
 
-pub(super) async fn logs(api: &Arc<Api>, asked: &Asked) -> Result<Response, JournalError> {
-    let parameters = parameters(&asked.query);
-    let of = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, v)| v.as_str());
-    let after = match of("after").map(str::parse::<i64>) {
-        None => 0,
-        Some(Ok(after)) if after >= 0 => after,
-        Some(Ok(_) | Err(_)) => {
-            let message = "after is the number of a row, 0 or more";
-            return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_PARAMETER", message));
-        }
+/// The log of the last job, or of this one.
+pub(super) async fn logs(
+    api: &Arc<Api>,
+    asked: &Asked,
+    job: Option<&str>,
+) -> Result<Response, JournalError> {
+    let wanted = match LogWanted::of(&asked.query) {
+        Ok(wanted) => wanted,
+        Err(message) => return Ok(bad_parameter(&message)),
     };
-    let wants_json = match of("format") {
-        None | Some("text") => false,
-        Some("json") => true,
-        Some(other) => {
-            let message = format!("format is text or json, found {other:?}");
-            return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_PARAMETER", &message));
+    let LogWanted { after, wants_json, last, since } = wanted;
+    let meant = job.map(|id| JobId::from_text(id.to_owned()));
+    let found = read(api, move |reader| {
+        let job = match meant {
+            Some(meant) => reader.job(&meant)?.map(|job| job.id),
+            None => reader.last_job()?.map(|job| job.id),
+        };
+        let mut after = after;
+        if let (Some(job), Some(count)) = (&job, last) {
+            after = after.max(reader.row_before_last(job, count)?);
         }
-    };
-    let found = read(api, |reader| {
-        let job = reader.last_job()?.map(|job| job.id);
+        if let (Some(job), Some(since)) = (&job, since) {
+            after = after.max(reader.row_before(job, since)?);
+        }
         // What comes while it is read is for the next request.
-        Ok((job, reader.newest_row()?))
+        Ok((job, after, reader.newest_row()?))
     });
-    let (job, upto) = found.await?;
+    let (found, after, upto) = found.await?;
+    if let (Some(id), None) = (job, &found) {
+        return Ok(jobs::unknown(id));
+    }
     let content_type = if wants_json { "application/json" } else { "text/plain; charset=utf-8" };
-    let pages = LogPages { job, after, upto, wants_json, has_begun: false };
+    let pages = LogPages { job: found, after, upto, wants_json, has_begun: false };
     pages::answer(api, &asked.place, content_type, pages).await
+}
+
+/// Which lines of a log are wanted.
+struct LogWanted {
+    after: Seq,
+    wants_json: bool,
+    /// Only so many, the last.
+    last: Option<u32>,
+    since: Option<Timestamp>,
+}
+
+impl LogWanted {
+    fn of(query: &str) -> Result<Self, String> {
+        let mut wanted = Self { after: 0, wants_json: false, last: None, since: None };
+        for (key, value) in parameters(query) {
+            match key.as_str() {
+                "after" => {
+                    let after = value.parse().ok().filter(|after| *after >= 0);
+                    wanted.after = after.ok_or("after is the number of a row, 0 or more")?;
+                }
+                "format" => {
+                    wanted.wants_json = match value.as_str() {
+                        "text" => false,
+                        "json" => true,
+                        other => return Err(format!("format is text or json, found {other:?}")),
+                    }
+                }
+                "last" => {
+                    let last = value.parse().ok();
+                    wanted.last = Some(
+                        last.ok_or_else(|| format!("last is a whole number, found {value:?}"))?,
+                    );
+                }
+                "since" => wanted.since = Some(moment("since", &value)?),
+                _ => {}
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+/// An RFC 3339 time of a query.
+fn moment(key: &str, value: &str) -> Result<Timestamp, String> {
+    // A `+` of an offset that was not escaped has become a space.
+    let text = value.replace(' ', "+");
+    Timestamp::parse(&text)
+        .ok_or_else(|| format!("{key} is a time such as 2026-01-31T12:00:00Z, found {value:?}"))
 }
 
 fn playbook_of(api: &Api, job: &JobRecord) -> Option<Value> {
@@ -92,29 +157,53 @@ pub(super) async fn playbook(api: &Api) -> Result<Response, JournalError> {
     })))
 }
 
-pub(super) async fn history(api: &Arc<Api>, asked: &Asked) -> Result<Response, JournalError> {
-    let filter = match history_filter(&asked.query) {
+/// The events of the history, or those of one job.
+pub(super) async fn history(
+    api: &Arc<Api>,
+    asked: &Asked,
+    job: Option<&str>,
+) -> Result<Response, JournalError> {
+    let mut filter = match history_filter(&asked.query) {
         Ok(filter) => filter,
-        Err(message) => {
-            return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_PARAMETER", &message));
-        }
+        Err(message) => return Ok(bad_parameter(&message)),
     };
+    if let Some(id) = job {
+        let wanted = JobId::from_text(id.to_owned());
+        filter.job = Some(wanted.clone());
+        if read(api, move |reader| reader.job(&wanted)).await?.is_none() {
+            return Ok(jobs::unknown(id));
+        }
+    }
+    let limit = filter.limit;
     let rows = read_much(api, move |reader| reader.history_rows(&filter)).await?;
-    let pages = HistoryPages { rows, done: 0 };
+    let next = rows.last().copied().filter(|_| rows.len() as u32 == limit);
+    let pages = HistoryPages { rows, done: 0, next };
     pages::answer(api, &asked.place, "application/json", pages).await
 }
 
 fn history_filter(query: &str) -> Result<HistoryFilter, String> {
-    let mut filter = HistoryFilter { kind: None, status: None, limit: HISTORY_LIMIT };
+    let mut filter = HistoryFilter { limit: HISTORY_LIMIT, ..HistoryFilter::default() };
     for (key, value) in parameters(query) {
         match key.as_str() {
-            "type" if !value.is_empty() => filter.kind = Some(value),
-            "status" if !value.is_empty() => filter.status = Some(value),
+            "type" if !value.is_empty() => filter.kind = Some(one_of("type", value, &TYPES)?),
+            "status" if !value.is_empty() => {
+                filter.status = Some(one_of("status", value, &STATUSES)?);
+            }
             "limit" => {
                 let limit = value.parse::<u32>().ok().filter(|limit| *limit > 0);
                 let limit = limit
                     .ok_or_else(|| format!("limit is a whole number from 1, found {value:?}"))?;
                 filter.limit = limit.min(HISTORY_MOST);
+            }
+            "since" => filter.since = Some(moment("since", &value)?),
+            "before" => filter.before = Some(moment("before", &value)?),
+            "cursor" => {
+                let row = value.parse().ok().filter(|row: &Seq| *row > 0);
+                filter.below = Some(row.ok_or_else(|| {
+                    format!(
+                        "cursor is the nextCursor of an answer, or an event's id, found {value:?}"
+                    )
+                })?);
             }
             _ => {}
         }
@@ -122,7 +211,19 @@ fn history_filter(query: &str) -> Result<HistoryFilter, String> {
     Ok(filter)
 }
 
-fn parameters(query: &str) -> Vec<(String, String)> {
+fn one_of(key: &str, value: String, known: &[&str]) -> Result<String, String> {
+    match known.iter().any(|one| one.eq_ignore_ascii_case(&value)) {
+        true => Ok(value),
+        false => Err(format!("{key} is one of {}, found {value:?}", known.join(", "))),
+    }
+}
+
+/// 400
+pub(super) fn bad_parameter(message: &str) -> Response {
+    answers::error(StatusCode::BAD_REQUEST, "INVALID_PARAMETER", message)
+}
+
+pub(super) fn parameters(query: &str) -> Vec<(String, String)> {
     url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()
 }
 
@@ -135,6 +236,23 @@ mod tests {
         for query in ["limit=0", "limit=-1", "limit=x", "limit=", "limit=99999999999"] {
             assert!(history_filter(query).is_err(), "{query}");
         }
+        for query in
+            ["type=upgrades", "status=ok", "since=yesterday", "before=1", "cursor=0", "cursor=x"]
+        {
+            assert!(history_filter(query).is_err(), "{query}");
+        }
+        let filter =
+            history_filter("since=2026-01-31T12:00:00Z&before=2026-02-01T00:00:00+01:00&cursor=7");
+        let filter = filter.expect("fine");
+        assert_eq!(
+            filter.since.map(Timestamp::rfc3339).as_deref(),
+            Some("2026-01-31T12:00:00.000Z")
+        );
+        assert_eq!(
+            filter.before.map(Timestamp::rfc3339).as_deref(),
+            Some("2026-01-31T23:00:00.000Z")
+        );
+        assert_eq!(filter.below, Some(7));
         let filter = history_filter("type=Upgrade&status=&limit=7&other=1").expect("fine");
         assert_eq!(
             (filter.kind.as_deref(), filter.status, filter.limit),

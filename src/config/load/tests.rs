@@ -161,6 +161,14 @@ fn each_of_these_values_is_refused() {
         ("DOCKER_HOST", "ssh://host"),
         ("ALLOWED_HOSTS", "http://panel.example"),
         ("ALLOWED_HOSTS", "panel.example:8080"),
+        ("ALLOWED_HOSTS", "*"),
+        ("ALLOWED_HOSTS", "*.panel.example"),
+        ("IMAGE_REPO_OVERRIDE", "UPPER/Case"),
+        ("LOG", "loud"),
+        ("LOG", "info,payram_updater"),
+        ("LOG", "=info"),
+        ("AUTO_UPDATE_WINDOW", "weekend"),
+        ("AUTO_UPDATE_WINDOW", "Sat 2-5"),
         ("SUPERVISOR_INCLUDE", ","),
         ("BACKUP_PROOF", "maybe"),
         ("ROLLBACK_DATABASE", "never"),
@@ -188,6 +196,9 @@ fn each_of_these_values_is_taken() {
         ("ALLOWED_HOSTS", "Panel.example, 10.0.0.1,::1"),
         ("BACKUP_PROOF", "Toc"),
         ("LOG", "info,payram_updater=debug"),
+        ("LOG", "OFF"),
+        ("IMAGE_REPO_OVERRIDE", "Registry.Example:5000/payramapp/payram"),
+        ("AUTO_UPDATE_WINDOW", "Sat,Sun 02:00-05:00; Mon-Fri 22:00-04:00"),
         ("POLICY_URL", "policy.json"),
         ("RUN_DIR", &format!("/{}", "r".repeat(93))),
     ] {
@@ -195,6 +206,8 @@ fn each_of_these_values_is_taken() {
     }
     let hosts = world().with("ALLOWED_HOSTS", "Panel.example, ::1").settings().allowed_hosts;
     assert_eq!(hosts, ["panel.example", "::1"]);
+    let hosts = world().with("ALLOWED_HOSTS", "M\u{dc}nchen.de,host_1").settings().allowed_hosts;
+    assert_eq!(hosts, ["xn--mnchen-3ya.de", "host_1"], "as a Host header has them");
 }
 
 #[test]
