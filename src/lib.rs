@@ -30,6 +30,7 @@ pub mod inspect;
 pub mod journal;
 pub mod machine;
 pub mod plan;
+pub mod restore;
 pub mod restore_point;
 pub mod sandbox;
 pub mod secret;
