@@ -11,8 +11,10 @@
 //! evidence), [`restore_point`] (the database's directory) and [`app`] (the core and its
 //! programs). [`inspect`] looks at all of it and says what to do.
 //!
+//! A backup is put back by a job of its own kind: [`restore`] decides, as pure as [`machine`].
+//!
 //! Arrows point one way: `cli, api → inspect → driver → (plan, engine, database, restore_point, app,
-//! history → journal) → machine`. `machine` imports nothing of ours; nobody imports
+//! history → journal) → (machine, restore)`. `machine` imports nothing of ours; nobody imports
 //! `api` or `cli`.
 
 pub mod api;

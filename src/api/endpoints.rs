@@ -2,8 +2,9 @@
 //!
 //! Called by [`super::listen`] with a request that access control has let through. Those that
 //! tell what the journal holds are in `reads`, those that plan an upgrade or ask the driver for
-//! something in `orders`.
+//! something in `orders`, those of backups in `backups`.
 
+mod backups;
 mod orders;
 mod paged;
 mod reads;
@@ -66,6 +67,9 @@ pub(super) async fn answer(api: Arc<Api>, method: &Method, path: &str, asked: As
         Endpoint::Cancel => orders::cancel(&api, &asked).await,
         Endpoint::Recover => orders::recover(&api, &asked).await,
         Endpoint::Sync => orders::sync(&api, &asked).await,
+        Endpoint::Backups => backups::list(&api).await,
+        Endpoint::BackupCreate => backups::create(&api, &asked).await,
+        Endpoint::BackupRestore => backups::restore(&api, &asked).await,
     };
     match answered {
         Ok(response) => response,

@@ -18,6 +18,9 @@ pub(super) enum Endpoint {
     Cancel,
     Recover,
     Sync,
+    Backups,
+    BackupCreate,
+    BackupRestore,
 }
 
 const GET: &str = "GET";
@@ -38,6 +41,9 @@ const ROUTES: &[(&str, &str, Endpoint)] = &[
     ("/upgrade/cancel", POST, Endpoint::Cancel),
     ("/upgrade/recover", POST, Endpoint::Recover),
     ("/upgrade/sync", POST, Endpoint::Sync),
+    ("/backups", GET, Endpoint::Backups),
+    ("/backup/create", POST, Endpoint::BackupCreate),
+    ("/backup/restore", POST, Endpoint::BackupRestore),
 ];
 
 /// Why a path leads nowhere.

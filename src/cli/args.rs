@@ -21,6 +21,12 @@ const RUN_NOTES: &str = "\
 Ctrl-C only ends the watching (exit 130): the daemon goes on with the upgrade.
 Watch it again with `payram-updater watch`, cancel it with `payram-updater cancel`.";
 
+const RESTORE_NOTES: &str = "\
+The backup is loaded into a new database beside the present one and compared; then both change
+places in one transaction. A restore that fails or is killed changes nothing.
+Ctrl-C only ends the watching (exit 130). Before anything is stopped it can be called off with
+`payram-updater cancel`.";
+
 const DEMO_NOTES: &str = "\
 Exit 0 when all ended as promised and no payment is missing. Leaves nothing behind, Ctrl-C
 (exit 130) included. For people: there is no --json.";
@@ -70,6 +76,9 @@ pub(super) enum Command {
     Recover(Recover),
     /// Record what runs now as good, after it was put right by hand
     Sync,
+    /// Make, list and restore backups of the database
+    #[command(subcommand)]
+    Backup(Backup),
     /// Check or export the journal
     #[command(subcommand)]
     Journal(Journal),
@@ -104,8 +113,17 @@ pub(super) struct Logs {
 }
 
 /// What the journal's events are called.
-const HISTORY_TYPES: [&str; 8] =
-    ["upgrade", "backup", "restore", "rollback", "recovery", "sync", "quarantine", "rows"];
+const HISTORY_TYPES: [&str; 9] = [
+    "upgrade",
+    "backup",
+    "backup_copy",
+    "restore",
+    "rollback",
+    "recovery",
+    "sync",
+    "quarantine",
+    "rows",
+];
 
 /// How they ended.
 const HISTORY_STATUSES: [&str; 7] =
@@ -192,6 +210,35 @@ pub(super) struct Recover {
     /// Don't ask
     #[arg(short, long)]
     pub yes: bool,
+}
+
+/// Of `backup`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Backup {
+    /// Make a backup now and prove it; PayRam serves meanwhile
+    Create,
+    /// List the backups, newest first
+    List,
+    /// Put a backup back; what is there now is kept aside
+    #[command(after_help = RESTORE_NOTES)]
+    Restore(Restore),
+}
+
+/// Of `backup restore`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Restore {
+    /// A path, or the name of a file in the backup directory
+    #[arg(long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Put back the version that the backup belongs to, too; not there yet
+    #[arg(long, hide = true)]
+    pub full_recovery: bool,
 }
 
 /// Of `demo`.

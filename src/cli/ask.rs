@@ -26,6 +26,28 @@ pub(super) fn on_terminal(
     declined: &str,
     show: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<Consent, Problem> {
+    put(context, out, &format!("{question} (y/N): "), &["y", "yes"], declined, show)
+}
+
+/// The same, where only the whole word is consent.
+pub(super) fn for_yes(
+    context: &Context,
+    out: &mut dyn Write,
+    question: &str,
+    declined: &str,
+    show: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<Consent, Problem> {
+    put(context, out, &format!("{question}: "), &["yes"], declined, show)
+}
+
+fn put(
+    context: &Context,
+    out: &mut dyn Write,
+    question: &str,
+    consents: &[&str],
+    declined: &str,
+    show: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<Consent, Problem> {
     let stdin = io::stdin();
     let is_seen = context.reading.is_person() || io::stderr().is_terminal();
     if !stdin.is_terminal() || !is_seen {
@@ -35,22 +57,27 @@ pub(super) fn on_terminal(
     let mut stderr = io::stderr();
     let out: &mut dyn Write = if context.reading.is_person() { out } else { &mut stderr };
     show(out)?;
-    let consent = ask(&mut stdin.lock(), out, question)?;
+    let consent = ask(&mut stdin.lock(), out, question, consents)?;
     if consent == Consent::Declined {
         writeln!(out, "{declined}")?;
     }
     Ok(consent)
 }
 
-/// Asks; anything but `y` or `yes`, and the end of the input, declines.
-fn ask(answers: &mut dyn BufRead, out: &mut dyn Write, question: &str) -> io::Result<Consent> {
-    write!(out, "{question} (y/N): ")?;
+/// Asks; anything but one of these words, and the end of the input, declines.
+fn ask(
+    answers: &mut dyn BufRead,
+    out: &mut dyn Write,
+    question: &str,
+    consents: &[&str],
+) -> io::Result<Consent> {
+    write!(out, "{question}")?;
     out.flush()?;
     let mut answer = String::new();
     if answers.read_line(&mut answer)? == 0 {
         writeln!(out)?;
     }
-    let is_yes = matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes");
+    let is_yes = consents.contains(&answer.trim().to_ascii_lowercase().as_str());
     Ok(if is_yes { Consent::Given } else { Consent::Declined })
 }
 
@@ -60,7 +87,8 @@ mod tests {
 
     fn answer(text: &str) -> (Consent, String) {
         let mut out = Vec::new();
-        let consent = ask(&mut text.as_bytes(), &mut out, "Proceed?").expect("asked");
+        let asked = ask(&mut text.as_bytes(), &mut out, "Proceed? (y/N): ", &["y", "yes"]);
+        let consent = asked.expect("asked");
         (consent, String::from_utf8(out).expect("text"))
     }
 

@@ -8,6 +8,7 @@
 mod answers;
 mod args;
 mod ask;
+mod backup;
 mod cancel;
 mod client;
 mod completions;
@@ -153,6 +154,7 @@ impl Reading {
             | Command::Cancel(_)
             | Command::Inspect
             | Command::Sync
+            | Command::Backup(_)
             | Command::Journal(args::Journal::Verify)
             | Command::Version => false,
         };
@@ -252,6 +254,7 @@ async fn dispatch(
         }
         Command::Recover(asked) => recover::recover(&context()?, &asked, out).await,
         Command::Journal(asked) => journal::journal(&settings()?.state_dir, &asked, reading, out),
+        Command::Backup(asked) => backup::backup(&context()?, &asked, out).await,
         Command::Demo(asked) => demo::demo(&asked, reading).await,
         Command::Sandbox(asked) => sandbox::sandbox(asked, out).await,
         Command::Version => {

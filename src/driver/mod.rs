@@ -5,6 +5,8 @@
 //! here; `hop` runs the hops of one. What to do is the machine's decision, how to do it is in
 //! `effects`, what to tell a person about it in `narrate`.
 
+mod backup;
+mod copy_out;
 mod effects;
 mod hop;
 mod lock;
@@ -13,7 +15,11 @@ mod prepare;
 mod quarantine;
 mod recover;
 mod recovery;
+mod restore;
+mod restore_effects;
+mod restore_narrate;
 mod set_aside;
+mod shop;
 mod sync;
 mod view;
 mod waits;
@@ -27,11 +33,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Resume, Settings};
 use crate::engine::Engine;
-use crate::journal::{Ending, JobBody, JobId, JobRecord, Journal, JournalError, Reader};
+use crate::journal::{
+    Ending, JobBody, JobId, JobRecord, Journal, JournalError, LastJob, Reader, RestoreRecord,
+};
 use crate::machine::facts::ProbationEnd;
 use crate::machine::failure::{Failure, FailureCode};
 use crate::machine::{Phase, Step};
 
+pub use backup::{CopyEnd, MadeBackup, NotBegun};
 pub use lock::{LockError, StateLock};
 pub use narrate::{activity, closing_message, downtime_seconds};
 pub use recover::RecoverError;
@@ -39,6 +48,7 @@ pub use recovery::{
     Consent, CopySeen, Decision, Good, Hand, Later, Names, Remedy, Seen, Serving, Sight, Stranger,
     World, decide, look,
 };
+pub use restore::RestorePlan;
 pub(crate) use view::file_of;
 pub use view::{JobView, ProbationView};
 pub use waits::{WaitsFor, Worker, may_turn, waits_for};
@@ -85,6 +95,12 @@ pub struct Driver {
     blocked: Mutex<Option<String>>,
     /// The job that was under way before this program began.
     found: Option<JobId>,
+    /// The restore that was.
+    found_restore: Option<JobId>,
+    /// Whether a backup is being made by hand; no job begins while it is.
+    by_hand: Mutex<bool>,
+    /// How far it is.
+    backup_progress: watch::Sender<Option<Progress>>,
     /// Whether that job is called off when it goes on (`recover` saw that it can't be finished).
     turns_back: watch::Sender<Option<JobId>>,
     /// The job that an operator has cancelled.
@@ -115,6 +131,7 @@ impl Driver {
         let reader = Reader::open(&path)?;
         let progress = Arc::new(watch::Sender::new(Progress::default()));
         let found = reader.active_job()?.map(|job| job.id);
+        let found_restore = reader.active_restore()?.map(|job| job.id);
         let released = settings.resume != Resume::Manual || found.is_none();
         Ok(Self {
             settings,
@@ -128,6 +145,9 @@ impl Driver {
             released: watch::Sender::new(released),
             blocked: Mutex::default(),
             found,
+            found_restore,
+            by_hand: Mutex::new(false),
+            backup_progress: watch::Sender::new(None),
             turns_back: watch::Sender::new(None),
             cancelled: watch::Sender::new(None),
             has_told: watch::Sender::new(false),
@@ -140,8 +160,8 @@ impl Driver {
     /// Accepts a job; it begins at once. A dry run is journaled and at rest already.
     ///
     /// # Errors
-    /// [`JournalError::AlreadyActive`] when one is active (I8).
-    pub fn submit(&self, body: &JobBody) -> Result<JobId, JournalError> {
+    /// When one is active (I8), or a backup is being made by hand.
+    pub fn submit(&self, body: &JobBody) -> Result<JobId, NotBegun> {
         let ending = body.dry_run.then(|| Ending {
             failure_code: None,
             message: format!(
@@ -150,7 +170,7 @@ impl Driver {
             ),
         });
         let events = [narrate::upgrade_started(body)];
-        let job = self.journal.begin(body, &events, ending.as_ref())?;
+        let job = self.begin(|| self.journal.begin(body, &events, ending.as_ref()))?;
         tracing::info!(job = %job, target = body.resolved_target, "job accepted");
         self.wake.notify_one();
         Ok(job)
@@ -185,6 +205,11 @@ impl Driver {
     /// A job as it is shown, with the progress of the step in hand.
     pub fn view(&self, job: &JobRecord) -> JobView {
         self.with_worker(|worker| JobView::with(job, self.progress(), worker))
+    }
+
+    /// The same of a job of whichever kind.
+    pub fn view_last(&self, job: &LastJob) -> JobView {
+        self.with_worker(|worker| JobView::of_last(job, self.progress(), worker))
     }
 
     /// The progress of the step in hand.
@@ -240,7 +265,14 @@ impl Driver {
 
     /// Returns whether nothing is left to do after the last upgrade.
     async fn work(&self) -> Result<bool, JournalError> {
-        while let Some(job) = self.reader.active_job()? {
+        loop {
+            if let Some(restore) = self.reader.active_restore()? {
+                if !self.take_up_restore(&restore).await? {
+                    return Ok(true);
+                }
+                continue;
+            }
+            let Some(job) = self.reader.active_job()? else { break };
             if !*self.released.borrow() {
                 self.tell_that_it_waits(&job).await?;
                 return Ok(true);
@@ -265,6 +297,18 @@ impl Driver {
             }
         }
         self.wind_up_the_last().await
+    }
+
+    /// Answers whether to go on.
+    async fn take_up_restore(&self, restore: &RestoreRecord) -> Result<bool, JournalError> {
+        let token = CancellationToken::new();
+        self.set_calling_off(Some((restore.id.clone(), token.clone())));
+        if self.cancelled.borrow().as_ref() == Some(&restore.id) {
+            token.cancel();
+        }
+        let ran = self.drive_restore(restore, &token).await;
+        self.set_calling_off(None);
+        ran
     }
 
     /// Once, where every watcher reads it.

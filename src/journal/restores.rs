@@ -181,11 +181,8 @@ impl Reader {
     }
 
     fn fold_restore(&self, id: JobId, rows: &[Row]) -> Result<RestoreRecord, JournalError> {
-        let bad = |seq: Seq, reason: String| JournalError::Row {
-            path: self.path.clone(),
-            seq,
-            reason,
-        };
+        let bad =
+            |seq: Seq, reason: String| JournalError::Row { path: self.path.clone(), seq, reason };
         let Some((first, rest)) = rows.split_first().filter(|(row, _)| row.kind == RowKind::Job)
         else {
             let seq = rows.first().map_or(0, |row| row.seq);
@@ -246,7 +243,7 @@ mod tests {
     fn body() -> RestoreBody {
         serde_json::from_value(serde_json::json!({
             "kind": "restore", "file": "/b/a.dump", "format": "dump", "sizeBytes": 4,
-            "sha256": "00", "host": "localhost", "port": 5432, "database": "payram",
+            "sha256": "00", "host": "localhost", "port": 5432, "database": "payram", "user": "payram",
             "aside": "payram_before_restore_20260131_120000",
             "failed": "payram_failed_restore_20260131_120000",
         }))

@@ -78,6 +78,8 @@ pub struct RestoreBody {
     pub port: u16,
     /// Its name.
     pub database: String,
+    /// The role that is used.
+    pub user: String,
     /// What the present database is called once the backup has taken its place.
     pub aside: String,
     /// What the backup's database is called if it has to give the place back.

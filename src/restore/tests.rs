@@ -100,9 +100,8 @@ fn an_interruption_runs_the_same_step_again() {
 
 #[test]
 fn it_is_given_up_for_silence_only_while_the_application_serves() {
-    let unknown = || RestoreOutcome::Unknown {
-        failure: Failure::new(FailureCode::DockerError, "no answer"),
-    };
+    let unknown =
+        || RestoreOutcome::Unknown { failure: Failure::new(FailureCode::DockerError, "no answer") };
     let mut restore = Restore::new();
     for _ in 0..ATTEMPTS {
         assert_eq!(restore.step(), Some(RestoreStep::Load));

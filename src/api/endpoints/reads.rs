@@ -15,7 +15,7 @@ use super::{Asked, read, read_much};
 use crate::api::{Api, answers, pages};
 use crate::driver::JobView;
 use crate::inspect;
-use crate::journal::{HistoryFilter, JobRecord, JournalError, Reader};
+use crate::journal::{HistoryFilter, JournalError, LastJob, Reader};
 
 /// What `limit` of the history is when none is given.
 const HISTORY_LIMIT: u32 = 100;
@@ -24,12 +24,17 @@ const HISTORY_LIMIT: u32 = 100;
 const HISTORY_MOST: u32 = 10_000;
 
 pub(super) async fn status(api: &Arc<Api>) -> Result<Response, JournalError> {
-    let Some(job) = read(api, Reader::last_job).await? else {
+    let Some(job) = read(api, Reader::newest_job).await? else {
         return Ok(answers::json(&JobView::idle()));
     };
-    let mut view = api.driver.view(&job);
-    let name = &job.body.container_name;
-    view.serving = Some(api.serving.of(&api.settings, &api.engine, name).await);
+    let mut view = api.driver.view_last(&job);
+    let name = match &job {
+        LastJob::Upgrade(job) => Some(&job.body.container_name),
+        LastJob::Restore(job) => job.body.container.as_ref().map(|container| &container.name),
+    };
+    if let Some(name) = name {
+        view.serving = Some(api.serving.of(&api.settings, &api.engine, name).await);
+    }
     let mut answer = serde_json::to_value(&view).unwrap_or_default();
     if let Some(playbook) = playbook_of(api, &job) {
         answer["recoveryPlaybook"] = playbook;
@@ -38,8 +43,8 @@ pub(super) async fn status(api: &Arc<Api>) -> Result<Response, JournalError> {
 }
 
 pub(super) async fn last(api: &Api) -> Result<Response, JournalError> {
-    Ok(match read(api, Reader::last_job).await? {
-        Some(job) => answers::json(&api.driver.view(&job)),
+    Ok(match read(api, Reader::newest_job).await? {
+        Some(job) => answers::json(&api.driver.view_last(&job)),
         None => answers::json(&json!({"message": "No upgrade job found"})),
     })
 }
@@ -64,7 +69,7 @@ pub(super) async fn logs(api: &Arc<Api>, asked: &Asked) -> Result<Response, Jour
         }
     };
     let found = read(api, |reader| {
-        let job = reader.last_job()?.map(|job| job.id);
+        let job = reader.newest_job()?.map(|job| job.id().clone());
         // What comes while it is read is for the next request.
         Ok((job, reader.newest_row()?))
     });
@@ -74,17 +79,27 @@ pub(super) async fn logs(api: &Arc<Api>, asked: &Asked) -> Result<Response, Jour
     pages::answer(api, &asked.place, content_type, pages).await
 }
 
-fn playbook_of(api: &Api, job: &JobRecord) -> Option<Value> {
-    let code = job.ending.as_ref().and_then(|ending| ending.failure_code)?;
-    let playbook = inspect::playbook_of_job(&api.settings, job, code);
+fn playbook_of(api: &Api, job: &LastJob) -> Option<Value> {
+    let playbook = match job {
+        LastJob::Upgrade(job) => {
+            let code = job.ending.as_ref().and_then(|ending| ending.failure_code)?;
+            inspect::playbook_of_job(&api.settings, job, code)
+        }
+        LastJob::Restore(job) => {
+            let code = job.ending.as_ref().and_then(|ending| ending.failure_code)?;
+            inspect::playbook_of_restore(&api.settings, job, code)
+        }
+    };
     serde_json::to_value(playbook).ok()
 }
 
 pub(super) async fn playbook(api: &Api) -> Result<Response, JournalError> {
     let none = json!({"playbook": null, "message": "No recovery playbook needed"});
-    let Some(job) = read(api, Reader::last_job).await? else { return Ok(answers::json(&none)) };
+    let Some(job) = read(api, Reader::newest_job).await? else {
+        return Ok(answers::json(&none));
+    };
     let Some(playbook) = playbook_of(api, &job) else { return Ok(answers::json(&none)) };
-    let view = api.driver.view(&job);
+    let view = api.driver.view_last(&job);
     Ok(answers::json(&json!({
         "playbook": playbook,
         "failureCode": view.failure_code,
