@@ -269,7 +269,7 @@ async fn a_session_that_may_not_be_ended_keeps_both_names_and_is_named() {
     database::dump(&runner, &path, LONG, &mut |_| {}).await.expect("a dump");
     let loaded = load(&runner, &path, Format::Dump, None).await.expect("loaded");
     // The server's keeper is a superuser.
-    let held = world.server.hold("payram", "lock table payments in share mode");
+    let held = world.server.hold("payram", "lock table payments in access exclusive mode");
     let refused = database::rename_both(&runner, &renaming(&loaded)).await.expect_err("held");
     let (code, message) = refusal(refused);
     assert_eq!(code, FailureCode::RestoreFailed);
@@ -285,7 +285,7 @@ async fn a_session_that_may_not_be_ended_keeps_both_names_and_is_named() {
     assert_eq!(world.databases(), ["payram", ASIDE, "postgres"]);
     // Somebody made another one of that name: it is not taken for ours.
     world.server.sql("postgres", &format!("create database {MADE}"));
-    let refused =
-        database::rename_both(&runner, &Renaming { comes: loaded.made + 1, ..renaming(&loaded) });
-    assert_eq!(refusal(refused.await.expect_err("another")).0, FailureCode::DatabaseMismatch);
+    let wrong = Renaming { comes: loaded.made + 1, ..renaming(&loaded) };
+    let refused = database::rename_both(&runner, &wrong).await.expect_err("another");
+    assert_eq!(refusal(refused).0, FailureCode::DatabaseMismatch);
 }

@@ -91,9 +91,12 @@ pub(super) enum Creation {
     NotAllowed(String),
 }
 
-/// The owner and the place of the application's database too, as [`creation`] appends them.
-pub(super) const ALIKE: &str = " || format(' owner %I tablespace %I', pg_get_userbyid(datdba), \
-    (select spcname from pg_tablespace t where t.oid = dattablespace))";
+/// The owner and the place of the application's database too, as [`creation`] appends them. The
+/// place that `template0` has goes without saying: to name it takes a privilege.
+pub(super) const ALIKE: &str = " || format(' owner %I', pg_get_userbyid(datdba)) \
+    || coalesce((select format(' tablespace %I', spcname) from pg_tablespace t \
+      where t.oid = dattablespace and t.oid <> \
+        (select dattablespace from pg_database where datname = 'template0')), '')";
 
 /// From `template0` with the encoding and the locale of the application's database; the server
 /// writes the statement, so that it quotes by its own rules.

@@ -132,7 +132,7 @@ pub(super) fn ending(record: &RestoreRecord, restore: &Restore, docker: &str) ->
 
 fn in_place(body: &RestoreBody, restore: &Restore, docker: &str) -> String {
     let rows = restore.loaded.as_ref().and_then(|loaded| loaded.rows);
-    let rows = rows.map_or(String::new(), |rows| format!(", {rows} rows"));
+    let rows = rows.map_or(String::new(), |rows| format!(" ({rows} rows)"));
     let made = body.made_at.as_deref().map_or(String::new(), |at| format!(" of {at}"));
     format!(
         "the backup{made}{rows} is in place in database {}. What was there before is kept as database {}. When you don't need it: {}",
