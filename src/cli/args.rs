@@ -328,6 +328,31 @@ mod tests {
     }
 
     #[test]
+    fn what_the_playbooks_say_of_backups_is_understood() {
+        use crate::machine::failure::FailureCode;
+        use crate::plan::playbook::{Facts, playbook};
+        let mut understood = 0;
+        for code in FailureCode::ALL {
+            for step in playbook(code.as_str(), &Facts::default()).ssh_steps {
+                let command = step.split_once(". ").map_or(step.as_str(), |(_, command)| command);
+                let command = command.split("  #").next().unwrap_or_default();
+                let words: Vec<&str> =
+                    command.split_whitespace().skip_while(|it| *it == "sudo").collect();
+                if !words.starts_with(&["payram-updater", "backup"]) {
+                    continue;
+                }
+                let parsed = CommandLine::try_parse_from(&words);
+                let is_help = parsed
+                    .as_ref()
+                    .is_err_and(|error| error.kind() == clap::error::ErrorKind::DisplayHelp);
+                assert!(parsed.is_ok() || is_help, "{code}: {command}");
+                understood += 1;
+            }
+        }
+        assert!(understood > 5, "only {understood}");
+    }
+
+    #[test]
     fn a_mode_may_be_written_in_capitals() {
         let line = ["payram-updater", "dry-run", "--to", "latest", "--mode", "DASHBOARD"];
         match CommandLine::try_parse_from(line).expect("parses").command {

@@ -231,7 +231,8 @@ impl Driver {
             && let Some(step) = restore.step()
         {
             self.say_of(record, &format!("found unfinished after a restart: {step}")).await?;
-            let outcome = self.after_restart(record, step);
+            let is_found = self.found_restore.as_ref() == Some(&record.id);
+            let outcome = after_restart(self.settings.resume, is_found, step);
             restore = self.settle_restore(record, restore, step, outcome).await?;
         } else if restore.step() == Some(RestoreStep::Load)
             && let Some(before) = self.reader.last_executed_job()?
@@ -266,20 +267,6 @@ impl Driver {
         Ok(true)
     }
 
-    /// As long as the application serves on its own data, `RESUME` may say that an unfinished job
-    /// does not go on; later the end of it is the nearest way to a shop that serves.
-    fn after_restart(&self, record: &RestoreRecord, step: RestoreStep) -> RestoreOutcome {
-        let is_found = self.found_restore.as_ref() == Some(&record.id);
-        match self.settings.resume {
-            Resume::Rollback | Resume::Manual if is_found && step.may_be_called_off() => {
-                let message = "given up after a restart, as RESUME says; nothing was changed";
-                let failure = Failure::new(FailureCode::StepInterrupted, message);
-                RestoreOutcome::CalledOff { failure }
-            }
-            Resume::Rollback | Resume::Manual | Resume::Resume => RestoreOutcome::Interrupted,
-        }
-    }
-
     /// One attempt; none when the daemon was told to end in a step that may be left.
     async fn attempt_restore(
         &self,
@@ -290,7 +277,7 @@ impl Driver {
     ) -> Option<RestoreOutcome> {
         self.progress.send_replace(Progress::default());
         let called_off = || {
-            let message = format!("called off by the operator at {step}; nothing was changed");
+            let message = format!("called off by the operator at {step}");
             let failure = Failure::new(FailureCode::Cancelled, message);
             Some(RestoreOutcome::CalledOff { failure })
         };
@@ -363,6 +350,20 @@ impl Driver {
     }
 }
 
+/// What becomes of a step that was found unfinished. As long as the application serves on its own
+/// data, `RESUME` may say that a job which was found at the start does not go on; later the end of
+/// it is the nearest way to a shop that serves.
+fn after_restart(resume: Resume, is_found: bool, step: RestoreStep) -> RestoreOutcome {
+    match resume {
+        Resume::Rollback | Resume::Manual if is_found && step.may_be_called_off() => {
+            let message = "given up after a restart, as RESUME says";
+            let failure = Failure::new(FailureCode::StepInterrupted, message);
+            RestoreOutcome::CalledOff { failure }
+        }
+        Resume::Rollback | Resume::Manual | Resume::Resume => RestoreOutcome::Interrupted,
+    }
+}
+
 /// What a person should know before consenting.
 fn notes(checked: &Checked, serving: Option<&str>, shop: &Shop) -> Vec<String> {
     let mut notes = Vec::new();
@@ -384,4 +385,23 @@ fn notes(checked: &Checked, serving: Option<&str>, shop: &Shop) -> Vec<String> {
         notes.push("no container of the application runs: nothing is stopped for it, and whether the application is well on this data is not seen".to_owned());
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_restart_a_restore_is_given_up_where_resume_says_so_and_nothing_was_stopped() {
+        for step in RestoreStep::ALL {
+            for resume in [Resume::Resume, Resume::Rollback, Resume::Manual] {
+                for is_found in [false, true] {
+                    let outcome = after_restart(resume, is_found, step);
+                    let is_given_up = matches!(outcome, RestoreOutcome::CalledOff { .. });
+                    let may_be = is_found && resume != Resume::Resume && step.may_be_called_off();
+                    assert_eq!(is_given_up, may_be, "{resume:?} {is_found} {step}");
+                }
+            }
+        }
+    }
 }

@@ -258,7 +258,8 @@ impl RestoreEffects<'_> {
         let Some(container) = self.container().await? else {
             return Ok(RestoreFact::Answer { at_ms: None });
         };
-        if !container.runs() && served == Served::No || goes_back && served == Served::No {
+        let is_hopeless = goes_back || !container.runs();
+        if served == Served::No && is_hopeless {
             return Ok(RestoreFact::Answer { at_ms: None });
         }
         let first = self.first_answer(&container).await?;

@@ -67,7 +67,7 @@ impl Driver {
     pub(super) async fn shop(&self) -> Result<Shop, Failure> {
         let shop = match self.standing().await {
             Ok(container) => self.shop_of(container)?,
-            Err(failure) => self.without_container(failure)?,
+            Err(gone) => without_container(gone, || database::recall(&self.settings.state_dir))?,
         };
         shop.must_answer()?;
         Ok(shop)
@@ -78,29 +78,6 @@ impl Driver {
         let environment = strings(&container.inspection["Config"]["Env"]);
         let database = database::locate(&environment, &self.settings.pg)?;
         Ok(Shop { container: Some(container), database })
-    }
-
-    fn without_container(&self, gone: Failure) -> Result<Shop, Failure> {
-        let is_gone = matches!(
-            gone.code,
-            FailureCode::ContainerNotFound | FailureCode::PayramContainerNotFound
-        );
-        if !is_gone {
-            return Err(gone);
-        }
-        match database::recall(&self.settings.state_dir)? {
-            Some(database) if database.access == Access::OnHost => {
-                Ok(Shop { container: None, database })
-            }
-            Some(database) => Err(Failure::new(
-                gone.code,
-                format!(
-                    "{}; the database {} was in the container, so that it is there only while that runs (payram-updater recover says what can be started)",
-                    gone.message, database.name
-                ),
-            )),
-            None => Err(gone),
-        }
     }
 
     async fn standing(&self) -> Result<Standing, Failure> {
@@ -146,5 +123,63 @@ impl Driver {
             Err(_silent) => None,
         };
         said.or_else(|| label_version(&container.inspection))
+    }
+}
+
+/// A database elsewhere is there without the container; one in it is not.
+fn without_container(
+    gone: Failure,
+    recall: impl FnOnce() -> Result<Option<Database>, Failure>,
+) -> Result<Shop, Failure> {
+    let is_gone =
+        matches!(gone.code, FailureCode::ContainerNotFound | FailureCode::PayramContainerNotFound);
+    if !is_gone {
+        return Err(gone);
+    }
+    match recall()? {
+        Some(database) if database.access == Access::OnHost => {
+            Ok(Shop { container: None, database })
+        }
+        Some(database) => Err(Failure::new(
+            gone.code,
+            format!(
+                "{}; its database {} was in it, so that it can be asked only while that runs (payram-updater recover says what can be started)",
+                gone.message, database.name
+            ),
+        )),
+        None => Err(gone),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn found(access: Access) -> Result<Option<Database>, Failure> {
+        Ok(Some(Database {
+            host: "db".into(),
+            port: 5432,
+            name: "payram".into(),
+            user: "payram".into(),
+            password: Secret::new("hunter22".into()),
+            sslmode: None,
+            access,
+        }))
+    }
+
+    #[test]
+    fn without_the_container_only_a_database_elsewhere_is_there() {
+        let gone = |code| Failure::new(code, "it is gone");
+        let not_found = FailureCode::ContainerNotFound;
+        let shop = without_container(gone(not_found), || found(Access::OnHost)).ok();
+        assert_eq!(shop.map(|shop| shop.database.name).as_deref(), Some("payram"));
+        let inside = without_container(gone(not_found), || found(Access::InContainer));
+        let failure = inside.err().expect("refused");
+        assert!(failure.message.contains("payram-updater recover"), "{failure}");
+        assert!(without_container(gone(not_found), || Ok(None)).is_err());
+        // An engine that can't be asked says nothing about the container.
+        let unasked = gone(FailureCode::DockerDaemonDown);
+        assert!(without_container(unasked, || found(Access::OnHost)).is_err());
     }
 }

@@ -281,7 +281,7 @@ mod tests {
         let then = RestoreSettlement { ending: Some(ending.clone()), ..Default::default() };
         journal.settle_restore(&job, RestoreStep::NotePrograms, &outcome, &then).expect("written");
         assert!(reader.active_restore().expect("reads").is_none());
-        assert_eq!(reader.ended_restores().expect("reads"), [job.clone()]);
+        assert_eq!(reader.ended_restores().expect("reads"), std::slice::from_ref(&job));
         match reader.newest_job().expect("reads") {
             Some(LastJob::Restore(record)) => {
                 assert_eq!((record.id, record.ending), (job, Some(ending)));

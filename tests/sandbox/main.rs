@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backups;
 mod crash;
 mod engine;
 mod invariants;
