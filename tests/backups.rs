@@ -280,6 +280,7 @@ fn went_back(world: &World, daemon: &Daemon, after: &str) {
         kept(world).into_iter().filter(|name| name.starts_with("payram_failed_")).collect();
     assert!(!failed.is_empty(), "{after}: the backup's data is kept");
     failed.iter().for_each(|name| drop(world.sql(&format!("DROP DATABASE {name}"))));
+    forget_acked(world);
 }
 
 /// A shop, and a backup on whose data its core is not well.

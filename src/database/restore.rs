@@ -233,6 +233,7 @@ async fn pour_in(
         application: &application,
         stdin: true,
         timeout: within,
+        programs: None,
     };
     let poured = match runner.start(run).await {
         Ok(running) => running.feed(path, &mut |_| {}).await,
