@@ -81,6 +81,10 @@ pub(super) async fn restore(api: &Arc<Api>, asked: &Asked) -> Result<Response, J
         Ok(plan) => plan,
         Err(refused) => return orders::not_begun(api, refused).await,
     };
+    if api.settings.dry_run && !wanted.dry_run {
+        let message = "EXECUTION_MODE is dry-run, so that nothing is put back; with dryRun it is said what would be done";
+        return Ok(answers::error(StatusCode::CONFLICT, "DRY_RUN", message));
+    }
     if wanted.dry_run {
         return Ok(answers::json(&json!({"success": true, "plan": plan})));
     }
