@@ -388,5 +388,30 @@ fn a_restore_whose_daemon_is_killed_leaves_old_data_or_new_and_ends_by_itself() 
         forget_acked(&world);
         world.sql(&format!("DROP DATABASE {}", kept[0]));
     }
+    called_off(&world, &trap, &daemon, &file);
     world.assert_journal_is_whole("after all kills");
+}
+
+/// A restore that is called off while it loads changes nothing.
+fn called_off(world: &World, trap: &Trap, daemon: &Daemon, file: &Path) {
+    world.sql("DELETE FROM whole WHERE n > 7");
+    let before = (databases(world), identity(world));
+    trap.arm_patiently_named("load", Point::Unasked);
+    let mut watching = world
+        .updater(&["backup", "restore", "--yes", "--file", &file.display().to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the product starts");
+    trap.meanwhile(daemon, || {
+        let cancelled = world.cli(&["cancel", "--yes"]);
+        assert_eq!(cancelled.status.code(), Some(0), "{}", said(&cancelled));
+    });
+    let status = settled(daemon);
+    assert_eq!((&status["state"], &status["failureCode"]), (&"FAILED".into(), &"CANCELLED".into()));
+    assert_eq!(watching.wait().expect("it ends").code(), Some(1));
+    assert_eq!((databases(world), identity(world)), before);
+    assert_eq!(world.sql("SELECT count(*) FROM whole"), "7");
+    world.wait_healthy();
 }

@@ -22,10 +22,11 @@ Ctrl-C only ends the watching (exit 130): the daemon goes on with the upgrade.
 Watch it again with `payram-updater watch`, cancel it with `payram-updater cancel`.";
 
 const RESTORE_NOTES: &str = "\
-The backup is loaded into a new database beside the present one and compared; then both change
-places in one transaction. A restore that fails or is killed changes nothing.
-Ctrl-C only ends the watching (exit 130). Before anything is stopped it can be called off with
-`payram-updater cancel`.";
+The backup is loaded into a new database beside the present one and compared;
+then both change places in one transaction. A restore that fails or is killed
+changes nothing. Exit 4: PayRam was not well on the backup's data, and has the
+data from before again. Ctrl-C only ends the watching (exit 130). Before
+anything is stopped it can be called off: payram-updater cancel";
 
 const DEMO_NOTES: &str = "\
 Exit 0 when all ended as promised and no payment is missing. Leaves nothing behind, Ctrl-C

@@ -155,6 +155,11 @@ impl Trap {
         self.set(step.as_str(), point, false);
     }
 
+    /// The same for a step of another job than an upgrade, by its name.
+    pub fn arm_patiently_named(&self, step: &'static str, point: Point) {
+        self.set(step, point, false);
+    }
+
     fn set(&self, step: &'static str, point: Point, locks: bool) {
         let mut state = self.shared.lock();
         state.armed = Some((step, point));
