@@ -12,8 +12,10 @@
 //! programs). [`inspect`] looks at all of it and says what to do; [`auto_update`] plans and begins
 //! by itself what a dashboard could.
 //!
-//! Arrows point one way: `cli, api → inspect → auto_update → driver → (plan, engine, database, restore_point, app,
-//! history → journal) → machine`. `machine` imports nothing of ours; nobody imports
+//! A backup is put back by a job of its own kind: [`restore`] decides, as pure as [`machine`].
+//!
+//! Arrows point one way: `cli, api → inspect → auto_update → driver → (plan, engine, database,
+//! restore_point, app, history → journal) → (machine, restore)`. `machine` imports nothing of ours; nobody imports
 //! `api` or `cli`.
 
 pub mod api;
@@ -33,6 +35,7 @@ pub mod journal;
 pub(crate) mod json;
 pub mod machine;
 pub mod plan;
+pub mod restore;
 pub mod restore_point;
 pub mod sandbox;
 pub mod secret;

@@ -40,6 +40,7 @@ fn settings(policy_url: &str, manifest_url: &str, directory: &Path) -> Settings 
         backup_retention: NonZeroU32::MIN,
         backup_timeout: Duration::from_secs(600),
         backup_proof: BackupProof::Toc,
+        backup_copy_command: None,
         pg: PgDefaults {
             host: "127.0.0.1".to_owned(),
             port: 5432,

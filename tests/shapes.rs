@@ -4,10 +4,12 @@
 mod support;
 
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::Value;
 use support::builder::WorldBuilder;
 use support::operator::{check, plan, said, upgrade};
 use support::{World, free_port, postgres_bin, require, wait_until};
@@ -161,7 +163,7 @@ fn with_an_external_database() {
         return;
     }
     let server = External::start();
-    is_upgraded(
+    let world = is_upgraded(
         World::build("1.9.6")
             .env("POSTGRES_HOST", "172.17.0.1")
             .env("POSTGRES_PORT", &server.port.to_string())
@@ -171,6 +173,31 @@ fn with_an_external_database() {
             .env("PGUSER", "payram")
             .env("PGPASSWORD", support::world::PASSWORD),
     );
+    a_backup_is_put_back_also_when_the_container_is_gone(&world, &server);
+}
+
+fn a_backup_is_put_back_also_when_the_container_is_gone(world: &World, server: &External) {
+    let _daemon = world.daemon();
+    let made = world.cli(&["backup", "create"]);
+    assert_eq!(made.status.code(), Some(0), "{}", said(&made));
+    let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
+    let file = made["backup"]["path"].as_str().expect("a path");
+    let wallets = || server.ask("payram", "SELECT count(*) FROM wallets");
+    let before = wallets();
+    for is_there in [true, false] {
+        if !is_there {
+            world.docker(&["rm", "--force", &world.name]);
+        }
+        server.ask("payram", "DROP TABLE wallets");
+        let put_back = world.cli(&["backup", "restore", "--file", file, "--yes"]);
+        assert_eq!(put_back.status.code(), Some(0), "{}", said(&put_back));
+        assert_eq!(wallets(), before, "with a container: {is_there}");
+    }
+    let kept = "SELECT count(*) FROM pg_database WHERE datname LIKE 'payram_before_restore_%'";
+    assert_eq!(server.ask("postgres", kept), "2");
+    let remembered = std::fs::metadata(world.state_dir().join("database.json"));
+    let mode = remembered.expect("it is written down").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
 }
 
 /// A server on this host, which the containers of the default network reach at its bridge.
@@ -212,6 +239,21 @@ impl External {
             server.run("psql", &["-X", "-h", &socket, "-p", &port, "-d", "postgres", "-c", &sql]);
         }
         server
+    }
+
+    /// What its keeper is answered.
+    fn ask(&self, database: &str, sql: &str) -> String {
+        let ids = ["--reuid=postgres", "--regid=postgres", "--clear-groups"];
+        let answered = Command::new("setpriv")
+            .args(ids)
+            .arg(self.bin.join("psql"))
+            .args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-h"])
+            .arg(self.home.path())
+            .args(["-p", &self.port.to_string(), "-d", database, "-c", sql])
+            .output()
+            .expect("psql");
+        assert!(answered.status.success(), "{sql}: {}", said(&answered));
+        String::from_utf8_lossy(&answered.stdout).trim().to_owned()
     }
 
     fn data(&self) -> String {

@@ -1,9 +1,10 @@
 //! What each endpoint answers (contract sections 1 and 3).
 //!
 //! Called by [`super::listen`] with a request that access control has let through. Those that
-//! tell what the journal holds are in `reads` and `jobs`, what can be gone to in `versions`, those that plan an upgrade or ask the driver for
-//! something in `orders`.
+//! tell what the journal holds are in `reads` and `jobs`, what can be gone to in `versions`, those
+//! that plan an upgrade or ask the driver for something in `orders`, those of backups in `backups`.
 
+mod backups;
 mod jobs;
 mod orders;
 mod paged;
@@ -75,6 +76,9 @@ pub(super) async fn answer(api: Arc<Api>, method: &Method, path: &str, asked: As
         Endpoint::Recover => orders::recover(&api, &asked).await,
         Endpoint::Sync => orders::sync(&api, &asked).await,
         Endpoint::Cleanup => orders::cleanup(&api, &asked).await,
+        Endpoint::Backups => backups::list(&api).await,
+        Endpoint::BackupCreate => backups::create(&api, &asked).await,
+        Endpoint::BackupRestore => backups::restore(&api, &asked).await,
     };
     match answered {
         Ok(response) => response,

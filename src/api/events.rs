@@ -21,7 +21,7 @@ use super::endpoints::{self, Asked};
 use super::places::Seat;
 use super::{Api, answers};
 use crate::driver::{JobView, Progress};
-use crate::journal::{JobRecord, Line, Reader, Seq};
+use crate::journal::{LastJob, Line, Reader, Seq};
 
 /// Between two looks at the journal.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -106,7 +106,7 @@ enum Looked {
         newest: Seq,
     },
     Job {
-        job: Box<JobRecord>,
+        job: Box<LastJob>,
         lines: Vec<Line>,
         /// None when there are further lines.
         newest: Option<Seq>,
@@ -121,8 +121,8 @@ impl Listener {
             if newest == Some(now) {
                 return Ok(Looked::Nothing);
             }
-            let Some(job) = reader.last_job()? else { return Ok(Looked::NoJob { newest: now }) };
-            let (lines, is_all) = reader.log_page(&job.id, after, now, LOOK_BYTES)?;
+            let Some(job) = reader.newest_job()? else { return Ok(Looked::NoJob { newest: now }) };
+            let (lines, is_all) = reader.log_page(job.id(), after, now, LOOK_BYTES)?;
             let newest = is_all.then_some(now);
             Ok(Looked::Job { job: Box::new(job), lines, newest })
         })
@@ -145,15 +145,15 @@ impl Listener {
                 return;
             }
         };
-        if self.job != job.id.as_str() {
-            self.job = job.id.to_string();
+        if self.job != job.id().as_str() {
+            self.job = job.id().to_string();
         }
         for line in &lines {
             self.after = line.seq;
             self.log(line);
         }
-        let view =
-            self.api.driver.with_worker(|worker| JobView::with(&job, Progress::default(), worker));
+        let idle = Progress::default();
+        let view = self.api.driver.with_worker(|worker| JobView::of_last(&job, idle, worker));
         self.state(serde_json::to_value(view).unwrap_or_default());
         self.progress();
     }

@@ -25,6 +25,9 @@ pub(super) enum Endpoint {
     Recover,
     Sync,
     Cleanup,
+    Backups,
+    BackupCreate,
+    BackupRestore,
 }
 
 const GET: &str = "GET";
@@ -52,6 +55,9 @@ const ROUTES: &[(&str, &str, Endpoint)] = &[
     ("/upgrade/recover", POST, Endpoint::Recover),
     ("/upgrade/sync", POST, Endpoint::Sync),
     ("/upgrade/cleanup", POST, Endpoint::Cleanup),
+    ("/backups", GET, Endpoint::Backups),
+    ("/backup/create", POST, Endpoint::BackupCreate),
+    ("/backup/restore", POST, Endpoint::BackupRestore),
 ];
 
 /// Why a path leads nowhere.

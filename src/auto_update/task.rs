@@ -15,7 +15,7 @@ use super::window::Local;
 use super::{AUTO_UPDATE, FAILED, STARTED, SUCCEEDED, WAITING};
 use crate::clock::Timestamp;
 use crate::config::Settings;
-use crate::driver::{Driver, make_plan};
+use crate::driver::{Driver, NotBegun, make_plan};
 use crate::engine::Engine;
 use crate::journal::{HistoryEvent, JobRecord, JournalError, Mode, NewEvent, Quarantined, Reader};
 use crate::machine::failure::FailureCode;
@@ -139,8 +139,12 @@ impl AutoUpdate {
                 self.note(STARTED, message, &data).await
             }
             // Somebody was faster: the look waits for the end of it.
-            Err(JournalError::AlreadyActive { .. }) => Ok(()),
-            Err(error) => Err(error),
+            Err(NotBegun::Job(_) | NotBegun::Backup) => Ok(()),
+            Err(NotBegun::Journal(error)) => Err(error),
+            Err(NotBegun::Failed(failure)) => {
+                let code = failure.code.to_string();
+                self.note(FAILED, failure.message, &[("failureCode", &code)]).await
+            }
         }
     }
 

@@ -39,6 +39,8 @@ pub(super) struct Job {
     pub rows_set_aside: Option<u64>,
     pub recovery_playbook: Option<Playbook>,
     pub auto_update: Option<AutoUpdate>,
+    pub kind: Option<String>,
+    pub kept_database: Option<String>,
 }
 
 /// What auto-update does.
@@ -143,8 +145,17 @@ impl Job {
         }
     }
 
-    /// `1.9.6 → 1.9.7`
+    /// Whether it is no upgrade but a restore.
+    pub(super) fn is_restore(&self) -> bool {
+        self.kind.as_deref() == Some("restore")
+    }
+
+    /// `1.9.6 → 1.9.7`, or `restore of FILE`.
     pub(super) fn way(&self) -> String {
+        if self.is_restore() {
+            let path = self.backup_path.as_deref().unwrap_or_default();
+            return format!("restore of {}", path.rsplit('/').next().unwrap_or_default());
+        }
         let to = match self.resolved_target.as_str() {
             "" => &self.requested_target,
             resolved => resolved,

@@ -22,6 +22,13 @@ const RUN_NOTES: &str = "\
 Ctrl-C only ends the watching (exit 130): the daemon goes on with the upgrade.
 Watch it again with `payram-updater watch`, cancel it with `payram-updater cancel`.";
 
+const RESTORE_NOTES: &str = "\
+The backup is loaded into a new database beside the present one and compared;
+then both change places in one transaction. A restore that fails or is killed
+changes nothing. Exit 4: PayRam was not well on the backup's data, and has the
+data from before again. Ctrl-C only ends the watching (exit 130). Before
+anything is stopped it can be called off: payram-updater cancel";
+
 const DEMO_NOTES: &str = "\
 Exit 0 when all ended as promised and no payment is missing. Leaves nothing behind, Ctrl-C
 (exit 130) included. For people: there is no --json.";
@@ -78,6 +85,9 @@ pub(super) enum Command {
     Recover(Recover),
     /// Record what runs now as good, after it was put right by hand
     Sync,
+    /// Make, list and restore backups of the database
+    #[command(subcommand)]
+    Backup(Backup),
     /// Remove what nobody needs any more; never the way back of the last upgrade
     #[command(subcommand)]
     Cleanup(Cleanup),
@@ -295,6 +305,35 @@ pub(super) struct Config {
     pub example: bool,
 }
 
+/// Of `backup`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Backup {
+    /// Make a backup now and prove it; PayRam serves meanwhile
+    Create,
+    /// List the backups, newest first
+    List,
+    /// Put a backup back; what is there now is kept aside
+    #[command(after_help = RESTORE_NOTES)]
+    Restore(Restore),
+}
+
+/// Of `backup restore`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Restore {
+    /// A path, or the name of a file in the backup directory
+    #[arg(long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Put back the version that the backup belongs to, too; not there yet
+    #[arg(long, hide = true)]
+    pub full_recovery: bool,
+}
+
 /// Of `demo`.
 #[derive(Debug, Args)]
 pub(super) struct Demo {
@@ -379,6 +418,31 @@ mod tests {
     fn no_command_means_serve() {
         let line = CommandLine::try_parse_from(["payram-updater"]).expect("parses");
         assert!(line.command.is_none());
+    }
+
+    #[test]
+    fn what_the_playbooks_say_of_backups_is_understood() {
+        use crate::machine::failure::FailureCode;
+        use crate::plan::playbook::{Facts, playbook};
+        let mut understood = 0;
+        for code in FailureCode::ALL {
+            for step in playbook(code.as_str(), &Facts::default()).ssh_steps {
+                let command = step.split_once(". ").map_or(step.as_str(), |(_, command)| command);
+                let command = command.split("  #").next().unwrap_or_default();
+                let words: Vec<&str> =
+                    command.split_whitespace().skip_while(|it| *it == "sudo").collect();
+                if !words.starts_with(&["payram-updater", "backup"]) {
+                    continue;
+                }
+                let parsed = CommandLine::try_parse_from(&words);
+                let is_help = parsed
+                    .as_ref()
+                    .is_err_and(|error| error.kind() == clap::error::ErrorKind::DisplayHelp);
+                assert!(parsed.is_ok() || is_help, "{code}: {command}");
+                understood += 1;
+            }
+        }
+        assert!(understood > 5, "only {understood}");
     }
 
     #[test]

@@ -26,15 +26,27 @@ pub(super) fn on_terminal(
     declined: &str,
     show: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<Consent, Problem> {
-    seen_on_terminal(context, out, declined, show, |answers, out| ask(answers, out, question))
+    put(context, out, &format!("{question} (y/N): "), &["y", "yes"], declined, show)
 }
 
-fn seen_on_terminal(
+/// The same, where only the whole word is consent.
+pub(super) fn for_yes(
     context: &Context,
     out: &mut dyn Write,
+    question: &str,
     declined: &str,
     show: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ask: impl FnOnce(&mut dyn BufRead, &mut dyn Write) -> io::Result<Consent>,
+) -> Result<Consent, Problem> {
+    put(context, out, &format!("{question}: "), &["yes"], declined, show)
+}
+
+fn put(
+    context: &Context,
+    out: &mut dyn Write,
+    question: &str,
+    consents: &[&str],
+    declined: &str,
+    show: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<Consent, Problem> {
     let stdin = io::stdin();
     let is_seen = context.reading.is_person() || io::stderr().is_terminal();
@@ -45,42 +57,28 @@ fn seen_on_terminal(
     let mut stderr = io::stderr();
     let out: &mut dyn Write = if context.reading.is_person() { out } else { &mut stderr };
     show(out)?;
-    let consent = ask(&mut stdin.lock(), out)?;
+    let consent = ask(&mut stdin.lock(), out, question, consents)?;
     if consent == Consent::Declined {
         writeln!(out, "{declined}")?;
     }
     Ok(consent)
 }
 
-/// Asks for the word `yes`, which nobody types by the way, before something is removed for good.
-pub(super) fn for_yes(
-    context: &Context,
+/// Asks; anything but one of these words, and the end of the input, declines.
+fn ask(
+    answers: &mut dyn BufRead,
     out: &mut dyn Write,
-    declined: &str,
-    show: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Result<Consent, Problem> {
-    seen_on_terminal(context, out, declined, show, |answers, out| {
-        let answer = answered(answers, out, "\nThey are removed for good. Type yes to go on: ")?;
-        Ok(if answer == "yes" { Consent::Given } else { Consent::Declined })
-    })
-}
-
-/// Asks; anything but `y` or `yes`, and the end of the input, declines.
-fn ask(answers: &mut dyn BufRead, out: &mut dyn Write, question: &str) -> io::Result<Consent> {
-    let answer = answered(answers, out, &format!("{question} (y/N): "))?;
-    let is_yes = matches!(answer.as_str(), "y" | "yes");
-    Ok(if is_yes { Consent::Given } else { Consent::Declined })
-}
-
-/// What was typed, in lower case.
-fn answered(answers: &mut dyn BufRead, out: &mut dyn Write, question: &str) -> io::Result<String> {
+    question: &str,
+    consents: &[&str],
+) -> io::Result<Consent> {
     write!(out, "{question}")?;
     out.flush()?;
     let mut answer = String::new();
     if answers.read_line(&mut answer)? == 0 {
         writeln!(out)?;
     }
-    Ok(answer.trim().to_ascii_lowercase())
+    let is_yes = consents.contains(&answer.trim().to_ascii_lowercase().as_str());
+    Ok(if is_yes { Consent::Given } else { Consent::Declined })
 }
 
 #[cfg(test)]
@@ -89,7 +87,8 @@ mod tests {
 
     fn answer(text: &str) -> (Consent, String) {
         let mut out = Vec::new();
-        let consent = ask(&mut text.as_bytes(), &mut out, "Proceed?").expect("asked");
+        let asked = ask(&mut text.as_bytes(), &mut out, "Proceed? (y/N): ", &["y", "yes"]);
+        let consent = asked.expect("asked");
         (consent, String::from_utf8(out).expect("text"))
     }
 

@@ -64,8 +64,13 @@ pub(super) async fn cleanup(
         return show(context, &raw, &plan, true, out);
     }
     if !asked.yes {
-        let consent =
-            ask::for_yes(context, out, ask::NOTHING_CHANGED, |out| explain(context, &plan, out))?;
+        let consent = ask::for_yes(
+            context,
+            out,
+            "\nThey are removed for good. Type yes to go on",
+            ask::NOTHING_CHANGED,
+            |out| explain(context, &plan, out),
+        )?;
         if consent == Consent::Declined {
             return Ok(Exit::Failed);
         }

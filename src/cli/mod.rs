@@ -8,6 +8,7 @@
 mod answers;
 mod args;
 mod ask;
+mod backup;
 mod cancel;
 mod cleanup;
 mod client;
@@ -175,6 +176,7 @@ impl Reading {
             | Command::Config(_)
             | Command::Restart
             | Command::Cleanup(_)
+            | Command::Backup(_)
             | Command::Journal(args::Journal::Verify)
             | Command::Version => false,
         };
@@ -301,6 +303,7 @@ async fn dispatch(
             cleanup::cleanup(&context()?, Rubbish::Backups, keep, &asked, out).await
         }
         Command::Journal(asked) => journal::journal(&settings()?.state_dir, &asked, reading, out),
+        Command::Backup(asked) => backup::backup(&context()?, &asked, out).await,
         Command::Demo(asked) => demo::demo(&asked, reading).await,
         Command::Sandbox(asked) => sandbox::sandbox(asked, out).await,
         Command::Version => {

@@ -119,6 +119,9 @@ pub(super) fn plain_line(line: &LogLine) -> String {
 fn stages(screen: Screen, job: &Job) -> String {
     const STAGES: [&str; 4] = ["back up", "pull", "swap", "verify"];
     let way = screen.paint(Tone::Strong, &clean(&job.way()));
+    if job.is_restore() {
+        return way;
+    }
     let done = match job.phase() {
         Some(Phase::Planned) => 0,
         Some(Phase::BackedUp) => 1,

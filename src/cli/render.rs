@@ -189,6 +189,9 @@ pub(super) fn refusal(out: &mut dyn Write, screen: Screen, plan: &Plan) -> io::R
 pub(super) fn closing(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Result<()> {
     let way = clean(&job.way());
     let (tone, head, rest) = match (job.exit(), job.from_version.as_deref()) {
+        (Exit::RolledBack, _) if job.is_restore() => {
+            (Tone::Unsure, "↺ Put back as it was:", format!(" {way} failed"))
+        }
         (Exit::Done, _) => (Tone::Good, "✔ Done", format!("  {way}")),
         // An arrow would point at the version that is not there.
         (Exit::RolledBack, Some(from)) if !from.is_empty() => {

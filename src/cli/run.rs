@@ -133,8 +133,9 @@ async fn none_is_under_way(context: &Context) -> Result<(), Problem> {
     if !job.is_active() {
         return Ok(());
     }
+    let what = if job.is_restore() { "a job" } else { "an upgrade" };
     let message = format!(
-        "an upgrade is under way: {} ({}): {}. Watch it: payram-updater watch. Cancel it: payram-updater cancel",
+        "{what} is under way: {} ({}): {}. Watch it: payram-updater watch. Cancel it: payram-updater cancel",
         job.way(),
         job.job_id,
         job.message

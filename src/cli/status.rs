@@ -64,6 +64,7 @@ fn show(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Result<()> {
     row("Failure", &job.failure_code)?;
     row("Downtime", &job.downtime_seconds.map(screen::seconds).unwrap_or_default())?;
     row("Backup", job.backup_path.as_deref().unwrap_or_default())?;
+    row("Kept as", job.kept_database.as_deref().unwrap_or_default())?;
     row("Began", &in_utc(&job.created_at))?;
     row("Changed", &in_utc(&job.updated_at))?;
     row("Job", &job.job_id)?;

@@ -144,6 +144,11 @@ pub(super) fn take_all(reader: &mut Reader<'_>) -> Settings {
                 [("full", BackupProof::Full), ("toc", BackupProof::Toc), ("off", BackupProof::Off)];
             values::word(text, &words)
         }),
+        backup_copy_command: reader.optional(
+            "BACKUP_COPY_COMMAND",
+            "a command line, to whose end the backup's path is added",
+            values::line,
+        ),
         pg: PgDefaults {
             host: reader.or("PG_HOST", LINE, "127.0.0.1".into(), values::line),
             port: reader.or("PG_PORT", PORT, 5432, values::port),

@@ -54,6 +54,8 @@ pub struct Settings {
     pub backup_timeout: Duration,
     /// `BACKUP_PROOF`
     pub backup_proof: BackupProof,
+    /// `BACKUP_COPY_COMMAND`: run after each proved backup, with its path as last argument.
+    pub backup_copy_command: Option<String>,
     /// `PG_*`: the database where the container's environment does not name it.
     pub pg: PgDefaults,
     /// `DEBUG_VERSION_MODE`

@@ -4,8 +4,8 @@
 //! Called by the driver's effects and by the backup commands. Everything goes through
 //! PostgreSQL's own programs, run inside the container or on this host by a [`Runner`]; there
 //! is no client of the wire protocol here. Nothing in this module changes the application's
-//! database: the readings are read-only sessions, and what [`prove_full`] restores goes into a
-//! scratch database of its own.
+//! database but [`rename_both`]: the readings are read-only sessions, and what [`prove_full`] and
+//! [`load`] restore goes into a database of its own.
 //!
 //! | file | subject |
 //! |---|---|
@@ -25,8 +25,13 @@
 //! | `assess` | two fingerprints compared; pure |
 //! | `export` | the rows that a failed version wrote, as a file for the old one |
 //! | `retention` | which dumps go |
+//! | `backups` | which dumps there are, and whether one may be restored |
+//! | `statements` | what a dump of statements (`.sql`) holds, read from the file |
+//! | `restore` | a dump loaded into a database beside the application's, and both renamed |
+//! | `remembered` | where the database was found last, for when the container is gone |
 
 mod assess;
+mod backups;
 mod cluster;
 mod directory;
 mod dump;
@@ -36,16 +41,20 @@ mod host_servers;
 mod locate;
 mod may_serve;
 mod prove;
+mod remembered;
+mod restore;
 mod retention;
 mod runner;
 mod scratch;
 mod sequences;
 mod server;
 mod sidecar;
+mod statements;
 mod tool;
 mod usage;
 
 pub use assess::assess;
+pub use backups::{BackupFile, Checked, check, list, read_back, versions};
 pub use cluster::{Control, Identity, difference, directory_difference, identity};
 pub use directory::{
     Sharer, Workplace, is_reached_by, is_same_product, may_write_to, server_works_in, sharers,
@@ -62,6 +71,8 @@ pub use host_servers::{
 pub use locate::{Access, Database, locate};
 pub use may_serve::is_server_program;
 pub use prove::prove;
+pub use remembered::{recall, remember};
+pub use restore::{Renaming, count_now, drop_made, free_names, load, made_leftovers, rename_both};
 pub use retention::{expendable, remove as remove_dump, retention};
 pub use runner::{Runner, checkpoint, is_refusal, server_version, size};
 pub use scratch::{FullProof, prove_full};

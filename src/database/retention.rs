@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::machine::failure::{Failure, FailureCode};
 
 /// Characters of `YYYYMMDD-HHMMSS`.
-const STAMP: usize = 15;
+pub(super) const STAMP: usize = 15;
 
 /// Removes the dumps in `dir`, with their sidecars, that are not among the newest `keep`.
 /// `protected` ones are never removed. Answers what was removed, oldest first; a directory that
@@ -68,7 +68,7 @@ pub fn expendable(
 
 /// Each dump with the moment it was made, `YYYYMMDD-HHMMSS`: by its name, or by its file's time
 /// when the name has none.
-fn dumps(dir: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
+pub(super) fn dumps(dir: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -104,7 +104,7 @@ fn dumps(dir: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
 }
 
 /// The moment in a dump's name.
-fn stamp(rest: &str) -> Option<&str> {
+pub(super) fn stamp(rest: &str) -> Option<&str> {
     let stamp = rest.get(..STAMP)?;
     let is_stamp = stamp.bytes().enumerate().all(|(at, byte)| match at {
         8 => byte == b'-',

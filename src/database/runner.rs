@@ -190,6 +190,19 @@ impl<'a> Runner<'a> {
         Ok(readable(&answer).trim_end_matches('\n').to_owned())
     }
 
+    /// The same in a session that others are told from by its application's name.
+    pub(super) async fn psql_as(
+        &self,
+        application: &str,
+        database: &str,
+        statements: &[&str],
+        timeout: Duration,
+    ) -> Result<String, ToolError> {
+        let run = Run { application, ..reading(Some(database), statements, timeout) };
+        let answer = self.start(run).await?.collect(LARGEST_ANSWER).await?;
+        Ok(readable(&answer).trim_end_matches('\n').to_owned())
+    }
+
     /// The same in the database's own encoding, byte for byte.
     pub(super) async fn exact(
         &self,

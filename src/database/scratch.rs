@@ -23,13 +23,13 @@ use crate::machine::failure::FailureCode;
 pub(super) const PREFIX: &str = "payram_updater_proof_";
 
 /// How long creating or dropping the scratch database may take.
-const CREATE_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const CREATE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What the server says when it is the role that falls short, not the dump.
 const NOT_ALLOWED: [&str; 3] = ["permission denied", "must be superuser", "must be owner"];
 
 /// What the server says when its disk is full.
-const NO_SPACE: &str = "No space left on device";
+pub(super) const NO_SPACE: &str = "No space left on device";
 
 /// What came of a full proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,8 +61,9 @@ pub async fn prove_full(
     let deadline = Instant::now() + timeout;
     let contents = prove::contents(runner, path, timeout).await?;
     drop_leftovers(runner).await?;
-    let (name, statement) = match creation(runner).await? {
-        Creation::By { name, statement } => (name, statement),
+    let name = unique(PREFIX);
+    let statement = match creation(runner, &name, "").await? {
+        Creation::By(statement) => statement,
         Creation::NotAllowed(reason) => return Ok(FullProof::NotAllowed { reason }),
     };
     let proved = match runner.psql(None, &[&statement], CREATE_TIMEOUT).await {
@@ -84,16 +85,26 @@ fn told(error: ToolError, doing: &str) -> Trouble {
     error.trouble(doing, FailureCode::BackupInvalid, FailureCode::BackupTimeout)
 }
 
-/// How the scratch database is made.
-enum Creation {
-    By { name: String, statement: String },
+/// How a database beside the application's is made.
+pub(super) enum Creation {
+    By(String),
     NotAllowed(String),
 }
 
+/// The owner and the place of the application's database too, as [`creation`] appends them. The
+/// place that `template0` has goes without saying: to name it takes a privilege.
+pub(super) const ALIKE: &str = " || format(' owner %I', pg_get_userbyid(datdba)) \
+    || coalesce((select format(' tablespace %I', spcname) from pg_tablespace t \
+      where t.oid = dattablespace and t.oid <> \
+        (select dattablespace from pg_database where datname = 'template0')), '')";
+
 /// From `template0` with the encoding and the locale of the application's database; the server
 /// writes the statement, so that it quotes by its own rules.
-async fn creation(runner: &Runner<'_>) -> Result<Creation, Trouble> {
-    let name = unique(PREFIX);
+pub(super) async fn creation(
+    runner: &Runner<'_>,
+    name: &str,
+    further: &str,
+) -> Result<Creation, Trouble> {
     let ask = "select case when pg_is_in_recovery() then 'the server is a standby' \
            when not exists (select from pg_roles where rolname = current_user \
              and (rolcreatedb or rolsuper)) \
@@ -115,14 +126,14 @@ async fn creation(runner: &Runner<'_>) -> Result<Creation, Trouble> {
                coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale')) \
              when 'b' then format(' locale_provider builtin builtin_locale %L', \
                to_jsonb(d) ->> 'datlocale') \
-             else '' end) \
+             else '' end){further} \
          from pg_database d where datname = current_database()"
     );
     let statement = runner
         .psql(None, &[&ask], READING_TIMEOUT)
         .await
         .map_err(|error| told(error, "ask how the database was created"))?;
-    Ok(Creation::By { name, statement })
+    Ok(Creation::By(statement))
 }
 
 /// Drops what interrupted attempts left. One that can't be dropped does not keep the next from
@@ -142,7 +153,7 @@ async fn drop_leftovers(runner: &Runner<'_>) -> Result<(), Trouble> {
 }
 
 /// Ends the sessions in a scratch database and drops it; fine when there is none.
-async fn drop_database(runner: &Runner<'_>, name: &str) -> Result<(), Trouble> {
+pub(super) async fn drop_database(runner: &Runner<'_>, name: &str) -> Result<(), Trouble> {
     let end = format!(
         "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}' \
            and pid <> pg_backend_pid()"
@@ -221,7 +232,7 @@ async fn restore_and_compare(
 
 /// Where the listing of the dump (`schema table owner`) and the restored tables
 /// (`schema table`) differ.
-fn differences(listed: &[String], restored: &[String]) -> Vec<String> {
+pub(super) fn differences(listed: &[String], restored: &[String]) -> Vec<String> {
     let is_of = |entry: &str, table: &str| {
         entry.strip_prefix(table).is_some_and(|rest| rest.starts_with(' '))
     };

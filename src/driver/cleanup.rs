@@ -104,6 +104,12 @@ impl Driver {
         if let Some(job) = self.reader.active_job()? {
             return Err(CleanupError::Active(job.id.to_string()));
         }
+        if let Some(job) = self.reader.active_restore()? {
+            return Err(CleanupError::Active(job.id.to_string()));
+        }
+        if self.backup_in_hand().is_some() {
+            return Err(CleanupError::Active("a backup that is made by hand".to_owned()));
+        }
         let last = self.reader.last_executed_job()?;
         let (mut pieces, kept) = match what {
             Rubbish::State => (self.old_state(last.as_ref())?, Vec::new()),

@@ -5,7 +5,9 @@
 //! here; `hop` runs the hops of one. What to do is the machine's decision, how to do it is in
 //! `effects`, what to tell a person about it in `narrate`.
 
+mod backup;
 mod cleanup;
+mod copy_out;
 mod effects;
 mod hop;
 mod lock;
@@ -15,7 +17,11 @@ mod prepare;
 mod quarantine;
 mod recover;
 mod recovery;
+mod restore;
+mod restore_effects;
+mod restore_narrate;
 mod set_aside;
+mod shop;
 mod sync;
 mod view;
 mod waits;
@@ -29,11 +35,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Resume, Settings};
 use crate::engine::Engine;
-use crate::journal::{Ending, JobBody, JobId, JobRecord, Journal, JournalError, NewEvent, Reader};
+use crate::journal::{
+    Ending, JobBody, JobId, JobRecord, Journal, JournalError, LastJob, NewEvent, Reader,
+    RestoreRecord,
+};
 use crate::machine::facts::ProbationEnd;
 use crate::machine::failure::{Failure, FailureCode};
 use crate::machine::{Phase, Step};
 
+pub use backup::{CopyEnd, MadeBackup, NotBegun};
 pub use cleanup::{Cleaned, CleanupError, Rubbish};
 pub use lock::{LockError, StateLock};
 pub use narrate::{activity, closing_message, downtime_seconds};
@@ -43,6 +53,7 @@ pub use recovery::{
     Consent, CopySeen, Decision, Good, Hand, Later, Names, Remedy, Seen, Serving, Sight, Stranger,
     World, decide, look,
 };
+pub use restore::RestorePlan;
 pub(crate) use view::file_of;
 pub use view::{JobView, ProbationView};
 pub use waits::{WaitsFor, Worker, may_turn, waits_for};
@@ -89,6 +100,12 @@ pub struct Driver {
     blocked: Mutex<Option<String>>,
     /// The job that was under way before this program began.
     found: Option<JobId>,
+    /// The restore that was.
+    found_restore: Option<JobId>,
+    /// Whether a backup is being made by hand; no job begins while it is.
+    by_hand: Mutex<bool>,
+    /// How far it is.
+    backup_progress: watch::Sender<Option<Progress>>,
     /// Whether that job is called off when it goes on (`recover` saw that it can't be finished).
     turns_back: watch::Sender<Option<JobId>>,
     /// The job that an operator has cancelled.
@@ -119,6 +136,7 @@ impl Driver {
         let reader = Reader::open(&path)?;
         let progress = Arc::new(watch::Sender::new(Progress::default()));
         let found = reader.active_job()?.map(|job| job.id);
+        let found_restore = reader.active_restore()?.map(|job| job.id);
         let released = settings.resume != Resume::Manual || found.is_none();
         Ok(Self {
             settings,
@@ -132,6 +150,9 @@ impl Driver {
             released: watch::Sender::new(released),
             blocked: Mutex::default(),
             found,
+            found_restore,
+            by_hand: Mutex::new(false),
+            backup_progress: watch::Sender::new(None),
             turns_back: watch::Sender::new(None),
             cancelled: watch::Sender::new(None),
             has_told: watch::Sender::new(false),
@@ -145,8 +166,8 @@ impl Driver {
     /// noted is in its log.
     ///
     /// # Errors
-    /// [`JournalError::AlreadyActive`] when one is active (I8).
-    pub fn submit(&self, body: &JobBody, notes: &[String]) -> Result<JobId, JournalError> {
+    /// When one is active (I8), or a backup is being made by hand.
+    pub fn submit(&self, body: &JobBody, notes: &[String]) -> Result<JobId, NotBegun> {
         let ending = body.dry_run.then(|| Ending {
             failure_code: None,
             message: format!(
@@ -155,7 +176,7 @@ impl Driver {
             ),
         });
         let events = [narrate::upgrade_started(body)];
-        let job = self.journal.begin(body, &events, ending.as_ref())?;
+        let job = self.begin(|| self.journal.begin(body, &events, ending.as_ref()))?;
         tracing::info!(job = %job, target = body.resolved_target, "job accepted");
         for note in notes {
             self.journal.log(&job, None, &format!("plan: {note}"))?;
@@ -202,6 +223,11 @@ impl Driver {
     /// A job as it is shown, with the progress of the step in hand.
     pub fn view(&self, job: &JobRecord) -> JobView {
         self.with_worker(|worker| JobView::with(job, self.progress(), worker))
+    }
+
+    /// The same of a job of whichever kind.
+    pub fn view_last(&self, job: &LastJob) -> JobView {
+        self.with_worker(|worker| JobView::of_last(job, self.progress(), worker))
     }
 
     /// The progress of the step in hand.
@@ -257,7 +283,14 @@ impl Driver {
 
     /// Returns whether nothing is left to do after the last upgrade.
     async fn work(&self) -> Result<bool, JournalError> {
-        while let Some(job) = self.reader.active_job()? {
+        loop {
+            if let Some(restore) = self.reader.active_restore()? {
+                if !self.take_up_restore(&restore).await? {
+                    return Ok(true);
+                }
+                continue;
+            }
+            let Some(job) = self.reader.active_job()? else { break };
             if !*self.released.borrow() {
                 self.tell_that_it_waits(&job).await?;
                 return Ok(true);
@@ -282,6 +315,18 @@ impl Driver {
             }
         }
         self.wind_up_the_last().await
+    }
+
+    /// Answers whether to go on.
+    async fn take_up_restore(&self, restore: &RestoreRecord) -> Result<bool, JournalError> {
+        let token = CancellationToken::new();
+        self.set_calling_off(Some((restore.id.clone(), token.clone())));
+        if self.cancelled.borrow().as_ref() == Some(&restore.id) {
+            token.cancel();
+        }
+        let ran = self.drive_restore(restore, &token).await;
+        self.set_calling_off(None);
+        ran
     }
 
     /// Once, where every watcher reads it.

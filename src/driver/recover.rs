@@ -22,6 +22,10 @@ const TIDIES_WITHIN: Duration = Duration::from_secs(60);
 /// Between two looks at what is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// What is said while a restore has the shop in hand: it comes to its end by itself.
+pub(super) const PUT_BACK: &str = "a backup is being put back, which comes to its end by itself";
+pub(super) const WATCH: &str = "watch it: payram-updater watch";
+
 /// Why a recovery could not even be decided.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
@@ -43,6 +47,9 @@ impl Driver {
     /// # Errors
     /// When the journal can't be used. An engine that can't be asked is an answer.
     pub async fn recover(&self, consent: Consent, is_dry: bool) -> Result<Decision, RecoverError> {
+        if self.reader.active_restore()?.is_some() {
+            return Ok(Decision::refused(PUT_BACK, WATCH));
+        }
         let job = self.reader.last_executed_job()?;
         let engine = self.engine.as_ref();
         let is_held = *self.is_running.borrow() && !*self.released.borrow();

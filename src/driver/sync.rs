@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::effects::{name_of, occupies_database};
+use super::recover::{PUT_BACK, WATCH};
 use super::recovery::{Decision, Remedy};
 use super::{Driver, RecoverError, durable};
 use crate::app::container;
@@ -22,6 +23,9 @@ impl Driver {
     /// # Errors
     /// When the journal or the engine can't be asked.
     pub async fn sync(&self) -> Result<Decision, RecoverError> {
+        if self.reader.active_restore()?.is_some() {
+            return Ok(Decision::refused(PUT_BACK, WATCH));
+        }
         let job = self.reader.last_executed_job()?;
         let job = job.as_ref();
         if job.is_some_and(JobRecord::is_active) {

@@ -7,9 +7,10 @@ use super::Progress;
 use super::narrate::{activity, closing_message, downtime_seconds};
 use super::waits::{WaitsFor, Worker, waits_for};
 use crate::clock::Timestamp;
-use crate::journal::JobRecord;
+use crate::journal::{JobRecord, LastJob, Mode, RestoreRecord};
 use crate::machine::facts::{Export, ProbationEnd};
 use crate::machine::{JobState, Phase, State};
+use crate::restore::{Place, RestoreStep};
 
 /// A job as `GET /upgrade/status` shows it.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -87,6 +88,12 @@ pub struct JobView {
     /// The watch after the verdict, of an upgrade that has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probation: Option<ProbationView>,
+    /// `restore`; none of an upgrade.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    /// What was in the place of a restored database, kept under this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_database: Option<String>,
     /// For programs: whether the job is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active: Option<bool>,
@@ -186,7 +193,72 @@ impl JobView {
             blocked: None,
             waits_for: waits_for(job, Worker::AtWork),
             probation: ProbationView::of(job),
+            kind: None,
+            kept_database: None,
             active: Some(is_active),
+        }
+    }
+
+    /// Of a restore. Its phases are those of an upgrade: planned as long as nothing was changed,
+    /// swapped once the backup's database has the place, verified at a good end.
+    pub fn of_restore(job: &RestoreRecord, progress: Progress) -> Self {
+        let (body, restore) = (&job.body, &job.restore);
+        let is_active = job.is_active();
+        let step = restore.step().filter(|_| is_active);
+        let failure_code = job.ending.as_ref().and_then(|ending| ending.failure_code);
+        let state = match (&job.ending, failure_code, step) {
+            (Some(_), Some(_), _) => JobState::Failed,
+            (Some(_), None, _) => JobState::Ready,
+            (None, _, Some(RestoreStep::Verify)) => JobState::Verifying,
+            (None, _, Some(RestoreStep::Load)) if !job.is_pending => JobState::Ready,
+            (None, _, _) => JobState::Executing,
+        };
+        let phase = match (&job.ending, restore.place) {
+            (Some(_), _) if restore.stuck.is_some() => Phase::NeedsOperator,
+            (Some(_), _) if failure_code.is_none() => Phase::Verified,
+            (None, _) if restore.failure.is_some() => Phase::RollingBack,
+            (_, Place::Backup) => Phase::Swapped,
+            (_, Place::PresentAgain) => Phase::RolledBack,
+            (_, Place::Present) => Phase::Planned,
+        };
+        let has_bytes = step.is_some() && progress.done_bytes > 0;
+        Self {
+            job_id: job.id.to_string(),
+            mode: Mode::Manual.as_str().to_owned(),
+            state: state.as_str().to_owned(),
+            failure_code: failure_code.map(|code| code.to_string()).unwrap_or_default(),
+            message: match (&job.ending, step) {
+                (Some(ending), _) => ending.message.clone(),
+                (None, Some(step)) => step.activity().to_owned(),
+                (None, None) => String::new(),
+            },
+            backup_path: Some(body.file.clone()),
+            created_at: job.created.rfc3339(),
+            updated_at: job.updated.rfc3339(),
+            phase: Some(phase.as_str()),
+            step: step.map(RestoreStep::as_str),
+            activity: step.map(RestoreStep::activity),
+            progress: if has_bytes { progress.percent() } else { None },
+            done_bytes: has_bytes.then_some(progress.done_bytes),
+            total_bytes: (has_bytes && progress.total_bytes > 0).then_some(progress.total_bytes),
+            from_version: body.serving_version.clone(),
+            downtime_seconds: restore.downtime_seconds(),
+            kind: Some("restore"),
+            kept_database: (restore.place == Place::Backup).then(|| body.aside.clone()),
+            active: Some(is_active),
+            ..Self::default()
+        }
+    }
+
+    /// The same of a job of whichever kind.
+    pub fn of_last(job: &LastJob, progress: Progress, worker: Worker<'_>) -> Self {
+        match (job, worker) {
+            (LastJob::Upgrade(job), worker) => Self::with(job, progress, worker),
+            (LastJob::Restore(job), Worker::Blocked(reason)) if job.is_active() => {
+                let blocked = Some(reason.to_owned());
+                Self { blocked, ..Self::of_restore(job, progress) }
+            }
+            (LastJob::Restore(job), _) => Self::of_restore(job, progress),
         }
     }
 

@@ -11,9 +11,10 @@ pub use last_good::{By, LastGood, last_good, read_last_good};
 pub use set_aside::{SetAside, read_set_aside, set_aside};
 
 /// What the journal's events are called; the API and the commands take no other word.
-pub const TYPES: [&str; 12] = [
+pub const TYPES: [&str; 13] = [
     "upgrade",
     "backup",
+    "backup_copy",
     "restore",
     "rollback",
     "recovery",

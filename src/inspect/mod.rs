@@ -21,7 +21,7 @@ use std::sync::Arc;
 use crate::config::Settings;
 use crate::driver::Worker;
 use crate::engine::Engine;
-use crate::journal::{JobRecord, Reader};
+use crate::journal::{JobRecord, Reader, RestoreRecord};
 use crate::machine::Phase;
 use crate::machine::failure::FailureCode;
 use crate::plan::playbook::{self, Playbook};
@@ -63,6 +63,22 @@ pub(crate) fn playbook_of_job(settings: &Settings, job: &JobRecord, code: Failur
         export_path: known.and_then(|known| known.export).and_then(crate::driver::file_of),
         docker_bin: Some(settings.docker_bin.clone()),
         rolled_back: job.phase() == Phase::RolledBack,
+        ..playbook::Facts::default()
+    };
+    playbook::playbook(code.as_str(), &facts)
+}
+
+/// The playbook of a restore that ended badly.
+pub(crate) fn playbook_of_restore(
+    settings: &Settings,
+    job: &RestoreRecord,
+    code: FailureCode,
+) -> Playbook {
+    let facts = playbook::Facts {
+        container_name: job.body.container.as_ref().map(|container| container.name.clone()),
+        base_url: settings.core_base_url.as_ref().map(ToString::to_string),
+        backup_path: Some(job.body.file.clone()),
+        docker_bin: Some(settings.docker_bin.clone()),
         ..playbook::Facts::default()
     };
     playbook::playbook(code.as_str(), &facts)

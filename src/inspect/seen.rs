@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::database;
 use crate::engine::{Engine, Inspection};
 use crate::history::{LastGood, SetAside, read_last_good, read_set_aside};
-use crate::journal::{JobRecord, JournalError, Quarantined, Reader};
+use crate::journal::{JobRecord, JournalError, Quarantined, Reader, RestoreRecord};
 use crate::machine::facts::CoreRules;
 use crate::machine::failure::{Failure, FailureCode};
 use crate::plan::quarantine::{self, QuarantinedVersion};
@@ -53,6 +53,8 @@ pub struct Seen {
     pub(super) directory: Option<Result<DirectorySeen, String>>,
     /// Containers that earlier upgrades left.
     pub(super) leftovers: Vec<String>,
+    /// The newest restore, or why the journal can't say.
+    pub(super) restore: Result<Option<RestoreRecord>, String>,
     /// The newest backup's path, and whether it still matches its sidecar.
     pub(super) backup: Option<(String, Result<(), String>)>,
 }
@@ -95,7 +97,12 @@ pub(super) async fn look(
     let facts = engine.facts().await;
     let manifest_name =
         manifest.as_ref().ok().and_then(|m| m.container_name(None)).map(str::to_owned);
+    let restore = match reader {
+        Some(reader) => read(reader, Reader::last_restore).await,
+        None => Ok(None),
+    };
     let mut seen = Seen {
+        restore,
         backup: backup_of(&job).await,
         job,
         good,

@@ -69,6 +69,7 @@ pub(super) fn judge(settings: &Settings, seen: &Seen, worker: Worker<'_>) -> Rep
     judge_probation(&mut verdict, job);
     judge_database(&mut verdict, settings, seen);
     judge_rest(&mut verdict, seen);
+    judge_restore(&mut verdict, seen);
     judge_rows(&mut verdict, seen);
     judge_quarantine(&mut verdict, seen);
     judge_auto_update(&mut verdict, seen);
@@ -433,6 +434,36 @@ fn judge_database(verdict: &mut Verdict, settings: &Settings, seen: &Seen) {
             false => said.join("; "),
         };
         verdict.check("neighbours", CheckStatus::Ok, message);
+    }
+}
+
+/// The newest restore: under way, or one that could not put everything back.
+fn judge_restore(verdict: &mut Verdict, seen: &Seen) {
+    let restore = match &seen.restore {
+        Ok(Some(restore)) => restore,
+        Ok(None) => return verdict.check("restore", CheckStatus::Ok, "no backup was put back"),
+        Err(reason) => {
+            return verdict.found("restore", Severity::Warning, format!("can't be read: {reason}"));
+        }
+    };
+    match (&restore.ending, restore.restore.step()) {
+        (None, step) => {
+            let doing = step.map_or("it ends", |step| step.activity());
+            let found = format!("a backup is being put back ({}): {doing}", restore.id);
+            verdict.found("restore", Severity::Warning, found);
+            verdict.recommend(Action::Wait, "wait for it (payram-updater watch)");
+        }
+        (Some(ending), _) if restore.restore.stuck.is_some() => {
+            verdict.found("restore", Severity::Critical, ending.message.clone());
+            verdict.recommend(Action::RestoreDb, "read what is in place, in the message above");
+        }
+        (Some(ending), _) => {
+            let status = match ending.failure_code {
+                None => CheckStatus::Ok,
+                Some(_) => CheckStatus::Warning,
+            };
+            verdict.check("restore", status, ending.message.clone());
+        }
     }
 }
 

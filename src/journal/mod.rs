@@ -18,6 +18,7 @@ mod pool;
 mod quarantine;
 mod query;
 mod record;
+mod restores;
 mod schema;
 mod walk;
 mod write;
@@ -32,6 +33,7 @@ pub use query::{HistoryFilter, Line, Reader};
 pub use record::{
     Ending, HistoryEvent, HopTarget, JobBody, JobId, Mode, NewEvent, Row, RowKind, Seq,
 };
+pub use restores::{LastJob, RestoreRecord, RestoreSettlement};
 pub use walk::{ChainState, ChainWatch};
 pub use write::{Journal, Settlement};
 

@@ -57,14 +57,19 @@ impl Reader {
         Ok(Self { path: path.to_owned(), pool: Pool::open(path)? })
     }
 
-    /// The job that is under way.
+    /// The upgrade that is under way.
     pub fn active_job(&self) -> Result<Option<JobRecord>, JournalError> {
-        self.job_where("SELECT id FROM jobs WHERE active = 1")
+        self.job_where(
+            "SELECT id FROM jobs WHERE active = 1 AND json_extract(body, '$.kind') IS NULL",
+        )
     }
 
-    /// The newest job.
+    /// The newest upgrade.
     pub fn last_job(&self) -> Result<Option<JobRecord>, JournalError> {
-        self.job_where("SELECT id FROM jobs ORDER BY rowid DESC LIMIT 1")
+        self.job_where(
+            "SELECT id FROM jobs WHERE json_extract(body, '$.kind') IS NULL
+             ORDER BY rowid DESC LIMIT 1",
+        )
     }
 
     /// The newest job that did not only ask for a plan.
@@ -373,7 +378,7 @@ fn exported(row: &Row) -> serde_json::Value {
     value
 }
 
-fn rows_of_job(connection: &Connection, job: &str) -> rusqlite::Result<Vec<Row>> {
+pub(super) fn rows_of_job(connection: &Connection, job: &str) -> rusqlite::Result<Vec<Row>> {
     connection
         .prepare_cached(
             "SELECT seq, at_ms, kind, job, hop, name, status, body, hash FROM journal

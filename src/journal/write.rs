@@ -57,6 +57,16 @@ impl Journal {
         events: &[NewEvent],
         ending: Option<&Ending>,
     ) -> Result<JobId, JournalError> {
+        self.begin_with(body, events, ending)
+    }
+
+    /// Of an upgrade or of a restore.
+    pub(super) fn begin_with(
+        &self,
+        body: &impl Serialize,
+        events: &[NewEvent],
+        ending: Option<&Ending>,
+    ) -> Result<JobId, JournalError> {
         let text = self.json("begin a job", body)?;
         let now = Timestamp::now();
         let begun = self.write("begin a job", |transaction| {
@@ -192,6 +202,11 @@ impl Journal {
         })
     }
 
+    /// Events of the history that belong to a job; all of them or none.
+    pub fn note_of(&self, job: &JobId, events: &[NewEvent]) -> Result<(), JournalError> {
+        self.append(|tail| tail.events(Some(job), None, events))
+    }
+
     /// Events of the history that belong to no job; all of them or none.
     pub fn note(&self, events: &[NewEvent]) -> Result<(), JournalError> {
         self.append(|tail| tail.events(None, None, events))
@@ -221,14 +236,14 @@ impl Journal {
         })
     }
 
-    fn append<T>(
+    pub(super) fn append<T>(
         &self,
         rows: impl FnOnce(&mut Tail<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, JournalError> {
         self.write("append", |transaction| rows(&mut Tail::of(transaction, Timestamp::now())?))
     }
 
-    fn write<T>(
+    pub(super) fn write<T>(
         &self,
         doing: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
@@ -246,7 +261,7 @@ impl Journal {
 }
 
 /// The end of the chain, inside a transaction.
-struct Tail<'a> {
+pub(super) struct Tail<'a> {
     transaction: &'a Transaction<'a>,
     at_ms: i64,
     seq: Seq,
@@ -254,7 +269,7 @@ struct Tail<'a> {
 }
 
 impl<'a> Tail<'a> {
-    fn of(transaction: &'a Transaction<'a>, now: Timestamp) -> rusqlite::Result<Self> {
+    pub(super) fn of(transaction: &'a Transaction<'a>, now: Timestamp) -> rusqlite::Result<Self> {
         let last: Option<(Seq, String)> = transaction
             .query_row("SELECT seq, hash FROM journal ORDER BY seq DESC LIMIT 1", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
@@ -264,7 +279,7 @@ impl<'a> Tail<'a> {
         Ok(Self { transaction, at_ms: now.millis(), seq, hash })
     }
 
-    fn append(
+    pub(super) fn append(
         &mut self,
         kind: RowKind,
         job: Option<&JobId>,
@@ -309,7 +324,7 @@ impl<'a> Tail<'a> {
 
     /// Each event names its job, if it belongs to one: only here is the id of one that begins
     /// known.
-    fn events(
+    pub(super) fn events(
         &mut self,
         job: Option<&JobId>,
         hop: Option<usize>,
@@ -327,7 +342,7 @@ impl<'a> Tail<'a> {
 }
 
 /// What can't be serialised is not written: an empty body could never be folded again.
-fn json(value: &impl Serialize) -> rusqlite::Result<String> {
+pub(super) fn json(value: &impl Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }

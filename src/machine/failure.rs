@@ -70,6 +70,7 @@ failure_codes! {
     BackupFailedAfterQuiesce => "BACKUP_FAILED_AFTER_QUIESCE",
     BackupTimeout => "BACKUP_TIMEOUT",
     BackupInvalid => "BACKUP_INVALID",
+    RestoreFailed => "RESTORE_FAILED",
     SupervisorctlFailed => "SUPERVISORCTL_FAILED",
     HealthcheckFailed => "HEALTHCHECK_FAILED",
     VersionMismatch => "VERSION_MISMATCH",

@@ -30,6 +30,7 @@ pub mod versions;
 mod visibility;
 
 pub use make::make;
+pub(crate) use preflight::free_bytes;
 
 use quarantine::QuarantinedVersion;
 

@@ -247,6 +247,15 @@ fn filesystem(path: &Path) -> Result<Filesystem, String> {
     })
 }
 
+/// Bytes that are free where this path is, or will be when it is made; none when that can't be
+/// told in time.
+pub(crate) async fn free_bytes(path: &Path) -> Option<u64> {
+    let path = path.to_owned();
+    let looking = tokio::task::spawn_blocking(move || filesystem(&path));
+    let found = tokio::time::timeout(SPACE_WITHIN, looking).await.ok()?.ok()?;
+    found.ok().map(|found| found.free_bytes)
+}
+
 /// The path itself, or the nearest directory above it that exists.
 fn nearest(path: &Path) -> Result<(PathBuf, std::fs::Metadata), String> {
     let mut last = format!("{} does not exist", path.display());

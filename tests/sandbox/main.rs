@@ -5,6 +5,7 @@
 mod support;
 
 mod auto_update;
+mod backups;
 mod crash;
 mod engine;
 mod init;

@@ -96,7 +96,7 @@ struct Shared {
 }
 
 struct State {
-    armed: Option<(Step, Point)>,
+    armed: Option<(&'static str, Point)>,
     /// Whether what is held may go on when the trap is disarmed.
     lets_go: bool,
     /// Whether the daemon must not journal anything from there on.
@@ -141,22 +141,32 @@ impl Trap {
 
     /// Waits for this point of this step.
     pub fn arm(&self, step: Step, point: Point) {
+        self.set(step.as_str(), point, true);
+    }
+
+    /// The same for a step of another job than an upgrade, by its name.
+    pub fn arm_named(&self, step: &'static str, point: Point) {
         self.set(step, point, true);
     }
 
     /// Waits for this point of this step, to do something [`Trap::meanwhile`] that may take
     /// longer than the product waits for its journal.
     pub fn arm_patiently(&self, step: Step, point: Point) {
+        self.set(step.as_str(), point, false);
+    }
+
+    /// The same for a step of another job than an upgrade, by its name.
+    pub fn arm_patiently_named(&self, step: &'static str, point: Point) {
         self.set(step, point, false);
     }
 
-    fn set(&self, step: Step, point: Point, locks: bool) {
+    fn set(&self, step: &'static str, point: Point, locks: bool) {
         let mut state = self.shared.lock();
         state.armed = Some((step, point));
         state.lets_go = false;
         state.locks = locks;
         drop(state);
-        if matches!(step, Step::RestorePoint | Step::DiscardCopy) {
+        if [Step::RestorePoint, Step::DiscardCopy].iter().any(|files| files.as_str() == step) {
             let shared = Arc::clone(&self.shared);
             std::thread::spawn(move || shared.watch_for(step));
         }
@@ -177,7 +187,7 @@ impl Trap {
             });
         }
         daemon.kill();
-        let is_hit = self.shared.lock().lock.is_some() && self.pending() == Some(step.to_string());
+        let is_hit = self.shared.lock().lock.is_some() && self.pending().as_deref() == Some(step);
         self.disarm();
         is_hit
     }
@@ -193,14 +203,14 @@ impl Trap {
         work();
         let mut state = self.shared.lock();
         state.lets_go = true;
-        state.armed = next.map(|step| (step, Point::Unasked));
+        state.armed = next.map(|step| (step.as_str(), Point::Unasked));
         // Closing it rolls back.
         state.lock = None;
         self.shared.changed.notify_all();
     }
 
     /// Where it has sprung; none when the step has passed unnoticed.
-    fn wait_sprung(&self, daemon: &Daemon) -> Option<(Step, Point)> {
+    fn wait_sprung(&self, daemon: &Daemon) -> Option<(&'static str, Point)> {
         let deadline = Instant::now() + SPRING_LIMIT;
         let mut state = self.shared.lock();
         loop {
@@ -247,13 +257,12 @@ impl Shared {
     }
 
     /// Takes the journal's write lock if `step` is under way, and says so.
-    fn spring(&self, state: &mut State, step: Step) -> bool {
+    fn spring(&self, state: &mut State, step: &'static str) -> bool {
         if state.lock.is_some() {
             return false;
         }
         let due = |journal: &Connection| {
-            pending(journal)
-                .filter(|(seq, name)| *seq > state.last_intent && *name == step.as_str())
+            pending(journal).filter(|(seq, name)| *seq > state.last_intent && name == step)
         };
         if reader(&self.journal).and_then(|reader| due(&reader)).is_none() {
             return false;
@@ -277,7 +286,7 @@ impl Shared {
     }
 
     /// Springs as soon as `step` is under way; gives up when it has passed.
-    fn watch_for(&self, step: Step) {
+    fn watch_for(&self, step: &'static str) {
         let mut before = None;
         loop {
             let mut state = self.lock();
@@ -285,7 +294,7 @@ impl Shared {
                 return;
             }
             let now = self.pending();
-            if before == Some(step.to_string()) && now != before {
+            if before.as_deref() == Some(step) && now != before {
                 state.armed = None;
                 self.changed.notify_all();
                 return;
@@ -308,7 +317,7 @@ impl Shared {
                 true
             }
             Some((step, Point::Unanswered)) if is_change(request) => {
-                holds_answer.store(self.pending() == Some(step.to_string()), Ordering::Relaxed);
+                holds_answer.store(self.pending().as_deref() == Some(step), Ordering::Relaxed);
                 true
             }
             Some((_, Point::Unasked | Point::Unanswered)) | None => true,

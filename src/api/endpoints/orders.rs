@@ -18,11 +18,13 @@ use crate::api::access::Caller;
 use crate::api::serving;
 use crate::api::{Api, answers};
 use crate::driver::{
-    CleanupError, Consent, Decision, RecoverError, Rubbish, Worker, make_plan, may_turn,
+    CleanupError, Consent, Decision, NotBegun, RecoverError, Rubbish, Worker, make_plan, may_turn,
 };
-use crate::journal::{JobRecord, JournalError, Mode, Reader};
+use crate::journal::{JobId, JobRecord, JournalError, LastJob, Mode, Reader, RestoreRecord};
 use crate::machine::Phase;
+use crate::machine::failure::FailureCode;
 use crate::plan::{self, PlanState};
+use crate::restore::RestoreStep;
 
 /// The body of plan and run. Unknown fields are ignored.
 #[derive(Debug, Deserialize)]
@@ -109,7 +111,7 @@ pub(super) async fn run(api: &Api, asked: &Asked) -> Result<Response, JournalErr
         Ok(wanted) => wanted,
         Err(answer) => return Ok(*answer),
     };
-    if let Some(active) = read(api, Reader::active_job).await? {
+    if let Some(active) = under_way(api).await? {
         return Ok(conflict(api, &active));
     }
     let mut plan = planned(api, &request).await?;
@@ -136,21 +138,62 @@ pub(super) async fn run(api: &Api, asked: &Asked) -> Result<Response, JournalErr
     let submitted = tokio::task::spawn_blocking(move || driver.submit(&body, &notes)).await;
     match submitted {
         Ok(Ok(job)) => Ok(answer(job.as_str(), "READY", "upgrade started")),
-        Ok(Err(JournalError::AlreadyActive { .. })) => match read(api, Reader::last_job).await? {
-            Some(active) => Ok(conflict(api, &active)),
-            None => Ok(answers::error(
-                StatusCode::CONFLICT,
-                "CONCURRENCY_BLOCKED",
-                "An active job already exists",
-            )),
-        },
-        Ok(Err(error)) => Err(error),
+        Ok(Err(refused)) => not_begun(api, refused).await,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 
-fn conflict(api: &Api, active: &JobRecord) -> Response {
-    let view = api.driver.view(active);
+/// The job that is under way, of whichever kind.
+pub(super) async fn under_way(api: &Api) -> Result<Option<LastJob>, JournalError> {
+    let newest = read(api, Reader::newest_job).await?;
+    Ok(match newest {
+        Some(LastJob::Upgrade(job)) if !job.is_active() => {
+            // One that was taken up again may be older than a job that was planned only.
+            read(api, Reader::active_job).await?.map(|job| LastJob::Upgrade(Box::new(job)))
+        }
+        Some(LastJob::Restore(job)) if !job.is_active() => {
+            read(api, Reader::active_job).await?.map(|job| LastJob::Upgrade(Box::new(job)))
+        }
+        newest => newest,
+    })
+}
+
+/// Why nothing was begun.
+pub(super) async fn not_begun(api: &Api, refused: NotBegun) -> Result<Response, JournalError> {
+    let blocked = "CONCURRENCY_BLOCKED";
+    match refused {
+        NotBegun::Job(_) => match under_way(api).await? {
+            Some(active) => Ok(conflict(api, &active)),
+            // It has ended since.
+            None => {
+                let message = "An active job already exists";
+                Ok(answers::error(StatusCode::CONFLICT, blocked, message))
+            }
+        },
+        NotBegun::Backup => {
+            let message = "a backup is being made by hand; try again when it is there";
+            Ok(answers::error(StatusCode::CONFLICT, blocked, message))
+        }
+        NotBegun::Journal(error) => Err(error),
+        NotBegun::Failed(failure) => {
+            let status = status_of(failure.code);
+            Ok(answers::error(status, failure.code.as_str(), &failure.message))
+        }
+    }
+}
+
+/// A file that is none of the backup's is the caller's to mend, what is around it the host's.
+fn status_of(code: FailureCode) -> StatusCode {
+    match code {
+        FailureCode::BackupInvalid => StatusCode::UNPROCESSABLE_ENTITY,
+        FailureCode::RecoveryRequired => StatusCode::CONFLICT,
+        FailureCode::DockerDaemonDown => StatusCode::SERVICE_UNAVAILABLE,
+        _other => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn conflict(api: &Api, active: &LastJob) -> Response {
+    let view = api.driver.view_last(active);
     let body = json!({
         "error": "An active job already exists",
         "code": "CONCURRENCY_BLOCKED",
@@ -188,12 +231,15 @@ pub(super) async fn cancel(api: &Arc<Api>, asked: &Asked) -> Result<Response, Jo
             return Ok(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", &message));
         }
     };
+    if let Some(restore) = read(api, Reader::active_restore).await? {
+        return Ok(cancel_restore(api, &restore, wanted.job_id.as_deref()));
+    }
     let Some(job) = read(api, Reader::active_job).await? else {
         let message = "no upgrade is under way";
         return Ok(answers::error(StatusCode::CONFLICT, "NOTHING_TO_CANCEL", message));
     };
     if let Some(meant) = wanted.job_id.as_deref().filter(|meant| *meant != job.id.as_str()) {
-        return Ok(another_job(meant, &job));
+        return Ok(another_job(meant, &job.id));
     }
     let serves = job.phase() == Phase::Swapped && {
         let name = &job.body.container_name;
@@ -209,8 +255,8 @@ pub(super) async fn cancel(api: &Arc<Api>, asked: &Asked) -> Result<Response, Jo
 }
 
 /// The job that was meant has ended, and another one began since: that one is not touched.
-fn another_job(meant: &str, active: &JobRecord) -> Response {
-    let active = active.id.as_str();
+fn another_job(meant: &str, active: &JobId) -> Response {
+    let active = active.as_str();
     let meant: String = meant.chars().take(80).collect();
     let body = json!({
         "error": format!("{meant:?} is not under way, {active} is: it was not cancelled"),
@@ -218,6 +264,22 @@ fn another_job(meant: &str, active: &JobRecord) -> Response {
         "jobId": active,
     });
     answers::with_status(StatusCode::CONFLICT, &body)
+}
+
+/// A restore is called off as long as the application serves on its own data.
+fn cancel_restore(api: &Api, restore: &RestoreRecord, meant: Option<&str>) -> Response {
+    if let Some(meant) = meant.filter(|meant| *meant != restore.id.as_str()) {
+        return another_job(meant, &restore.id);
+    }
+    let step = restore.restore.step();
+    if !step.is_some_and(RestoreStep::may_be_called_off) {
+        let message = "the restore stops and starts the application now: it comes to its end by itself, and that is the nearest way to a shop that serves";
+        return answers::error(StatusCode::CONFLICT, "NOTHING_TO_CANCEL", message);
+    }
+    api.driver.cancel(&restore.id);
+    let message = "cancelled; nothing was changed";
+    let body = json!({"jobId": restore.id.as_str(), "message": message});
+    answers::with_status(StatusCode::ACCEPTED, &body)
 }
 
 /// Why a job that is under way can't be made to go back; none when it can.

@@ -18,7 +18,7 @@ use crate::clock::Timestamp;
 use crate::driver::JobView;
 use crate::history::{STATUSES, TYPES};
 use crate::inspect;
-use crate::journal::{HistoryFilter, JobId, JobRecord, JournalError, Reader, Seq};
+use crate::journal::{HistoryFilter, JobId, JournalError, LastJob, Reader, Seq};
 
 /// What `limit` of the history is when none is given.
 const HISTORY_LIMIT: u32 = 100;
@@ -29,7 +29,7 @@ const HISTORY_MOST: u32 = 10_000;
 pub(super) async fn status(api: &Arc<Api>) -> Result<Response, JournalError> {
     let settings = Arc::clone(&api.settings);
     let found = read(api, move |reader| {
-        Ok((reader.last_job()?, AutoUpdateView::read(&settings, Some(reader))?))
+        Ok((reader.newest_job()?, AutoUpdateView::read(&settings, Some(reader))?))
     });
     let (job, auto_update) = found.await?;
     let auto_update = serde_json::to_value(&auto_update).unwrap_or_default();
@@ -38,9 +38,14 @@ pub(super) async fn status(api: &Arc<Api>) -> Result<Response, JournalError> {
         idle["autoUpdate"] = auto_update;
         return Ok(answers::json(&idle));
     };
-    let mut view = api.driver.view(&job);
-    let name = &job.body.container_name;
-    view.serving = Some(api.serving.of(&api.settings, &api.engine, name).await);
+    let mut view = api.driver.view_last(&job);
+    let name = match &job {
+        LastJob::Upgrade(job) => Some(&job.body.container_name),
+        LastJob::Restore(job) => job.body.container.as_ref().map(|container| &container.name),
+    };
+    if let Some(name) = name {
+        view.serving = Some(api.serving.of(&api.settings, &api.engine, name).await);
+    }
     let mut answer = serde_json::to_value(&view).unwrap_or_default();
     if let Some(playbook) = playbook_of(api, &job) {
         answer["recoveryPlaybook"] = playbook;
@@ -50,8 +55,8 @@ pub(super) async fn status(api: &Arc<Api>) -> Result<Response, JournalError> {
 }
 
 pub(super) async fn last(api: &Api) -> Result<Response, JournalError> {
-    Ok(match read(api, Reader::last_job).await? {
-        Some(job) => answers::json(&api.driver.view(&job)),
+    Ok(match read(api, Reader::newest_job).await? {
+        Some(job) => answers::json(&api.driver.view_last(&job)),
         None => answers::json(&json!({"message": "No upgrade job found"})),
     })
 }
@@ -139,17 +144,27 @@ fn moment(key: &str, value: &str) -> Result<Timestamp, String> {
         .ok_or_else(|| format!("{key} is a time such as 2026-01-31T12:00:00Z, found {value:?}"))
 }
 
-fn playbook_of(api: &Api, job: &JobRecord) -> Option<Value> {
-    let code = job.ending.as_ref().and_then(|ending| ending.failure_code)?;
-    let playbook = inspect::playbook_of_job(&api.settings, job, code);
+fn playbook_of(api: &Api, job: &LastJob) -> Option<Value> {
+    let playbook = match job {
+        LastJob::Upgrade(job) => {
+            let code = job.ending.as_ref().and_then(|ending| ending.failure_code)?;
+            inspect::playbook_of_job(&api.settings, job, code)
+        }
+        LastJob::Restore(job) => {
+            let code = job.ending.as_ref().and_then(|ending| ending.failure_code)?;
+            inspect::playbook_of_restore(&api.settings, job, code)
+        }
+    };
     serde_json::to_value(playbook).ok()
 }
 
 pub(super) async fn playbook(api: &Api) -> Result<Response, JournalError> {
     let none = json!({"playbook": null, "message": "No recovery playbook needed"});
-    let Some(job) = read(api, Reader::last_job).await? else { return Ok(answers::json(&none)) };
+    let Some(job) = read(api, Reader::newest_job).await? else {
+        return Ok(answers::json(&none));
+    };
     let Some(playbook) = playbook_of(api, &job) else { return Ok(answers::json(&none)) };
-    let view = api.driver.view(&job);
+    let view = api.driver.view_last(&job);
     Ok(answers::json(&json!({
         "playbook": playbook,
         "failureCode": view.failure_code,

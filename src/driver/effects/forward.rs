@@ -13,10 +13,11 @@ use super::{Effects, HOP_LABEL, done, fail};
 use crate::app::supervisor;
 use crate::clock::Timestamp;
 use crate::config::BackupProof;
-use crate::database::{self, Access, FullProof, Runner};
-use crate::driver::Progress;
+use crate::database::{self, Access, Database, FullProof, Runner};
+use crate::driver::backup::copied_event;
 use crate::driver::narrate::short;
 use crate::driver::prepare::{SavedSpec, prune_specs};
+use crate::driver::{Progress, copy_out};
 use crate::engine::spec::SpecInputs;
 use crate::engine::{mounts, parity, spec};
 use crate::error::Trouble;
@@ -95,7 +96,8 @@ impl Effects<'_> {
             })
             .await?;
         let made = backup(file.size_bytes, file.sha256);
-        self.write_sidecar(known, &runner, &path, &made, None).await?;
+        self.write_sidecar(known, &runner, &path, &made, None, None).await?;
+        self.remember(&target).await;
         Ok(Fact::Backup(made))
     }
 
@@ -106,8 +108,9 @@ impl Effects<'_> {
         path: &Path,
         backup: &Backup,
         proof: Option<Proof>,
+        rows: Option<u64>,
     ) -> Result<(), Trouble> {
-        let sidecar = database::Sidecar::of(
+        let mut sidecar = database::Sidecar::of(
             backup,
             known.hop.from.clone(),
             Some(known.hop.version.clone()),
@@ -115,8 +118,35 @@ impl Effects<'_> {
             database::server_version(runner).await.ok(),
             proof,
         );
+        sidecar.rows = rows;
         sidecar.write_beside(path)?;
         Ok(())
+    }
+
+    /// Writes down where the database is, for a restore without the container.
+    async fn remember(&self, target: &Database) {
+        let (state, target) = (self.settings.state_dir.clone(), target.clone());
+        let written = tokio::task::spawn_blocking(move || database::remember(&state, &target));
+        if let Ok(Err(failure)) = written.await {
+            self.say(&format!("where the database is could not be written down: {failure}")).await;
+        }
+    }
+
+    /// Runs `BACKUP_COPY_COMMAND`, where there is one. Its end is told and changes nothing.
+    async fn copy_out(&self, path: &Path, target: &Database) {
+        let Some(command) = self.settings.backup_copy_command.as_deref() else { return };
+        self.say("copying the backup (BACKUP_COPY_COMMAND)").await;
+        let within = self.settings.backup_timeout;
+        let copied = copy_out::run(command, path, within, &target.password).await;
+        let (event, lines) = copied_event(&copied, path);
+        for line in lines.iter().chain([&event.message]) {
+            self.say(line).await;
+        }
+        let (journal, job) = (std::sync::Arc::clone(self.journal), self.at.job.id.clone());
+        let noted = crate::driver::durable(move || journal.note_of(&job, &[event])).await;
+        if let Err(error) = noted {
+            tracing::warn!(%error, "the end of BACKUP_COPY_COMMAND could not be journaled");
+        }
     }
 
     pub(super) async fn prove_backup(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
@@ -127,10 +157,12 @@ impl Effects<'_> {
         database::verify_file(&path, backup).await?;
         let target = self.database(known)?;
         let runner = Runner::new(self.engine, self.old_id(known), &target);
+        let mut counted = None;
         let proof = match self.settings.backup_proof {
             BackupProof::Full => {
                 match database::prove_full(&runner, &path, self.settings.backup_timeout).await? {
                     FullProof::Proved { proof, rows } => {
+                        counted = rows;
                         let rows = rows.map_or("not counted".to_owned(), |rows| rows.to_string());
                         self.say(&format!("the backup was restored and compared; rows: {rows}"))
                             .await;
@@ -145,7 +177,10 @@ impl Effects<'_> {
             BackupProof::Toc => database::prove(&runner, &path, PROOF_TIMEOUT).await?,
             BackupProof::Off => Proof { toc_entries: 0, tables: 0 },
         };
-        self.write_sidecar(known, &runner, &path, backup, Some(proof.clone())).await?;
+        self.write_sidecar(known, &runner, &path, backup, Some(proof.clone()), counted).await?;
+        if self.settings.backup_proof != BackupProof::Off {
+            self.copy_out(&path, &target).await;
+        }
         Ok(Fact::Proof(proof))
     }
 
