@@ -28,6 +28,7 @@
 
 mod assess;
 mod cluster;
+mod collation;
 mod directory;
 mod dump;
 mod export;
@@ -35,6 +36,7 @@ mod fingerprint;
 mod host_servers;
 mod locate;
 mod may_serve;
+mod peers;
 mod prove;
 mod retention;
 mod runner;
@@ -47,6 +49,7 @@ mod usage;
 
 pub use assess::assess;
 pub use cluster::{Control, Identity, difference, directory_difference, identity};
+pub use collation::{OtherCollation, other_collation};
 pub use directory::{
     Sharer, Workplace, is_reached_by, is_same_product, may_write_to, server_works_in, sharers,
 };
