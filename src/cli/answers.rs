@@ -37,6 +37,7 @@ pub(super) struct Job {
     pub active: Option<bool>,
     pub probation: Option<Probation>,
     pub rows_set_aside: Option<u64>,
+    pub afterwards: Vec<String>,
     pub recovery_playbook: Option<Playbook>,
 }
 
@@ -167,6 +168,8 @@ pub(super) struct Plan {
     pub route: Vec<RouteHop>,
     pub stopped_at: Option<StoppedAt>,
     pub checks: Vec<Check>,
+    pub owners: Vec<Owner>,
+    pub afterwards: Vec<String>,
     pub notes: Vec<String>,
     pub quarantined: Vec<Quarantined>,
 }
@@ -213,6 +216,16 @@ pub(super) struct Check {
     pub message: String,
     pub need_bytes: Option<u64>,
     pub have_bytes: Option<u64>,
+}
+
+/// Somebody else who manages the container.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Owner {
+    pub name: String,
+    pub refuses: bool,
+    pub message: String,
+    pub hand_over: Vec<String>,
 }
 
 /// `POST /upgrade/run`

@@ -99,6 +99,25 @@ pub(super) fn plan_details(
         }
     }
     checks(out, screen, &plan.checks, detail)?;
+    for owner in &plan.owners {
+        let head = format!("Also managed by {}", clean(&owner.name));
+        writeln!(out, "{}", screen.paint(Tone::Strong, &head))?;
+        let mark = match owner.refuses {
+            true => screen.paint(Tone::Bad, "✘"),
+            false => screen.paint(Tone::Unsure, "!"),
+        };
+        writeln!(out, "  {mark} {}", screen.hang(4, &owner.message))?;
+        for command in &owner.hand_over {
+            // Never wrapped: it is there to be copied.
+            writeln!(out, "    {}", clean(command))?;
+        }
+    }
+    if !plan.afterwards.is_empty() {
+        writeln!(out, "{}", screen.paint(Tone::Strong, "To do afterwards"))?;
+        for task in &plan.afterwards {
+            writeln!(out, "  • {}", screen.hang(4, task))?;
+        }
+    }
     if !plan.notes.is_empty() {
         writeln!(out, "{}", screen.paint(Tone::Strong, "Notes"))?;
         for note in &plan.notes {
@@ -211,6 +230,10 @@ pub(super) fn closing(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Res
     }
     if let Some(watched) = job.probation.as_ref().and_then(|probation| probation.sentence()) {
         writeln!(out, "  Watched:  {}", screen.hang(12, &watched))?;
+    }
+    for task in &job.afterwards {
+        let head = screen.paint(Tone::Unsure, "To do:");
+        writeln!(out, "  {head}    {}", screen.hang(12, task))?;
     }
     Ok(())
 }

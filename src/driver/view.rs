@@ -84,6 +84,9 @@ pub struct JobView {
     /// The watch after the verdict, of an upgrade that has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probation: Option<ProbationView>,
+    /// What a person has to do now that it has ended well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub afterwards: Vec<String>,
     /// For programs: whether the job is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active: Option<bool>,
@@ -182,6 +185,10 @@ impl JobView {
             blocked: None,
             waits_for: waits_for(job, Worker::AtWork),
             probation: ProbationView::of(job),
+            afterwards: match job.phase() {
+                Phase::Verified if !is_active => job.body.afterwards.clone(),
+                _ => Vec::new(),
+            },
             active: Some(is_active),
         }
     }

@@ -111,6 +111,9 @@ pub struct JobBody {
     pub dry_run: bool,
     /// The route.
     pub hops: Vec<HopTarget>,
+    /// What a person has to do once it has ended well, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub afterwards: Vec<String>,
 }
 
 /// One hop of a route.

@@ -3,16 +3,21 @@
 //! Called by `api` (plan, run) and by auto-update. Reads only: no job, no log line, no change
 //! at the engine.
 //!
-//! `make` does the looking; the deciding is pure and has a file for each subject: `versions`
+//! `make`, `surroundings` and `owners` do the looking; the deciding is pure and has a file for each subject: `versions`
 //! and `architecture`, `route`, `current`, `space`, `visibility`, `updates`, `quarantine`,
 //! `playbook`.
 
+mod after;
 mod architecture;
 mod current;
+mod environment;
 pub mod fetch;
+mod image;
 mod make;
 pub mod manifest;
 pub(crate) mod mounted;
+mod origin;
+pub mod owners;
 pub mod playbook;
 pub mod policy;
 mod preflight;
@@ -27,8 +32,10 @@ pub mod updates;
 pub mod versions;
 mod visibility;
 
+pub(crate) use image::runs;
 pub use make::make;
 
+use environment::Environment;
 use quarantine::QuarantinedVersion;
 
 use serde::{Deserialize, Serialize};
@@ -83,6 +90,15 @@ pub struct Plan {
     pub stopped_at: Option<StoppedAt>,
     /// What was checked, with what was needed and found.
     pub checks: Vec<Check>,
+    /// Who else manages the container.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<owners::Owner>,
+    /// What becomes of the container's environment, by the names of variables.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Environment>,
+    /// What a person has to do once it has ended well, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub afterwards: Vec<String>,
     /// Things worth knowing that refuse nothing.
     pub notes: Vec<String>,
     /// Versions on the route whose image failed here before.
