@@ -9,12 +9,14 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 use support::operator::{assert_parts, assert_refused, check, identity, inspection, plan, upgrade};
-use support::{Fixture, World, free_port, require, wait_until};
+use support::sandbox::{Sandbox, scenario, updater, write_scenario};
+use support::{Daemon, Fixture, World, free_port, require, wait_until};
 
 /// A name that nothing else has.
 fn unique(what: &str) -> String {
@@ -236,6 +238,63 @@ fn schedulers_own_builds_moved_tags_and_wrong_names_are_told_in_the_plan() {
     assert_parts(&advice, &["TARGET_CONTAINER_NAME"]);
 }
 
+/// A proxy of the environment, which answers for a host that does not exist, and what it was asked.
+fn proxy(policy: String) -> (u16, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&asked);
+    // Ends with the test's process.
+    thread::spawn(move || {
+        while let Ok((mut client, _)) = listener.accept() {
+            let mut request = [0; 4096];
+            let read = client.read(&mut request).unwrap_or(0);
+            let text = String::from_utf8_lossy(&request[..read]).into_owned();
+            notes.lock().expect("not poisoned").push(text);
+            let length = policy.len();
+            let head =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+            client.write_all((head + &policy).as_bytes()).ok();
+        }
+    });
+    (port, asked)
+}
+
+/// On the make-believe engine: nothing of it needs a real one.
+#[test]
+fn the_environments_proxy_is_used_for_what_is_outside_of_this_host_and_named_when_it_fails() {
+    let directory = tempfile::tempdir().expect("a directory");
+    write_scenario(directory.path(), &scenario(0, &serde_json::json!({"1.9.7": {}})));
+    let sandbox = Sandbox::start(directory.path());
+    let mut settings = sandbox.settings(directory.path(), free_port());
+    let policy = fs::read_to_string(&settings["POLICY_URL"]).expect("the policy");
+    let (port, asked) = proxy(policy);
+    settings.insert("POLICY_URL".into(), "http://policy.invalid/p.json".into());
+    let plan = |proxy_port: u16| {
+        let through = format!("http://me:hunter2@127.0.0.1:{proxy_port}");
+        let log = directory.path().join("daemon.log");
+        let mut daemon = updater(directory.path());
+        daemon.arg("serve").envs(&settings).env("HTTP_PROXY", through);
+        let port = settings["UPDATER_PORT"].parse().expect("a port");
+        let mut daemon = Daemon::spawn(daemon, port, &log);
+        daemon.wait_ready();
+        let mut command = updater(directory.path());
+        command.args(["dry-run", "--to", "1.9.7", "--mode", "dashboard", "--json"]);
+        let output = command.envs(&settings).output().expect("the product starts");
+        assert!(daemon.terminate().success());
+        let log = fs::read_to_string(log).unwrap_or_default();
+        let said = support::operator::said(&output);
+        assert!(!said.contains("hunter2") && !log.contains("hunter2"), "{said}\n{log}");
+        serde_json::from_str::<Value>(&said).expect("a plan")
+    };
+    assert_eq!(plan(port)["state"], "READY");
+    let all = asked.lock().expect("not poisoned").join("");
+    assert!(all.starts_with("GET http://policy.invalid/p.json "), "{all}");
+    assert!(!all.contains("127.0.0.1:") || !all.contains("/v2/"), "loopback goes nowhere: {all}");
+    let refused = plan(free_port());
+    refuses(&refused, "POLICY_FETCH_FAILED", &["through the environment's proxy http://127.0.0.1"]);
+}
+
 /// A registry that wants a name and a password, in front of the fixture's.
 struct Guarded(String);
 
@@ -339,7 +398,7 @@ fn a_composed_shop_behind_a_login_is_upgraded_and_told_what_to_do_afterwards() {
     let run = upgrade(&world, "1.9.7");
     let said = support::operator::said(&run);
     assert_eq!(run.status.code(), Some(0), "{said}\n{}", daemon.log());
-    for part in ["docker port", &format!("docker rm --force {side}"), "compose project shop"] {
+    for part in ["docker port", &format!("docker rm --force {side}"), "sudo sed -i '3s|"] {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert_eq!(daemon.status()["afterwards"].as_array().map(Vec::len), Some(3));

@@ -37,7 +37,7 @@ pub(super) struct Job {
     pub active: Option<bool>,
     pub probation: Option<Probation>,
     pub rows_set_aside: Option<u64>,
-    pub afterwards: Vec<String>,
+    pub afterwards: Vec<Task>,
     pub recovery_playbook: Option<Playbook>,
 }
 
@@ -169,7 +169,7 @@ pub(super) struct Plan {
     pub stopped_at: Option<StoppedAt>,
     pub checks: Vec<Check>,
     pub owners: Vec<Owner>,
-    pub afterwards: Vec<String>,
+    pub afterwards: Vec<Task>,
     pub notes: Vec<String>,
     pub quarantined: Vec<Quarantined>,
 }
@@ -216,6 +216,14 @@ pub(super) struct Check {
     pub message: String,
     pub need_bytes: Option<u64>,
     pub have_bytes: Option<u64>,
+}
+
+/// Something that a person does once an upgrade has ended well.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(super) struct Task {
+    pub what: String,
+    pub command: Option<String>,
 }
 
 /// Somebody else who manages the container.

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use super::Exit;
-use super::answers::{Check, Job, Plan, Playbook};
+use super::answers::{Check, Job, Plan, Playbook, Task};
 use super::screen::{self, Screen, Tone, clean};
 use crate::journal::Mode;
 
@@ -115,7 +115,8 @@ pub(super) fn plan_details(
     if !plan.afterwards.is_empty() {
         writeln!(out, "{}", screen.paint(Tone::Strong, "To do afterwards"))?;
         for task in &plan.afterwards {
-            writeln!(out, "  • {}", screen.hang(4, task))?;
+            writeln!(out, "  • {}", screen.hang(4, &task.what))?;
+            command(out, task)?;
         }
     }
     if !plan.notes.is_empty() {
@@ -233,9 +234,18 @@ pub(super) fn closing(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Res
     }
     for task in &job.afterwards {
         let head = screen.paint(Tone::Unsure, "To do:");
-        writeln!(out, "  {head}    {}", screen.hang(12, task))?;
+        writeln!(out, "  {head}    {}", screen.hang(12, &task.what))?;
+        command(out, task)?;
     }
     Ok(())
+}
+
+/// A task's command; never wrapped, since it is there to be copied.
+fn command(out: &mut dyn Write, task: &Task) -> io::Result<()> {
+    match &task.command {
+        Some(command) => writeln!(out, "    {}", clean(command)),
+        None => Ok(()),
+    }
 }
 
 /// What a person has to know last, where the eye is: whether the shop serves, and what to type. None

@@ -7,7 +7,7 @@ use super::Progress;
 use super::narrate::{activity, closing_message, downtime_seconds};
 use super::waits::{WaitsFor, Worker, waits_for};
 use crate::clock::Timestamp;
-use crate::journal::JobRecord;
+use crate::journal::{JobRecord, Task};
 use crate::machine::facts::{Export, ProbationEnd};
 use crate::machine::{JobState, Phase, State};
 
@@ -86,7 +86,7 @@ pub struct JobView {
     pub probation: Option<ProbationView>,
     /// What a person has to do now that it has ended well.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub afterwards: Vec<String>,
+    pub afterwards: Vec<Task>,
     /// For programs: whether the job is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active: Option<bool>,

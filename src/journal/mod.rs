@@ -30,7 +30,7 @@ pub(crate) use pool::MOST_CONNECTIONS;
 pub use quarantine::{CLEARED, QUARANTINE, Quarantined, Release, Released};
 pub use query::{HistoryFilter, Line, Reader};
 pub use record::{
-    Ending, HistoryEvent, HopTarget, JobBody, JobId, Mode, NewEvent, Row, RowKind, Seq,
+    Ending, HistoryEvent, HopTarget, JobBody, JobId, Mode, NewEvent, Row, RowKind, Seq, Task,
 };
 pub use walk::{ChainState, ChainWatch};
 pub use write::{Journal, Settlement};

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::preflight::Preflight;
 use crate::config::Settings;
 use crate::engine::{Engine, spec};
-use crate::journal::HopTarget;
+use crate::journal::{HopTarget, Task};
 use crate::machine::failure::{Failure, FailureCode};
 
 /// Containers that are looked at.
@@ -28,7 +28,7 @@ pub(super) struct Changes {
     /// Before it is run.
     pub notes: Vec<String>,
     /// Once it has ended well.
-    pub afterwards: Vec<String>,
+    pub afterwards: Vec<Task>,
 }
 
 /// The container.
@@ -122,10 +122,13 @@ fn ports(
         ),
     );
     for (key, at) in chosen {
-        changes.afterwards.push(format!(
-            "{key} of {name} was at {at}, which the engine chose; where it is now: {docker} port {name} {key}",
-            name = shop.name
-        ));
+        changes.afterwards.push(Task {
+            what: format!(
+                "{key} of {} was at {at}, which the engine chose: tell whoever has that port (a proxy) where it is now",
+                shop.name
+            ),
+            command: Some(format!("{docker} port {} {key}", shop.name)),
+        });
     }
 }
 
@@ -186,7 +189,7 @@ struct Sidecar {
     /// What will become of it.
     what: String,
     /// What to do about it afterwards.
-    then: String,
+    then: Task,
 }
 
 /// Whether a container lives by the shop's, and what that means for it.
@@ -203,10 +206,12 @@ fn sidecar(other: &Value, id: &str, name: &str, shop: &Value, docker: &str) -> O
             what: format!(
                 "{own} lives in {name}'s {what} (container:…): it is cut off when {name} is stopped, and has to be made again afterwards, since it names the old container by its id"
             ),
-            then: format!(
-                "{own} shared the old container's {what} and is cut off. Make it again: {}",
-                made_again(other, docker)
-            ),
+            then: Task {
+                what: format!(
+                    "{own} shared the old container's {what} and is cut off: make it again, with its run command where compose does not"
+                ),
+                command: Some(made_again(other, docker)),
+            },
         });
     }
     let from = host["VolumesFrom"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -230,7 +235,10 @@ fn sidecar(other: &Value, id: &str, name: &str, shop: &Value, docker: &str) -> O
     };
     Some(Sidecar {
         what: format!("{own} {why}; restart it afterwards"),
-        then: format!("{own} {why}: {docker} restart {own}"),
+        then: Task {
+            what: format!("{own} {why}: restart it"),
+            command: Some(format!("{docker} restart {own}")),
+        },
     })
 }
 
@@ -242,7 +250,7 @@ fn made_again(other: &Value, docker: &str) -> String {
         Some((service, directory)) => format!(
             "{docker} compose --project-directory {directory} up --detach --no-deps --force-recreate {service}"
         ),
-        None => format!("{docker} rm --force {}, then its run command again", name_of(other)),
+        None => format!("{docker} rm --force {}", name_of(other)),
     }
 }
 
@@ -305,10 +313,10 @@ mod tests {
     fn containers_that_live_by_the_shop_are_named_with_what_to_do() {
         for mode in [format!("container:{ID}"), "container:payram".to_owned()] {
             let found = told(json!({"NetworkMode": mode})).expect("a sidecar");
-            assert!(found.then.contains("docker rm --force side"), "{found:?}");
+            assert!(found.then.command.as_deref() == Some("docker rm --force side"), "{found:?}");
         }
         let found = told(json!({"VolumesFrom": ["payram:ro"]})).expect("a sidecar");
-        assert!(found.then.ends_with("docker restart side"), "{found:?}");
+        assert!(found.then.command.as_deref() == Some("docker restart side"), "{found:?}");
         assert!(told(json!({"Links": ["/payram:/side/shop"]})).is_some());
         assert_eq!(told(json!({"NetworkMode": "container:fedcba9876543210"})), None);
         assert_eq!(told(json!({"NetworkMode": "bridge", "VolumesFrom": null})), None);
@@ -325,7 +333,10 @@ mod tests {
         });
         let found = sidecar(&other, ID, "payram", &json!({}), "docker").expect("a sidecar");
         let command = "docker compose --project-directory /srv/shop up --detach --no-deps";
-        assert!(found.then.contains(command), "{found:?}");
+        assert!(
+            found.then.command.as_deref().is_some_and(|it| it.starts_with(command)),
+            "{found:?}"
+        );
     }
 
     #[test]

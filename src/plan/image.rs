@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::origin::Origin;
+use super::origin::{Compared, Origin};
 use super::preflight::Preflight;
 use crate::config::Settings;
 use crate::engine::{Engine, EngineFacts, RegistryImage, RegistryNo};
@@ -194,14 +194,18 @@ pub(super) async fn may_be_replaced(
     let found = if !origin.may_be_own_build(repo) {
         Ok(format!("the running image is one of {repo}"))
     } else {
-        let added = added(replaced).await;
-        match (origin.is_of(repo), added) {
-            (_, Some(added)) => Err(format!("is a build on top of {repo}'s image, with {added}")),
-            (true, None) => Ok(format!("the running image is called one of {repo}")),
-            (false, None) if is_told && !origin.is_made_here() => Ok(format!(
+        match (origin.is_of(repo), compared(replaced).await) {
+            (_, Compared::Added(added)) => {
+                Err(format!("is a build on top of {repo}'s image, with {added}"))
+            }
+            (_, Compared::Same) => Ok(format!("the running image is one of {repo}")),
+            (true, Compared::Unknown) => Ok(format!("the running image is called one of {repo}")),
+            (false, Compared::Unknown) if is_told && !origin.is_made_here() => Ok(format!(
                 "the running image is of {runs}; the next one comes from {repo}, as IMAGE_REPO_OVERRIDE says"
             )),
-            (false, None) => Err(format!("is of {runs}, and the next one would come from {repo}")),
+            (false, Compared::Unknown) => {
+                Err(format!("is of {runs}, and the next one would come from {repo}"))
+            }
         }
     };
     let why = match found {
@@ -232,8 +236,9 @@ pub(super) async fn may_be_replaced(
     None
 }
 
-/// What the running image has that the repository's image of the same version has not.
-async fn added(replaced: &Replaced<'_>) -> Option<String> {
+/// The running image beside the repository's of the same version: by its tag, else by the version
+/// that serves.
+async fn compared(replaced: &Replaced<'_>) -> Compared {
     let tags = [replaced.origin.tag.as_deref(), replaced.version];
     let mut asked: Vec<&str> = Vec::new();
     for tag in tags.into_iter().flatten() {
@@ -242,10 +247,10 @@ async fn added(replaced: &Replaced<'_>) -> Option<String> {
         }
         asked.push(tag);
         if let Ok(image) = ask(replaced.engine, replaced.repo, tag).await {
-            return replaced.origin.added_to(&image);
+            return replaced.origin.compared_to(&image);
         }
     }
-    None
+    Compared::Unknown
 }
 
 /// The major version of PostgreSQL that an image has, where its configuration tells: as the

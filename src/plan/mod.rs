@@ -40,7 +40,7 @@ use quarantine::QuarantinedVersion;
 
 use serde::{Deserialize, Serialize};
 
-use crate::journal::{JobBody, Mode};
+use crate::journal::{JobBody, Mode, Task};
 use crate::machine::failure::Failure;
 
 /// What is asked.
@@ -54,8 +54,8 @@ pub struct Request {
     pub source: Option<String>,
     /// The version that serves now, when the caller knows it; otherwise it is found.
     pub current_version: Option<String>,
-    /// Manual mode: allows a downgrade, the same version again, and to go on from a version that
-    /// is seen and is not well.
+    /// Manual mode: allows a downgrade, the same version again, to go on from a version that is seen
+    /// and is not well, and to replace an image of one's own.
     pub force: bool,
 }
 
@@ -96,9 +96,9 @@ pub struct Plan {
     /// What becomes of the container's environment, by the names of variables.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub environment: Option<Environment>,
-    /// What a person has to do once it has ended well, a sentence each.
+    /// What a person has to do once it has ended well.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub afterwards: Vec<String>,
+    pub afterwards: Vec<Task>,
     /// Things worth knowing that refuse nothing.
     pub notes: Vec<String>,
     /// Versions on the route whose image failed here before.

@@ -101,28 +101,40 @@ impl Origin {
         self.pulled_from.is_empty()
     }
 
-    /// What it has that the registry's image of its version has not; none when it is that image, or
-    /// when nothing can be told.
-    pub fn added_to(&self, registry: &RegistryImage) -> Option<String> {
-        let config = registry.config.as_ref()?;
+    /// What it is beside the registry's image of its version.
+    pub fn compared_to(&self, registry: &RegistryImage) -> Compared {
+        let Some(config) = registry.config.as_ref() else { return Compared::Unknown };
         let theirs = texts(&config["rootfs"]["diff_ids"]);
-        if theirs.is_empty() || self.layers.is_empty() {
-            return None;
-        }
         let begins_with = self.layers.len() >= theirs.len()
             && self.layers.iter().zip(&theirs).all(|(own, their)| own == their);
-        match self.layers.len() - theirs.len().min(self.layers.len()) {
-            _ if !begins_with => None,
-            0 if self.is_by_manifest => None,
-            0 => {
-                let digest = registry.config_digest.as_deref()?;
-                (digest != self.id)
-                    .then(|| "settings of its own (environment, labels, command)".to_owned())
-            }
-            1 => Some("a layer of its own".to_owned()),
-            more => Some(format!("{more} layers of its own")),
+        if theirs.is_empty() || !begins_with {
+            // Nothing is told, or its tag has moved since.
+            return Compared::Unknown;
+        }
+        match self.layers.len() - theirs.len() {
+            0 if self.is_by_manifest => Compared::Same,
+            0 => match registry.config_digest.as_deref() {
+                None => Compared::Unknown,
+                Some(digest) if digest == self.id => Compared::Same,
+                Some(_) => {
+                    Compared::Added("settings of its own (environment, labels, command)".to_owned())
+                }
+            },
+            1 => Compared::Added("a layer of its own".to_owned()),
+            more => Compared::Added(format!("{more} layers of its own")),
         }
     }
+}
+
+/// An image beside the registry's of the same version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Compared {
+    /// It is that image.
+    Same,
+    /// It is that image with something on top.
+    Added(String),
+    /// It can't be told.
+    Unknown,
 }
 
 /// The repository of a reference; none of an id.
@@ -220,10 +232,14 @@ mod tests {
         };
         let derived = of(&["a", "b", "c"]);
         assert!(derived.may_be_own_build(REPO) && derived.is_made_here());
-        assert_eq!(derived.added_to(&stock).as_deref(), Some("a layer of its own"));
-        assert!(of(&["a", "b"]).added_to(&stock).is_some_and(|it| it.contains("settings")));
-        assert_eq!(of(&["a", "b"]).added_to(&registry(&["a", "b"], "sha256:run")), None, "loaded");
-        assert_eq!(of(&["x", "b", "c"]).added_to(&stock), None, "the tag was moved");
+        let added = |what: &str| Compared::Added(what.to_owned());
+        assert_eq!(derived.compared_to(&stock), added("a layer of its own"));
+        let settings = "settings of its own (environment, labels, command)";
+        assert_eq!(of(&["a", "b"]).compared_to(&stock), added(settings));
+        let loaded = registry(&["a", "b"], "sha256:run");
+        assert_eq!(of(&["a", "b"]).compared_to(&loaded), Compared::Same);
+        let moved = of(&["x", "b", "c"]).compared_to(&stock);
+        assert_eq!(moved, Compared::Unknown, "the tag was moved");
         let pulled = image(&["payramapp/payram:1.9.6"], &["payramapp/payram@sha256:m"], &["a"]);
         let pulled = Origin::of(&container("payramapp/payram:1.9.6"), Some(&pulled));
         assert!(!pulled.may_be_own_build(REPO));

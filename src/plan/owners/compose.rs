@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::commands::Project;
 use super::{Kind, Owner};
+use crate::journal::Task;
 
 /// The greatest file that is read.
 const LARGEST: u64 = 1 << 20;
@@ -258,12 +259,12 @@ pub(super) fn owner(about: &About<'_>, container: &Value) -> Option<Owner> {
         file,
         refuses: false,
         is_at_odds,
-        after: about.next.filter(|_| !names_next).map(|next| {
-            let command = commands.first().map(|it| format!(": {it}")).unwrap_or_default();
-            format!(
-                "have compose project {} (service {service}, {place}) name {next}, or {up} puts the old image on the new version's database{command}",
+        after: about.next.filter(|_| !names_next).map(|next| Task {
+            what: format!(
+                "have compose project {} (service {service}, {place}) name {next}, or {up} puts the old image on the new version's database",
                 project.name
-            )
+            ),
+            command: commands.first().cloned(),
         }),
         message: format!(
             "{} was made by {who} {} (service {service}, {place}): {when}",

@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use super::{Kind, Owner};
+use crate::journal::Task;
 
 /// What is needed for the sentences.
 pub(super) struct About<'a> {
@@ -185,10 +186,13 @@ fn platform(about: &About<'_>) -> Option<Owner> {
         file: None,
         refuses: false,
         is_at_odds: false,
-        after: Some(format!(
-            "set {place}, to {}, or the next deployment by {who} puts the old image on the new version's database",
-            about.image()
-        )),
+        after: Some(Task {
+            what: format!(
+                "set {place}, to {}, or the next deployment by {who} puts the old image on the new version's database",
+                about.image()
+            ),
+            command: None,
+        }),
         message: format!(
             "{} was made by {who} (label {label}): its next deployment puts the image back that it knows, on the database that the new version has changed. Change {place} right after the upgrade, before anybody deploys",
             about.name

@@ -23,6 +23,7 @@ use serde_json::Value;
 use self::commands::Wanted;
 use crate::config::Settings;
 use crate::engine::Engine;
+use crate::journal::Task;
 
 /// How long all looks may take together.
 const LOOKS_WITHIN: Duration = Duration::from_secs(6);
@@ -52,7 +53,7 @@ pub struct Owner {
     pub is_at_odds: bool,
     /// What a person has to do once an upgrade has ended well.
     #[serde(skip)]
-    pub after: Option<String>,
+    pub after: Option<Task>,
 }
 
 /// The kinds of owners.
@@ -220,7 +221,7 @@ fn of_unit(shop: &Shop<'_>, unit: &units::Unit, rests: bool) -> Owner {
     let does = &unit.does;
     let what = match (unit.acts, rests) {
         (true, false) => {
-            "it would start the old version on the new version's database, or a second server on the same directory. Hand the container over first: it serves for the engine alone then"
+            "it would start the old version on the new version's database, or a second server on the same directory. Hand the container over first: the engine's restart policy keeps it running then"
         }
         (true, true) => {
             "it is neither enabled nor active, so it does nothing by itself; do not start it"
