@@ -452,8 +452,10 @@ fn judge_owners(verdict: &mut Verdict, seen: &Seen) {
     if !at_odds.is_empty() {
         // The worst stands among the checks, which have one line for all.
         verdict.check("owners", CheckStatus::Warning, at_odds.join("; "));
+        // Without what they say of themselves, which would hide the next one from a shell.
         let commands = owners.iter().filter(|one| one.is_at_odds).flat_map(|one| &one.hand_over);
-        let commands: Vec<&str> = commands.map(String::as_str).collect();
+        let commands = commands.filter_map(|command| command.split("  # ").next());
+        let commands: Vec<&str> = commands.filter(|command| !command.starts_with('#')).collect();
         if !commands.is_empty() {
             verdict.recommend(Action::HandOver, commands.join("; "));
         }

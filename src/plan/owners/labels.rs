@@ -26,7 +26,7 @@ impl About<'_> {
     }
 
     fn image(&self) -> &str {
-        self.image.unwrap_or("<image>")
+        self.image.unwrap_or("IMAGE")
     }
 }
 
@@ -129,7 +129,7 @@ fn kubernetes(about: &About<'_>) -> Option<Owner> {
                 "kubectl --namespace {space} describe pod {pod}  # Controlled By: what owns it"
             ),
             format!(
-                "kubectl --namespace {space} set image <owner> {container}={}  # after a backup of your own",
+                "# then, after a backup of your own, give what owns it the image {} for container {container}",
                 about.image()
             ),
         ],
@@ -197,7 +197,7 @@ fn platform(about: &About<'_>) -> Option<Owner> {
             "{} was made by {who} (label {label}): its next deployment puts the image back that it knows, on the database that the new version has changed. Change {place} right after the upgrade, before anybody deploys",
             about.name
         ),
-        hand_over: vec![format!("set {place}, to {}", about.image())],
+        hand_over: vec![format!("# set {place}, to {}", about.image())],
     })
 }
 

@@ -232,7 +232,7 @@ fn of_unit(shop: &Shop<'_>, unit: &units::Unit, rests: bool) -> Owner {
         || does.contains("makes it")
     {
         true => format!(
-            "{docker} run --detach --restart unless-stopped --name {name} …  # the options of its run command, without --rm"
+            "# then {docker} run --detach --restart unless-stopped --name {name}, with the other options of its run command and without --rm"
         ),
         false => {
             format!("{docker} update --restart unless-stopped {name} && {docker} start {name}")
