@@ -179,8 +179,26 @@ fn user_of(port: u16, key: &str, others: &[Value]) -> Option<String> {
     }
     let place = (Ipv4Addr::UNSPECIFIED, port);
     let tried = if is_udp { UdpSocket::bind(place).err() } else { TcpListener::bind(place).err() };
-    let is_taken = tried.is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse);
+    let is_taken = tried.is_some_and(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => true,
+        // A low port that this process may not have; the kernel's table tells.
+        std::io::ErrorKind::PermissionDenied => ["/proc/net/tcp", "/proc/net/tcp6"]
+            .into_iter()
+            .filter_map(|table| std::fs::read_to_string(table).ok())
+            .any(|table| listens(&table, port)),
+        _ => false,
+    });
     is_taken.then(|| "a program of this host".to_owned())
+}
+
+/// Whether somebody listens on this port (proc(5), `/proc/net/tcp`).
+fn listens(table: &str, port: u16) -> bool {
+    const LISTEN: &str = "0A";
+    let end = format!(":{port:04X}");
+    table.lines().skip(1).any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.get(1).is_some_and(|own| own.ends_with(&end)) && fields.get(3) == Some(&LISTEN)
+    })
 }
 
 /// A container that lives by another one.
@@ -354,6 +372,15 @@ mod tests {
         assert_eq!(told(shop(json!({})), proxy("redis:7", "web")), None);
         let fixed = json!({"IPAMConfig": {"IPv4Address": "10.1.2.3"}});
         assert_eq!(told(shop(fixed), proxy("nginx:1.27", "web")), None);
+    }
+
+    #[test]
+    fn a_listener_is_read_from_the_kernels_table() {
+        let table = "  sl  local_address rem_address   st\n   \
+            0: 00000000:0050 00000000:0000 0A 0 0\n   1: 0100007F:01BB 0100007F:9C40 01 0 0\n";
+        assert!(listens(table, 80));
+        assert!(!listens(table, 443), "a connection is no listener");
+        assert!(!listens(table, 8080));
     }
 
     #[test]
