@@ -53,6 +53,7 @@ fn settings(policy_url: &str, manifest_url: &str, directory: &Path) -> Settings 
         target_container_name: Some("payram".to_owned()),
         core_base_url: None,
         answer_timeout: Duration::from_secs(10),
+        pull_silence: Duration::from_secs(600),
         dry_run: false,
         supervisor_exclude: Vec::new(),
         supervisor_include: None,
@@ -348,8 +349,12 @@ impl Engine for NoEngine {
     async fn inspect_network(&self, _: &str) -> Result<Option<Value>, EngineError> {
         nobody()
     }
-    async fn registry_size(&self, _: &str, _: &str) -> Option<u64> {
-        None
+    async fn registry_image(
+        &self,
+        _: &str,
+        _: &str,
+    ) -> Result<payram_updater::engine::RegistryImage, payram_updater::engine::RegistryNo> {
+        Err(payram_updater::engine::RegistryNo::Unknown("there is no registry".to_owned()))
     }
     async fn registry_digest(&self, _: &str, _: &str) -> Result<String, String> {
         Err("there is no registry".to_owned())

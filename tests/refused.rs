@@ -15,7 +15,7 @@ use support::http::Request;
 use support::{Daemon, Fixture, SmallDisk, World, require, wait_until};
 
 #[test]
-fn a_tag_that_does_not_exist_is_rolled_back_without_touching_the_container() {
+fn a_tag_that_does_not_exist_refuses_the_plan_without_touching_the_container() {
     if !require("docker") {
         return;
     }
@@ -23,10 +23,13 @@ fn a_tag_that_does_not_exist_is_rolled_back_without_touching_the_container() {
     let daemon = world.daemon();
     let before = Untouched::look(&world);
 
-    let run = world.cli(&["run", "--to", "1.9.99", "--yes"]);
+    let run = world.cli(&["run", "--to", "1.9.99", "--yes", "--json"]);
 
-    let status = assert_rolled_back(&daemon, &run, "DOCKER_PULL_FAILED");
-    assert_said(&status, &["payramapp/payram:1.9.99", "1.9.6 was never stopped"]);
+    assert_eq!(run.status.code(), Some(1), "{run:?}");
+    let plan: Value = serde_json::from_slice(&run.stdout).expect("a plan");
+    assert_eq!(plan["failureCode"], "IMAGE_NOT_FOUND", "{plan}");
+    assert_said(&plan, &["the registry has no", "payramapp/payram:1.9.99"]);
+    assert_eq!(daemon.status()["state"], "IDLE", "a refused plan makes no job");
     before.assert_untouched(&world);
 }
 

@@ -14,10 +14,10 @@ fn a_row_that_was_changed_by_one_byte_is_named_by_journal_verify() {
     if !require("docker") {
         return;
     }
-    // A journal of a real job: one that ends soon, because there is no such tag.
+    // A journal of a real job: one that ends soon, because the engine creates no such container.
     let world = World::start("1.9.6");
     let daemon = world.daemon();
-    let run = world.cli(&["run", "--to", "1.9.99", "--yes"]);
+    let run = world.cli(&["run", "--to", "9.0.10", "--yes"]);
     assert_eq!(run.status.code(), Some(4), "{run:?}");
     daemon.wait_settled(Duration::from_secs(60));
     assert!(daemon.terminate().success());
@@ -57,7 +57,7 @@ fn a_row_that_was_taken_out_is_missed_by_journal_verify() {
     let daemon = world.daemon();
     let plan = daemon.post("/upgrade/run", &json!({"requestedTarget": "1.9.99"}));
     assert_eq!(plan.json()["failureCode"], "VERSION_NOT_IN_POLICY", "{}", plan.body);
-    let run = world.cli(&["run", "--to", "1.9.99", "--yes"]);
+    let run = world.cli(&["run", "--to", "9.0.10", "--yes"]);
     assert_eq!(run.status.code(), Some(4), "{run:?}");
     assert!(daemon.terminate().success());
 

@@ -15,6 +15,9 @@ const DEFAULT_REPO: &str = "payramapp/payram";
 /// Label of the containers that an upgrade creates.
 const HOP_LABEL: &str = "io.payram.updater.hop";
 
+/// Candidates that a sentence names.
+const CANDIDATES: usize = 5;
+
 /// The container that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -44,35 +47,77 @@ pub async fn find(
 ) -> Result<Found, Failure> {
     let mut containers = engine.containers(None).await.map_err(|error| Failure::from(&error))?;
     containers.retain(|container| !is_unstarted_hop(container));
+    for container in containers.iter_mut().filter(|container| is_id(&container.image)) {
+        // Its tag was moved or removed since: the inspection has it as it was named.
+        let inspected = engine.inspect_container(&container.id).await;
+        let inspected = inspected.map_err(|error| Failure::from(&error))?;
+        let named = inspected.as_ref().and_then(|one| one["Config"]["Image"].as_str());
+        if let Some(named) = named {
+            container.image = named.to_owned();
+        }
+    }
     let manifest_name = manifest_name.map(str::trim).filter(|name| !name.is_empty());
     let named = match (settings.target_container_name.as_deref(), manifest_name) {
         (Some(name), _) => Some((name, "TARGET_CONTAINER_NAME")),
         (None, Some(name)) => Some((name, "the manifest's container_name")),
         (None, None) => None,
     };
+    let repo = settings.image_repo_override.as_deref().unwrap_or(DEFAULT_REPO);
     match named {
-        Some((name, source)) => by_name(containers, name, source),
-        None => {
-            let repo = settings.image_repo_override.as_deref().unwrap_or(DEFAULT_REPO);
-            by_image(containers, repo)
-        }
+        Some((name, source)) => by_name(containers, name, source, repo),
+        None => by_image(containers, repo),
     }
+}
+
+/// Whether a listing has an id in the place of an image's name.
+fn is_id(image: &str) -> bool {
+    let id = image.strip_prefix("sha256:").unwrap_or(image);
+    id.len() >= 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The containers that may be meant where the named one is not there: those of the repository, and
+/// those whose image or name is called like the product. Running ones come first.
+fn candidates(containers: &[ContainerSummary], repo: &str) -> Vec<String> {
+    let is_ours = |container: &&ContainerSummary| {
+        let product = "payram";
+        tag_of(&container.image, repo).is_some()
+            || container.image == repo
+            || container.image.rsplit('/').next().is_some_and(|last| last.starts_with(product))
+            || container.name.starts_with(product)
+    };
+    let mut found: Vec<&ContainerSummary> = containers.iter().filter(is_ours).collect();
+    // What an upgrade set aside is nobody's shop.
+    found.retain(|container| {
+        !["-previous-", "-next-", "-database-"].iter().any(|part| container.name.contains(part))
+    });
+    found.sort_by_key(|container| container.state != "running");
+    let shown = |it: &&ContainerSummary| format!("{} ({}, {})", it.name, it.image, it.state);
+    found.iter().map(shown).take(CANDIDATES).collect()
 }
 
 fn is_unstarted_hop(container: &ContainerSummary) -> bool {
     container.state == "created" && container.labels.iter().any(|(key, _)| key == HOP_LABEL)
 }
 
-fn by_name(containers: Vec<ContainerSummary>, name: &str, source: &str) -> Result<Found, Failure> {
+fn by_name(
+    containers: Vec<ContainerSummary>,
+    name: &str,
+    source: &str,
+    repo: &str,
+) -> Result<Found, Failure> {
     let name = name.trim_start_matches('/');
-    containers.into_iter().find(|container| container.name == name).map(Found::from).ok_or_else(
-        || {
-            Failure::new(
-                FailureCode::ContainerNotFound,
-                format!("there is no container {name}, which {source} names"),
-            )
-        },
-    )
+    if let Some(found) = containers.iter().find(|container| container.name == name) {
+        return Ok(Found::from(found.clone()));
+    }
+    let mut message = format!("there is no container {name}, which {source} names");
+    let candidates = candidates(&containers, repo);
+    if !candidates.is_empty() {
+        message.push_str(&format!(
+            "; here are: {}. Set TARGET_CONTAINER_NAME in /etc/payram/updater.env to the one that is meant",
+            candidates.join(", ")
+        ));
+    }
+    Err(Failure::new(FailureCode::ContainerNotFound, message))
 }
 
 fn by_image(containers: Vec<ContainerSummary>, repo: &str) -> Result<Found, Failure> {
@@ -184,7 +229,9 @@ mod tests {
         assert_eq!(failure.code, FailureCode::ContainerNotFound);
         assert_eq!(
             failure.message,
-            "there is no container shop, which TARGET_CONTAINER_NAME names"
+            "there is no container shop, which TARGET_CONTAINER_NAME names; here are: c \
+             (payramapp/payram:1.9.6, running). Set TARGET_CONTAINER_NAME in \
+             /etc/payram/updater.env to the one that is meant"
         );
         assert_eq!(found(&world, &[], Some("shop")).await, "CONTAINER_NOT_FOUND");
     }
@@ -221,6 +268,28 @@ mod tests {
         let failure = find(&world, &settings(&[]), None).await.expect_err("no version");
         assert_eq!(failure.code, FailureCode::PayramContainerNotFound);
         assert!(failure.message.contains("p (payramapp/payram:latest)"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn the_names_of_the_documentation_are_candidates_and_strangers_are_none() {
+        let world = world(&[
+            ("payram-old", "payramapp/payram:1.9.5", "exited"),
+            ("payram-mainnet", "payramapp/payram:latest", "running"),
+            ("payram-previous-0123", "payramapp/payram:1.9.4", "exited"),
+            ("web", "nginx:1", "running"),
+        ]);
+        let failure = find(&world, &settings(&[]), Some("payram")).await.expect_err("missing");
+        let said = "here are: payram-mainnet (payramapp/payram:latest, running), payram-old (";
+        assert!(failure.message.contains(said), "{failure}");
+        assert!(!failure.message.contains("previous") && !failure.message.contains("web"));
+    }
+
+    #[tokio::test]
+    async fn a_container_whose_tag_was_moved_is_found_by_the_name_that_it_was_made_with() {
+        let mut world = world(&[("p", "3f2a9c1b7d55", "running")]);
+        let inspection = serde_json::json!({"Config": {"Image": "payramapp/payram:1.9.6-arm64"}});
+        world.inspections.insert("id-of-p".into(), inspection);
+        assert_eq!(found(&world, &[], None).await, "p");
     }
 
     #[tokio::test]

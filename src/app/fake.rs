@@ -99,7 +99,11 @@ impl Engine for FakeEngine {
         unreachable!("not asked here")
     }
 
-    async fn registry_size(&self, _: &str, _: &str) -> Option<u64> {
+    async fn registry_image(
+        &self,
+        _: &str,
+        _: &str,
+    ) -> Result<crate::engine::RegistryImage, crate::engine::RegistryNo> {
         unreachable!("not asked here")
     }
 

@@ -37,6 +37,7 @@ pub(super) struct Job {
     pub active: Option<bool>,
     pub probation: Option<Probation>,
     pub rows_set_aside: Option<u64>,
+    pub afterwards: Vec<Task>,
     pub recovery_playbook: Option<Playbook>,
     pub auto_update: Option<AutoUpdate>,
     pub kind: Option<String>,
@@ -204,6 +205,8 @@ pub(super) struct Plan {
     pub route: Vec<RouteHop>,
     pub stopped_at: Option<StoppedAt>,
     pub checks: Vec<Check>,
+    pub owners: Vec<Owner>,
+    pub afterwards: Vec<Task>,
     pub notes: Vec<String>,
     pub quarantined: Vec<Quarantined>,
     pub plan_hash: Option<String>,
@@ -251,6 +254,24 @@ pub(super) struct Check {
     pub message: String,
     pub need_bytes: Option<u64>,
     pub have_bytes: Option<u64>,
+}
+
+/// Something that a person does once an upgrade has ended well.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(super) struct Task {
+    pub what: String,
+    pub command: Option<String>,
+}
+
+/// Somebody else who manages the container.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Owner {
+    pub name: String,
+    pub refuses: bool,
+    pub message: String,
+    pub hand_over: Vec<String>,
 }
 
 /// `POST /upgrade/run`

@@ -173,8 +173,8 @@ pub(super) struct Wanted {
     /// Who decides what may be done: the policy (dashboard) or you (manual)
     #[arg(long, value_enum, ignore_case = true, default_value = "manual")]
     pub mode: ModeName,
-    /// Manual mode: allow a downgrade, the same version again, or to go on from a version that is
-    /// not healthy, without a way back that can be verified
+    /// Manual mode: allow a downgrade, the same version again, to go on from a version that is not
+    /// healthy, without a way back that can be verified, or to replace an image of your own
     #[arg(long)]
     pub force: bool,
 }

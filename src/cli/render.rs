@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use super::Exit;
-use super::answers::{Check, Job, Plan, Playbook};
+use super::answers::{Check, Job, Plan, Playbook, Task};
 use super::screen::{self, Screen, Tone, clean};
 use crate::journal::Mode;
 
@@ -103,6 +103,26 @@ pub(super) fn plan_details(
         }
     }
     checks(out, screen, &plan.checks, detail)?;
+    for owner in &plan.owners {
+        let head = format!("Also managed by {}", clean(&owner.name));
+        writeln!(out, "{}", screen.paint(Tone::Strong, &head))?;
+        let mark = match owner.refuses {
+            true => screen.paint(Tone::Bad, "✘"),
+            false => screen.paint(Tone::Unsure, "!"),
+        };
+        writeln!(out, "  {mark} {}", screen.hang(4, &owner.message))?;
+        for command in &owner.hand_over {
+            // Never wrapped: it is there to be copied.
+            writeln!(out, "    {}", clean(command))?;
+        }
+    }
+    if !plan.afterwards.is_empty() {
+        writeln!(out, "{}", screen.paint(Tone::Strong, "To do afterwards"))?;
+        for task in &plan.afterwards {
+            writeln!(out, "  • {}", screen.hang(4, &task.what))?;
+            command(out, task)?;
+        }
+    }
     if !plan.notes.is_empty() {
         writeln!(out, "{}", screen.paint(Tone::Strong, "Notes"))?;
         for note in &plan.notes {
@@ -219,7 +239,20 @@ pub(super) fn closing(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Res
     if let Some(watched) = job.probation.as_ref().and_then(|probation| probation.sentence()) {
         writeln!(out, "  Watched:  {}", screen.hang(12, &watched))?;
     }
+    for task in &job.afterwards {
+        let head = screen.paint(Tone::Unsure, "To do:");
+        writeln!(out, "  {head}    {}", screen.hang(12, &task.what))?;
+        command(out, task)?;
+    }
     Ok(())
+}
+
+/// A task's command; never wrapped, since it is there to be copied.
+fn command(out: &mut dyn Write, task: &Task) -> io::Result<()> {
+    match &task.command {
+        Some(command) => writeln!(out, "    {}", clean(command)),
+        None => Ok(()),
+    }
 }
 
 /// What a person has to know last, where the eye is: whether the shop serves, and what to type. None

@@ -42,8 +42,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     warn_of_others(&settings);
     raise_file_limit();
     let settings = Arc::new(settings);
-    let engine: Arc<dyn Engine> =
-        Arc::new(Docker::connect(&settings.docker_bin, settings.docker_host.as_deref()).await?);
+    let engine = Docker::connect(&settings.docker_bin, settings.docker_host.as_deref()).await?;
+    let engine: Arc<dyn Engine> = Arc::new(engine.with_pull_silence(settings.pull_silence));
     let driver =
         Arc::new(Driver::new(Arc::clone(&settings), Arc::clone(&engine), lock, stop.clone())?);
     let reader = Arc::new(Reader::open(&settings.journal_path())?);

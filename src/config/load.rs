@@ -178,6 +178,7 @@ pub(super) fn take_all(reader: &mut Reader<'_>) -> Settings {
             values::base_url,
         ),
         answer_timeout: seconds(reader, "ANSWER_TIMEOUT_SECONDS", 10),
+        pull_silence: seconds(reader, "PULL_SILENCE_SECONDS", 600),
         dry_run: reader.or("EXECUTION_MODE", "execute or dry-run", false, |text| {
             values::word(text, &[("execute", false), ("dry-run", true)])
         }),

@@ -68,6 +68,8 @@ pub struct Settings {
     pub core_base_url: Option<Url>,
     /// `ANSWER_TIMEOUT_SECONDS`: how long one answer of the core may take.
     pub answer_timeout: Duration,
+    /// `PULL_SILENCE_SECONDS`: how long a pull may go on without a word of the engine.
+    pub pull_silence: Duration,
     /// `EXECUTION_MODE=dry-run`: jobs stop after the plan.
     pub dry_run: bool,
     /// `SUPERVISOR_EXCLUDE`: programs that are never stopped.

@@ -33,6 +33,7 @@
 mod assess;
 mod backups;
 mod cluster;
+mod collation;
 mod directory;
 mod dump;
 mod export;
@@ -40,6 +41,7 @@ mod fingerprint;
 mod host_servers;
 mod locate;
 mod may_serve;
+mod peers;
 mod prove;
 mod remembered;
 mod restore;
@@ -56,6 +58,7 @@ mod usage;
 pub use assess::assess;
 pub use backups::{BackupFile, Checked, check, list, read_back, versions};
 pub use cluster::{Control, Identity, difference, directory_difference, identity};
+pub use collation::{OtherCollation, other_collation};
 pub use directory::{
     Sharer, Workplace, is_reached_by, is_same_product, may_write_to, server_works_in, sharers,
 };

@@ -5,6 +5,7 @@
 //! never in an argument (I10). Called by everything else in this module; decides only where
 //! and with what a program runs.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -27,6 +28,9 @@ const FIND_TOOL: &str = include_str!("find_tool.sh");
 
 /// Seconds that a connection to the server may take.
 const CONNECT_SECONDS: &str = "10";
+
+/// How long this host may take to say whether it knows the database's host.
+const LOOKUP_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a small reading may take.
 pub(super) const READING_TIMEOUT: Duration = Duration::from_secs(30);
@@ -99,7 +103,10 @@ impl<'a> Runner<'a> {
                 let output = exec.output.map(|frame| frame.map_err(ToolError::Engine)).boxed();
                 (output, exec.stdin, End::Exec { engine: self.engine, id: exec.id })
             }
-            Access::OnHost => self.spawn(&run)?,
+            Access::OnHost => {
+                let address = self.address().await;
+                self.spawn(&run, address)?
+            }
         };
         Ok(Running {
             tool: run.tool,
@@ -112,7 +119,22 @@ impl<'a> Runner<'a> {
         })
     }
 
-    fn spawn(&self, run: &Run<'_>) -> Result<Started<'a>, ToolError> {
+    /// The address of a host that only the container's networks know by name: another container of
+    /// theirs, which this host reaches all the same. None where this host knows the name.
+    async fn address(&self) -> Option<IpAddr> {
+        let (host, port) = (self.database.host.as_str(), self.database.port);
+        if host.parse::<IpAddr>().is_ok() {
+            return None;
+        }
+        let known = tokio::net::lookup_host((host, port));
+        let known = tokio::time::timeout(LOOKUP_WITHIN, known).await;
+        if known.is_ok_and(|known| known.is_ok_and(|mut found| found.next().is_some())) {
+            return None;
+        }
+        super::peers::address_of(self.engine, self.container_id, host).await
+    }
+
+    fn spawn(&self, run: &Run<'_>, address: Option<IpAddr>) -> Result<Started<'a>, ToolError> {
         let tool = run.tool.name();
         let broken = |reason: String| ToolError::Broken { tool, reason };
         // No limit from inside: the shell becomes the program, and dropping it kills it.
@@ -134,6 +156,10 @@ impl<'a> Runner<'a> {
         }
         for (key, value) in self.environment(run) {
             command.env(key, value.expose());
+        }
+        if let Some(address) = address {
+            // The search takes the variable of this name for the container's own.
+            command.env("PAYRAM_HOSTADDR", address.to_string());
         }
         let mut child =
             command.spawn().map_err(|error| broken(format!("start it on this host: {error}")))?;
@@ -376,7 +402,49 @@ pub fn is_refusal(trouble: &Trouble) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    /// Runs the search with these programs first on the PATH; what `pg_dump --version` says then.
+    fn version_of_the_dump(programs: &[(&str, &str)]) -> String {
+        let directory = tempfile::tempdir().expect("a directory");
+        for (name, says) in programs {
+            let path = directory.path().join(name);
+            std::fs::write(&path, format!("#!/bin/sh\necho '{says}'\n")).expect("a program");
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(&path, mode).expect("its mode");
+        }
+        let path = format!("{}:/usr/bin:/bin", directory.path().display());
+        let output = std::process::Command::new("/bin/sh")
+            .args(["-c", FIND_TOOL, "payram-updater", "pg_dump", "0", "--version"])
+            .env("PATH", path)
+            .output()
+            .expect("a shell");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    #[test]
+    fn a_dump_is_made_by_the_program_of_the_servers_major_and_not_by_the_first_on_the_path() {
+        let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        let majors = installed.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let Some(major) = majors.max() else {
+            println!("skipped: no PostgreSQL below /usr/lib/postgresql");
+            return;
+        };
+        let old = format!("pg_dump (PostgreSQL) {}.4", major - 2);
+        let server = format!("{major}0004");
+        let of_server = format!("pg_dump (PostgreSQL) {major}.");
+        let said = version_of_the_dump(&[("pg_dump", &old), ("psql", &server)]);
+        assert!(said.starts_with(&of_server), "{said}");
+        // A server that is not here, and one that does not answer: the PATH's.
+        let newer = format!("{}0001", major + 9);
+        assert_eq!(version_of_the_dump(&[("pg_dump", &old), ("psql", &newer)]), old);
+        assert_eq!(version_of_the_dump(&[("pg_dump", &old), ("psql", "")]), old);
+        let same = format!("pg_dump (PostgreSQL) {}.4", major - 2);
+        let server = format!("{}0010", major - 2);
+        assert_eq!(version_of_the_dump(&[("pg_dump", &same), ("psql", &server)]), same);
+    }
 
     #[test]
     fn a_server_that_refuses_is_told_from_one_that_is_not_ready_yet() {

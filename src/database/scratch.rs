@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::fingerprint::{counted_rows, in_tables};
 use super::prove::{self, Contents};
 use super::runner::{READING_TIMEOUT, Run, Runner, unique};
-use super::tool::{Tool, ToolError};
+use super::tool::{ENTRY, Tool, ToolError};
 use crate::error::Trouble;
 use crate::machine::facts::Proof;
 use crate::machine::failure::FailureCode;
@@ -213,6 +213,9 @@ async fn restore_and_compare(
         {
             return Ok(FullProof::NotAllowed { reason: said });
         }
+        Err(ToolError::Ended { said, .. }) if !said.contains(NO_SPACE) => {
+            return Err(Trouble::failed(FailureCode::BackupInvalid, not_restored(&doing, &said)));
+        }
         Err(error) => return Err(told(error, &doing)),
     }
     let tables = in_tables(runner, name).await.map_err(|error| told(error, &doing))?;
@@ -228,6 +231,29 @@ async fn restore_and_compare(
         .map_err(|error| told(error, &format!("{doing}, count its rows")))?;
     let rows = (counted.len() == tables.len()).then(|| counted.iter().sum());
     Ok(FullProof::Proved { proof: contents.proof(), rows })
+}
+
+/// Of a dump that is whole and does not go back as it is: which object it is that does not, and what
+/// can be done. It is the database that is so, not the file.
+fn not_restored(doing: &str, said: &str) -> String {
+    match object(said) {
+        None => format!(
+            "{doing}: {said}. If the database can't be restored from any dump for this, BACKUP_PROOF=toc goes on without the proof, at your own risk"
+        ),
+        Some(object) => format!(
+            "{doing}: {object} can't be made again from the dump: {said}. The file is whole; it is the definition that does not stand alone (a function that needs another search_path, an object that refers to what comes later). Change it in the database, for a function with ALTER FUNCTION … SET search_path = …, then try again. Or BACKUP_PROOF=toc goes on without this proof, at your own risk: the backup could not be restored without the same change"
+        ),
+    }
+}
+
+/// `TABLE DATA public payments`, of `from TOC entry 3240; 0 16386 TABLE DATA public payments payram`.
+fn object(said: &str) -> Option<String> {
+    let (_, entry) = said.split_once(ENTRY)?;
+    let entry = entry.split(';').nth(1)?;
+    // Two numbers come first, the owner last.
+    let mut words: Vec<&str> = entry.split_whitespace().skip(2).collect();
+    words.pop();
+    (!words.is_empty()).then(|| words.join(" "))
 }
 
 /// Where the listing of the dump (`schema table owner`) and the restored tables
@@ -257,6 +283,19 @@ mod tests {
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn an_object_that_does_not_go_back_is_named_with_what_can_be_done() {
+        let said = "pg_restore: from TOC entry 215; 1259 16390 INDEX payments_by_day payram; \
+                    pg_restore: error: could not execute query: ERROR:  function day(text) does not exist";
+        let told = not_restored("restore b.dump", said);
+        for part in ["INDEX payments_by_day can't be made again", "search_path", "BACKUP_PROOF=toc"]
+        {
+            assert!(told.contains(part), "{told}");
+        }
+        let nameless = not_restored("restore b.dump", "pg_restore: error: out of memory");
+        assert!(nameless.contains("BACKUP_PROOF=toc") && !nameless.contains("again from"));
     }
 
     #[test]

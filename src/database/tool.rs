@@ -33,6 +33,9 @@ const STDERR_KEPT: usize = 8 * 1024;
 /// Lines of standard error that a message quotes.
 const STDERR_LINES: usize = 5;
 
+/// How pg_restore says which object it was at.
+pub(super) const ENTRY: &str = "from TOC entry ";
+
 /// Bytes that are read from an input file at once.
 const INPUT_PIECE: usize = 256 * 1024;
 
@@ -321,7 +324,11 @@ impl Tail {
         let lines: Vec<&str> =
             text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let first = lines.len().saturating_sub(STDERR_LINES);
-        let text = lines.get(first..).unwrap_or_default().join("; ");
+        let mut quoted = lines.get(first..).unwrap_or_default().to_vec();
+        // What pg_restore was at comes before a statement and its context, which may be long.
+        let earlier = lines.get(..first).unwrap_or_default();
+        quoted.splice(..0, earlier.iter().rev().copied().find(|line| line.contains(ENTRY)));
+        let text = quoted.join("; ");
         match self.password.expose().as_str() {
             // A shorter one would take ordinary words out of the message and hides nothing.
             short if short.len() < 4 => text,

@@ -7,7 +7,7 @@ use super::Progress;
 use super::narrate::{activity, closing_message, downtime_seconds};
 use super::waits::{WaitsFor, Worker, waits_for};
 use crate::clock::Timestamp;
-use crate::journal::{JobRecord, LastJob, Mode, RestoreRecord};
+use crate::journal::{JobRecord, LastJob, Mode, RestoreRecord, Task};
 use crate::machine::facts::{Export, ProbationEnd};
 use crate::machine::{JobState, Phase, State};
 use crate::restore::{Place, RestoreStep};
@@ -94,6 +94,9 @@ pub struct JobView {
     /// What was in the place of a restored database, kept under this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept_database: Option<String>,
+    /// What a person has to do now that it has ended well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub afterwards: Vec<Task>,
     /// For programs: whether the job is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active: Option<bool>,
@@ -195,6 +198,10 @@ impl JobView {
             probation: ProbationView::of(job),
             kind: None,
             kept_database: None,
+            afterwards: match job.phase() {
+                Phase::Verified if !is_active => job.body.afterwards.clone(),
+                _ => Vec::new(),
+            },
             active: Some(is_active),
         }
     }

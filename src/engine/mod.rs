@@ -155,6 +155,51 @@ pub struct PullProgress {
     pub total_bytes: u64,
 }
 
+/// What a registry has for a tag.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistryImage {
+    /// Bytes of disk that it needs here, as far as its layers' sizes tell.
+    pub disk_bytes: Option<u64>,
+    /// The architectures that it is made for, `amd64`; empty when that is not known.
+    pub architectures: Vec<String>,
+    /// The digest of its configuration, which is the image's id in the classic image store.
+    pub config_digest: Option<String>,
+    /// Its configuration (OCI image specification, "Image Configuration"), where it could be read.
+    pub config: Option<Value>,
+    /// The login that was used, without its secret; none when there is none.
+    pub login: Option<String>,
+}
+
+/// Why a registry does not say what it has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryNo {
+    /// It has no such repository or tag.
+    #[error("{0}")]
+    Missing(String),
+    /// It wants a login, or refuses the one that this host has.
+    #[error("{said}")]
+    Login {
+        /// The login that was used, without its secret; none when there is none.
+        login: Option<String>,
+        /// What it answered.
+        said: String,
+    },
+    /// It limits how often it may be asked.
+    #[error("{0}")]
+    Limited(String),
+    /// It has it for other architectures alone.
+    #[error("it has it for {}, and this engine is for {engine}", offered.join(", "))]
+    OtherArchitecture {
+        /// The engine's.
+        engine: String,
+        /// What it has.
+        offered: Vec<String>,
+    },
+    /// It could not be asked, or its answer is none: nothing is known.
+    #[error("{0}")]
+    Unknown(String),
+}
+
 /// Why the engine did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -256,9 +301,9 @@ pub trait Engine: Send + Sync {
         path: &str,
     ) -> Result<BoxStream<'static, Result<Bytes, EngineError>>, EngineError>;
 
-    /// The size in bytes that the registry states for `repo:tag`; `None` when it does not say.
-    /// Reads the registry's manifest over HTTP(S); never fails the caller.
-    async fn registry_size(&self, repo: &str, tag: &str) -> Option<u64>;
+    /// What the registry has for `repo:tag` on an engine of this architecture, asked with the login
+    /// that this host has for it. Reads the registry over HTTP(S).
+    async fn registry_image(&self, repo: &str, tag: &str) -> Result<RegistryImage, RegistryNo>;
 
     /// The digest, `sha256:…`, that the registry has for `repo:tag` now, or why it does not say:
     /// what a pull would bring. Reads the registry over HTTP(S); never fails the caller.
@@ -301,7 +346,7 @@ pub trait Engine: Send + Sync {
     async fn exec_exit_code(&self, exec_id: &str) -> Result<Option<i64>, EngineError>;
 
     /// Pulls `repo:tag`; an error inside the engine's progress stream is an error here.
-    /// Fails as `Unknown` when nothing is heard for 60 s.
+    /// Fails as `Unknown` when nothing is heard for `PULL_SILENCE_SECONDS`, or the engine is gone.
     async fn pull(
         &self,
         repo: &str,

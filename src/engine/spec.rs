@@ -28,6 +28,7 @@ mod overlay;
 mod tests;
 
 pub(super) use networks::configured_mac;
+pub(crate) use overlay::added_ports;
 
 use serde_json::{Map, Value, json};
 

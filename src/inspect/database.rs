@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::config::Settings;
-use crate::database::{self, Access, Place, Sharer, Workplace};
+use crate::database::{self, Access, OtherCollation, Place, Runner, Sharer, Workplace};
 use crate::engine::Engine;
 use crate::engine::mounts::{self, Home};
 
@@ -25,6 +25,21 @@ pub(super) struct DirectorySeen {
     pub second: Option<String>,
     /// Who else mounts it.
     pub sharers: Vec<Sharer>,
+}
+
+/// Whether the database was sorted with another version of its collation; none also where that can't
+/// be asked, which the other checks say.
+pub(super) async fn collation(
+    settings: &Settings,
+    engine: &dyn Engine,
+    container: &Value,
+) -> Option<OtherCollation> {
+    let list = container["Config"]["Env"].as_array().into_iter().flatten();
+    let environment: Vec<String> = list.filter_map(Value::as_str).map(str::to_owned).collect();
+    let target = database::locate(&environment, &settings.pg).ok()?;
+    let runner = Runner::new(engine, container["Id"].as_str()?, &target);
+    let asked = tokio::time::timeout(LOOKS_WITHIN, database::other_collation(&runner)).await;
+    asked.ok()?.ok()?
 }
 
 /// Looks at a running container's database; none where it is elsewhere, and a sentence where it

@@ -56,6 +56,8 @@ pub enum Action {
     Retry,
     /// Load the rows of a failed version that were set aside, or dismiss them.
     LoadRows,
+    /// Have what else manages the container leave it alone, or follow the upgrade.
+    HandOver,
     /// Put a backup back.
     RestoreDb,
     /// Put the old version back by hand.

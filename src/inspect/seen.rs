@@ -11,12 +11,13 @@ use crate::app::container;
 use crate::app::core::{self, Health, Probe};
 use crate::auto_update::view::AutoUpdateView;
 use crate::config::Settings;
-use crate::database;
+use crate::database::{self, OtherCollation};
 use crate::engine::{Engine, Inspection};
 use crate::history::{LastGood, SetAside, read_last_good, read_set_aside};
 use crate::journal::{JobRecord, JournalError, Quarantined, Reader, RestoreRecord};
 use crate::machine::facts::CoreRules;
 use crate::machine::failure::{Failure, FailureCode};
+use crate::plan::owners::{self, Owner};
 use crate::plan::quarantine::{self, QuarantinedVersion};
 use crate::plan::{fetch, manifest::Manifest, policy::Policy};
 
@@ -51,6 +52,10 @@ pub struct Seen {
     pub(super) set_aside: Result<Vec<SetAside>, String>,
     /// The database's directory; none where the database is elsewhere or nothing runs.
     pub(super) directory: Option<Result<DirectorySeen, String>>,
+    /// The database's collation, where its version is another one than its server's.
+    pub(super) collation: Option<OtherCollation>,
+    /// Who else manages the container, or why that is not known; none where there is no container.
+    pub(super) owners: Option<Result<Vec<Owner>, String>>,
     /// Containers that earlier upgrades left.
     pub(super) leftovers: Vec<String>,
     /// The newest restore, or why the journal can't say.
@@ -120,6 +125,8 @@ pub(super) async fn look(
         auto_update: auto_update(settings, reader).await,
         set_aside: set_aside(reader).await,
         directory: None,
+        collation: None,
+        owners: None,
         leftovers: Vec::new(),
     };
     if seen.engine.is_err() {
@@ -166,11 +173,26 @@ async fn look_at_container(
     };
     let container = Container::of(name, Inspection(&inspected));
     let is_running = container.is_running;
-    seen.container = Ok(container);
+    let shop = owners::Shop {
+        settings,
+        engine,
+        name: &container.name,
+        inspection: &inspected,
+        next_image: None,
+    };
+    let owned = owners::look(&shop);
     if !is_running {
+        seen.owners = Some(owned.await);
+        seen.container = Ok(container);
         return;
     }
-    seen.directory = directory::look(settings, engine, &inspected).await;
+    let (owners, directory, collation) = tokio::join!(
+        owned,
+        directory::look(settings, engine, &inspected),
+        directory::collation(settings, engine, &inspected)
+    );
+    (seen.owners, seen.directory, seen.collation) = (Some(owners), directory, collation);
+    seen.container = Ok(container);
     let rules = rules(seen, &inspected);
     let probe = Probe::of(settings);
     match probe.find(engine, &inspected).await {

@@ -68,6 +68,10 @@ pub(super) fn judge(settings: &Settings, seen: &Seen, worker: Worker<'_>) -> Rep
     judge_version(&mut verdict, settings, seen);
     judge_probation(&mut verdict, job);
     judge_database(&mut verdict, settings, seen);
+    if let Some(other) = &seen.collation {
+        verdict.found("collation", Severity::Warning, other.sentence());
+    }
+    judge_owners(&mut verdict, seen);
     judge_rest(&mut verdict, seen);
     judge_restore(&mut verdict, seen);
     judge_rows(&mut verdict, seen);
@@ -274,7 +278,16 @@ fn judge_container(verdict: &mut Verdict, seen: &Seen) {
         }
         Err(failure) if failure.code == FailureCode::ContainerNotFound => {
             verdict.found("container", Severity::Warning, failure.message.clone());
-            verdict.recommend(Action::Recover, "payram-updater recover");
+            // Nothing was ever upgraded here under that name: it is the name that is wrong.
+            match &seen.job {
+                Ok(None) => verdict.recommend(
+                    Action::Reinstall,
+                    "name PayRam's container in TARGET_CONTAINER_NAME (/etc/payram/updater.env), then: sudo systemctl restart payram-updater; or start PayRam where there is none",
+                ),
+                Ok(Some(_)) | Err(_) => {
+                    verdict.recommend(Action::Recover, "payram-updater recover");
+                }
+            }
         }
         Err(failure) => {
             verdict.found("container_name", Severity::Critical, failure.message.clone());
@@ -463,6 +476,38 @@ fn judge_restore(verdict: &mut Verdict, seen: &Seen) {
                 Some(_) => CheckStatus::Warning,
             };
             verdict.check("restore", status, ending.message.clone());
+        }
+    }
+}
+
+/// Who else manages the container. One that would undo an upgrade, or puts an older image back on
+/// the database, is a matter for today.
+fn judge_owners(verdict: &mut Verdict, seen: &Seen) {
+    let owners = match &seen.owners {
+        None => return,
+        Some(Err(reason)) => {
+            return verdict.check("owners", CheckStatus::Unknown, reason.clone());
+        }
+        Some(Ok(owners)) => owners,
+    };
+    if owners.is_empty() {
+        return verdict.check("owners", CheckStatus::Ok, "nothing else manages the container");
+    }
+    for owner in owners {
+        let severity = if owner.is_at_odds { Severity::Warning } else { Severity::Info };
+        verdict.found("owners", severity, owner.message.clone());
+    }
+    let at_odds: Vec<&str> =
+        owners.iter().filter(|one| one.is_at_odds).map(|one| one.message.as_str()).collect();
+    if !at_odds.is_empty() {
+        // The worst stands among the checks, which have one line for all.
+        verdict.check("owners", CheckStatus::Warning, at_odds.join("; "));
+        // Without what they say of themselves, which would hide the next one from a shell.
+        let commands = owners.iter().filter(|one| one.is_at_odds).flat_map(|one| &one.hand_over);
+        let commands = commands.filter_map(|command| command.split("  # ").next());
+        let commands: Vec<&str> = commands.filter(|command| !command.starts_with('#')).collect();
+        if !commands.is_empty() {
+            verdict.recommend(Action::HandOver, commands.join("; "));
         }
     }
 }

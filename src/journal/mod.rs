@@ -31,7 +31,7 @@ pub(crate) use pool::MOST_CONNECTIONS;
 pub use quarantine::{CLEARED, QUARANTINE, Quarantined, Release, Released};
 pub use query::{HistoryFilter, Line, Reader};
 pub use record::{
-    Ending, HistoryEvent, HopTarget, JobBody, JobId, Mode, NewEvent, Row, RowKind, Seq,
+    Ending, HistoryEvent, HopTarget, JobBody, JobId, Mode, NewEvent, Row, RowKind, Seq, Task,
 };
 pub use restores::{LastJob, RestoreRecord, RestoreSettlement};
 pub use walk::{ChainState, ChainWatch};

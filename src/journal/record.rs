@@ -111,6 +111,20 @@ pub struct JobBody {
     pub dry_run: bool,
     /// The route.
     pub hops: Vec<HopTarget>,
+    /// What a person has to do once it has ended well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub afterwards: Vec<Task>,
+}
+
+/// Something that a person does once an upgrade has ended well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Task {
+    /// A sentence: what, and why.
+    pub what: String,
+    /// The command that does it, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 /// One hop of a route.

@@ -77,14 +77,18 @@ async fn fetch(place: &str, within: Duration) -> Result<Vec<u8>, String> {
             Ok(_) | Err(_) => from_file(Path::new(place)).await,
         }
     };
-    match tokio::time::timeout(within, read).await {
+    let read = match tokio::time::timeout(within, read).await {
         Ok(result) => result,
         Err(_) => Err(format!("no complete answer within {} s", within.as_secs_f64())),
-    }
+    };
+    read.map_err(|reason| {
+        let through = Url::parse(place).map(|url| crate::http::through(&url)).unwrap_or_default();
+        if through.is_empty() { reason } else { format!("{reason} (asked{through})") }
+    })
 }
 
 async fn from_web(url: Url, within: Duration) -> Result<Vec<u8>, String> {
-    let client = crate::http::client_builder()
+    let client = crate::http::outside(&url)
         .redirect(reqwest::redirect::Policy::custom(follow))
         .timeout(within)
         .build()

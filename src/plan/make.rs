@@ -11,16 +11,19 @@ use serde_json::Value;
 use super::architecture::tag_for;
 use super::current::{Evidence, current};
 use super::manifest::Manifest;
+use super::origin::Origin;
 use super::policy::Policy;
 use super::preflight::Preflight;
 use super::route::{Question, Refusal, Route, resolve, route};
 use super::surroundings;
-use super::versions::{Scheme, tag_of};
-use super::{Plan, PlanState, Request, RouteHop, fetch, hash, visibility};
+use super::versions::Scheme;
+use super::{
+    Plan, PlanState, Request, RouteHop, after, environment, fetch, hash, image, owners, visibility,
+};
 use crate::app::container;
 use crate::app::core::{self, Place, Probe, Silent};
 use crate::config::Settings;
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineFacts};
 use crate::journal::{HopTarget, JobBody, Mode};
 use crate::machine::facts::{CoreRules, TargetImage};
 use crate::machine::failure::{Failure, FailureCode};
@@ -72,6 +75,9 @@ fn blank(request: &Request) -> Plan {
         route: Vec::new(),
         stopped_at: None,
         checks: Vec::new(),
+        owners: Vec::new(),
+        environment: None,
+        afterwards: Vec::new(),
         notes: Vec::new(),
         quarantined: Vec::new(),
         plan_hash: None,
@@ -93,8 +99,10 @@ struct Making<'a> {
 struct Serving {
     id: String,
     name: String,
-    image: String,
     inspection: Value,
+    /// The inspection of its image; none where that is gone.
+    image: Option<Value>,
+    origin: Origin,
 }
 
 impl Making<'_> {
@@ -121,6 +129,7 @@ impl Making<'_> {
         let serving = self.serving(&manifest).await?;
         self.preflight.container(&serving.name, &serving.inspection);
         self.unless_refused()?;
+        self.owners(&serving).await;
 
         let probe = Probe::of(self.settings);
         let core = probe.find(self.engine, &serving.inspection).await;
@@ -150,8 +159,11 @@ impl Making<'_> {
         let notes = surroundings::look(&shop, &mut self.preflight).await;
         self.plan.notes.extend(notes);
         if let Some(facts) = facts {
-            let targets: Vec<TargetImage> = hops.iter().map(|hop| hop.target.clone()).collect();
-            self.preflight.space(self.settings, self.engine, &facts, &targets, &database).await;
+            let coming = self.images(&facts, &serving, &hops).await;
+            self.changes(&serving, &hops, &coming).await;
+            self.preflight.postgres(database.major, serving.image.as_ref(), &hops, &coming);
+            let sizes: Vec<Option<u64>> = coming.iter().map(|image| image.disk_bytes).collect();
+            self.preflight.space(self.settings, &facts, &sizes, &database).await;
         }
         self.unless_refused()?;
         let seen = hash::Seen {
@@ -174,7 +186,28 @@ impl Making<'_> {
             overlay: manifest.overlay(&self.plan.resolved_target, question.scheme()),
             dry_run: self.settings.dry_run,
             hops,
+            afterwards: self.plan.afterwards.clone(),
         })
+    }
+
+    /// What will be another way once the container was replaced.
+    async fn changes(&mut self, serving: &Serving, hops: &[HopTarget], coming: &[image::Coming]) {
+        let shop = after::Shop {
+            settings: self.settings,
+            engine: self.engine,
+            id: &serving.id,
+            name: &serving.name,
+            inspection: &serving.inspection,
+        };
+        let changes = after::look(&shop, hops, &mut self.preflight).await;
+        self.plan.notes.extend(changes.notes);
+        let owners = self.plan.owners.iter().filter_map(|owner| owner.after.clone());
+        self.plan.afterwards = owners.chain(changes.afterwards).collect();
+        let new = coming.last().and_then(|image| image.config.as_ref());
+        self.plan.environment = serving
+            .image
+            .as_ref()
+            .map(|old| environment::compare(&serving.inspection["Config"], &old["Config"], new));
     }
 
     /// The policy; in manual mode a policy that can't be had stops nothing but `latest`.
@@ -209,7 +242,61 @@ impl Making<'_> {
                 let message = format!("container {} is gone", found.name);
                 Failure::new(FailureCode::ContainerNotFound, message)
             })?;
-        Ok(Serving { id: found.id, name: found.name, image: found.image, inspection })
+        let id = inspection["Image"].as_str().unwrap_or(&found.image);
+        let image = self.engine.inspect_image(id).await.map_err(|error| Failure::from(&error))?;
+        let origin = Origin::of(&inspection, image.as_ref());
+        self.plan.notes.extend(origin.note.clone());
+        Ok(Serving { id: found.id, name: found.name, inspection, image, origin })
+    }
+
+    /// What the registry says of the images of the route, and whether the running one may be
+    /// replaced by them.
+    async fn images(
+        &mut self,
+        facts: &EngineFacts,
+        serving: &Serving,
+        hops: &[HopTarget],
+    ) -> Vec<image::Coming> {
+        let targets: Vec<TargetImage> = hops.iter().map(|hop| hop.target.clone()).collect();
+        let running = serving.image.as_ref();
+        let coming = image::look(self.engine, facts, running, &targets, &mut self.preflight).await;
+        let replaced = image::Replaced {
+            settings: self.settings,
+            engine: self.engine,
+            origin: &serving.origin,
+            repo: &self.plan.image_repo,
+            version: self.plan.from_version.as_deref(),
+            is_forced: self.request.force && self.request.mode == Mode::Manual,
+        };
+        let risk = image::may_be_replaced(&replaced, &mut self.preflight).await;
+        self.risk = match (self.risk.take(), risk) {
+            (Some(one), Some(other)) => Some(format!("{one}; {other}")),
+            (one, other) => one.or(other),
+        };
+        coming
+    }
+
+    /// Who else manages the container. What is refused for it waits for the route, as in `visible`.
+    async fn owners(&mut self, serving: &Serving) {
+        let next = format!("{}:{}", self.plan.image_repo, self.plan.resolved_target);
+        let shop = owners::Shop {
+            settings: self.settings,
+            engine: self.engine,
+            name: &serving.name,
+            inspection: &serving.inspection,
+            next_image: Some(&next),
+        };
+        match owners::look(&shop).await {
+            Ok(found) => {
+                self.preflight.owners(&serving.name, &found);
+                self.plan.owners = found;
+            }
+            Err(reason) => {
+                let message = format!("who else manages {} is not known: {reason}", serving.name);
+                let code = FailureCode::RuntimeInspectionFailed;
+                self.preflight.refused("owners", Failure::new(code, message));
+            }
+        }
     }
 
     /// Looks at the running version as the gate will. What is refused here waits for the route:
@@ -270,7 +357,7 @@ impl Making<'_> {
             reported: reported.as_deref(),
             stated: self.request.current_version.as_deref(),
             label: serving.inspection["Config"]["Labels"][VERSION_LABEL].as_str(),
-            tag: tag_of(&serving.image),
+            tag: serving.origin.tag.as_deref(),
         };
         let (version, note) = current(&evidence, self.request.mode, scheme);
         self.plan.notes.extend(note);
@@ -296,7 +383,7 @@ impl Making<'_> {
         let mut hops = Vec::with_capacity(found.hops.len());
         for stop in &found.hops {
             let (tag, note) =
-                tag_for(stop, tag_of(&serving.image), policy, scheme, self.request.mode)?;
+                tag_for(stop, serving.origin.tag.as_deref(), policy, scheme, self.request.mode)?;
             self.plan.notes.extend(note);
             self.plan.route.push(RouteHop {
                 version: stop.version.clone(),

@@ -3,18 +3,23 @@
 //! Called by `api` (plan, run) and by auto-update. Reads only: no job, no log line, no change
 //! at the engine.
 //!
-//! `make` does the looking; the deciding is pure and has a file for each subject: `versions`
+//! `make`, `surroundings` and `owners` do the looking; the deciding is pure and has a file for each subject: `versions`
 //! and `architecture`, `route`, `current`, `space`, `visibility`, `updates`, `quarantine`,
 //! `playbook`.
 
+mod after;
 mod architecture;
 mod current;
+mod environment;
 pub mod fetch;
 pub mod hash;
+mod image;
 mod make;
 pub mod manifest;
 pub(crate) mod mounted;
 pub mod offers;
+mod origin;
+pub mod owners;
 pub mod playbook;
 pub mod policy;
 mod preflight;
@@ -29,14 +34,16 @@ pub mod updates;
 pub mod versions;
 mod visibility;
 
+pub(crate) use image::runs;
 pub use make::make;
 pub(crate) use preflight::free_bytes;
 
+use environment::Environment;
 use quarantine::QuarantinedVersion;
 
 use serde::{Deserialize, Serialize};
 
-use crate::journal::{JobBody, Mode};
+use crate::journal::{JobBody, Mode, Task};
 use crate::machine::failure::Failure;
 
 /// What is asked.
@@ -50,8 +57,8 @@ pub struct Request {
     pub source: Option<String>,
     /// The version that serves now, when the caller knows it; otherwise it is found.
     pub current_version: Option<String>,
-    /// Manual mode: allows a downgrade, the same version again, and to go on from a version that
-    /// is seen and is not well.
+    /// Manual mode: allows a downgrade, the same version again, to go on from a version that is seen
+    /// and is not well, and to replace an image of one's own.
     pub force: bool,
 }
 
@@ -86,6 +93,15 @@ pub struct Plan {
     pub stopped_at: Option<StoppedAt>,
     /// What was checked, with what was needed and found.
     pub checks: Vec<Check>,
+    /// Who else manages the container.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<owners::Owner>,
+    /// What becomes of the container's environment, by the names of variables.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Environment>,
+    /// What a person has to do once it has ended well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub afterwards: Vec<Task>,
     /// Things worth knowing that refuse nothing.
     pub notes: Vec<String>,
     /// Versions on the route whose image failed here before.

@@ -9,12 +9,13 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Check;
+use super::image::{Coming, postgres_major};
+use super::owners::Owner;
 use super::space::{Appetite, Filesystem, Need, gb, needs, weigh};
 use crate::config::{BackupProof, Settings};
 use crate::database::{self, Access, Runner};
-use crate::engine::spec::SpecError;
 use crate::engine::{Engine, EngineFacts, Inspection, mounts};
-use crate::machine::facts::TargetImage;
+use crate::journal::HopTarget;
 use crate::machine::failure::{Failure, FailureCode};
 use crate::restore_point;
 
@@ -26,9 +27,6 @@ const UNASKED: &str = "the database can't be asked from here, so it could not be
 
 /// How long a file system may take to say what is free; a dead network mount never does.
 const SPACE_WITHIN: Duration = Duration::from_secs(10);
-
-/// How long the registry may take to say an image's size.
-const REGISTRY_WITHIN: Duration = Duration::from_secs(20);
 
 /// The checks made so far, and the first failure among them.
 #[derive(Debug, Default)]
@@ -48,6 +46,8 @@ pub(super) struct DatabaseFound {
     place: Option<PathBuf>,
     /// Whether its server runs in the container.
     is_inside: bool,
+    /// Its server's major version, where the server is in the container.
+    pub major: Option<u32>,
 }
 
 impl Preflight {
@@ -79,18 +79,31 @@ impl Preflight {
 
     /// Whether the container runs, from its inspection.
     pub fn container(&mut self, name: &str, container: &Value) {
-        let is_removed = container["HostConfig"]["AutoRemove"] == true;
         let container = Inspection(container);
         let status = container.status();
-        if is_removed {
-            let message = SpecError::AutoRemove.to_string();
-            self.refused("container", Failure::new(FailureCode::RuntimeInspectionFailed, message));
-        } else if container.may_start_upgrade() {
+        if container.may_start_upgrade() {
             self.passed("container", format!("container {name} is {status}"));
         } else {
             let message =
                 format!("container {name} is {status}; an upgrade starts from a running one");
             self.refused("container", Failure::new(FailureCode::RuntimeInspectionFailed, message));
+        }
+    }
+
+    /// Who else manages the container; one that would undo an upgrade refuses it.
+    pub fn owners(&mut self, name: &str, owners: &[Owner]) {
+        let said = |owner: &Owner| owner.message.clone();
+        match owners.iter().find(|owner| owner.refuses) {
+            Some(worst) => {
+                let failure = Failure::new(FailureCode::ContainerOwned, worst.message.clone());
+                self.refused("owners", failure);
+            }
+            None if owners.is_empty() => {
+                self.passed("owners", format!("nothing else starts or replaces {name}"));
+            }
+            None => {
+                self.passed("owners", owners.iter().map(said).collect::<Vec<_>>().join("; "));
+            }
         }
     }
 
@@ -135,34 +148,56 @@ impl Preflight {
         found.copy_bytes = found.bytes;
         if found.is_inside {
             let looked = database::server_facts(engine, id, target.port);
-            if let Ok(Ok(facts)) = tokio::time::timeout(DATABASE_WITHIN, looked).await
-                && let Some(source) = directory_to_copy(container, &facts.data_directory)
-            {
-                // Beside it, since it comes back by a rename; with the log and what else the
-                // server has there.
-                found.copy_bytes = bytes_of_copy(&source).await.or(found.bytes);
-                found.place = source.parent().map(Path::to_owned);
+            if let Ok(Ok(facts)) = tokio::time::timeout(DATABASE_WITHIN, looked).await {
+                found.major = Some(facts.major);
+                if let Some(source) = directory_to_copy(container, &facts.data_directory) {
+                    // Beside it, since it comes back by a rename; with the log and what else the
+                    // server has there.
+                    found.copy_bytes = bytes_of_copy(&source).await.or(found.bytes);
+                    found.place = source.parent().map(Path::to_owned);
+                }
             }
         }
         found
+    }
+
+    /// Whether the images to come have another PostgreSQL than the one that made the database. Said
+    /// by their configuration, as far as the running image's says rightly what it has; otherwise
+    /// the pulled image tells, before anything is stopped.
+    pub fn postgres(
+        &mut self,
+        server: Option<u32>,
+        running: Option<&Value>,
+        hops: &[HopTarget],
+        coming: &[Coming],
+    ) {
+        let Some(server) = server else { return };
+        let tells = running.and_then(|image| postgres_major(&image["Config"])) == Some(server);
+        let other = hops.iter().zip(coming).find_map(|(hop, coming)| {
+            let major = postgres_major(coming.config.as_ref()?).filter(|_| tells)?;
+            (major != server).then_some((hop, major))
+        });
+        match other {
+            Some((hop, major)) => {
+                let message = format!(
+                    "the database was made by PostgreSQL {server}, and {} brings PostgreSQL {major}, which does not start on it",
+                    hop.version
+                );
+                let failure = Failure::new(FailureCode::PostgresMajorChange, message);
+                self.refused("postgres", failure);
+            }
+            None => self.passed("postgres", format!("the database is PostgreSQL {server}'s")),
+        }
     }
 
     /// Whether there is space for everything that the route writes.
     pub async fn space(
         &mut self,
         settings: &Settings,
-        engine: &dyn Engine,
         facts: &EngineFacts,
-        targets: &[TargetImage],
+        image_bytes: &[Option<u64>],
         database: &DatabaseFound,
     ) {
-        let mut image_bytes = Vec::new();
-        for target in targets {
-            let asked = engine.registry_size(&target.repo, &target.tag);
-            // Silence is the same as "does not say": both take the contract's 4 GB.
-            let size = tokio::time::timeout(REGISTRY_WITHIN, asked).await.unwrap_or_default();
-            image_bytes.push(size);
-        }
         let data_root = Path::new(&facts.data_root);
         let is_here = data_root.is_absolute() && tokio::fs::metadata(data_root).await.is_ok();
         if !is_here {
@@ -180,7 +215,7 @@ impl Preflight {
             },
             data_root: is_here.then_some(data_root),
             database_bytes: database.bytes,
-            image_bytes: &image_bytes,
+            image_bytes,
         });
         self.add_space(weigh(&look_at_all(wanted).await));
     }
@@ -317,8 +352,6 @@ mod tests {
             json!({"State": {"Running": true, "Paused": true, "Status": "paused"}}),
             json!({"State": {"Running": true, "Restarting": true, "Status": "restarting"}}),
             json!({}),
-            json!({"State": {"Running": true, "Status": "running"},
-                   "HostConfig": {"AutoRemove": true}}),
         ] {
             let mut preflight = Preflight::default();
             preflight.container("payram", &state);

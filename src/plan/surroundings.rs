@@ -173,7 +173,9 @@ async fn directory(
     let facts = match database::server_facts(shop.engine, shop.id, target.port).await {
         Ok(facts) => facts,
         Err(trouble) => {
-            preflight.refused("directory", trouble.into_failure());
+            let Failure { code, message } = trouble.into_failure();
+            let message = format!("{message}{}", elsewhere(shop.inspection, target));
+            preflight.refused("directory", Failure::new(code, message));
             return None;
         }
     };
@@ -250,6 +252,25 @@ async fn directory(
     let works = format!("the database works in {}{link}{by_contents}", real.display());
     preflight.passed("directory", works);
     Some(real)
+}
+
+/// What to do where no server works in the container: its own loopback may lead out of it.
+fn elsewhere(container: &Value, target: &Database) -> String {
+    let mode = container["HostConfig"]["NetworkMode"].as_str().unwrap_or_default();
+    let how = match mode {
+        "host" => {
+            "the container has this host's network, so it may be a server of the host".to_owned()
+        }
+        mode if mode.starts_with("container:") => {
+            "the container has another one's network, so it may be the server of that one"
+                .to_owned()
+        }
+        _ => "a pooler or a tunnel in the container may lead to it".to_owned(),
+    };
+    format!(
+        ". The application's database is at {}:{}, and {how}: an upgrade needs the server itself. Give the application an address of it that this host reaches, too (POSTGRES_HOST, POSTGRES_PORT)",
+        target.host, target.port
+    )
 }
 
 /// What is mounted at this very path, `DEVICE TYPE`; none when nothing is (proc(5), `mountinfo`).

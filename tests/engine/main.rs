@@ -415,7 +415,8 @@ async fn a_tag_that_does_not_exist_is_refused_by_its_reference() {
     assert!(error.to_string().starts_with(&format!("pull {repo}:0.0.0: ")), "{error}");
     assert!(error.to_string().contains("manifest"), "{error}");
     assert_eq!(seen, []);
-    assert_eq!(engine.registry_size(&repo, "0.0.0").await, None);
+    let asked = engine.registry_image(&repo, "0.0.0").await;
+    assert!(matches!(asked, Err(payram_updater::engine::RegistryNo::Missing(_))), "{asked:?}");
 }
 
 #[tokio::test]

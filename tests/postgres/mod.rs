@@ -434,8 +434,12 @@ impl Engine for LocalEngine {
         self.down()
     }
 
-    async fn registry_size(&self, _: &str, _: &str) -> Option<u64> {
-        None
+    async fn registry_image(
+        &self,
+        _: &str,
+        _: &str,
+    ) -> Result<payram_updater::engine::RegistryImage, payram_updater::engine::RegistryNo> {
+        Err(payram_updater::engine::RegistryNo::Unknown("there is no registry".to_owned()))
     }
 
     async fn registry_digest(&self, _: &str, _: &str) -> Result<String, String> {

@@ -29,6 +29,7 @@ pub fn job_to(version: &str) -> JobBody {
         overlay: Overlay::default(),
         dry_run: false,
         hops: vec![hop],
+        afterwards: Vec::new(),
     }
 }
 

@@ -84,6 +84,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(settings.rollback_database, RollbackDatabase::Lossless);
     assert_eq!(settings.resume, Resume::Resume);
     assert_eq!(settings.answer_timeout, Duration::from_secs(10));
+    assert_eq!(settings.pull_silence, Duration::from_secs(600));
     assert_eq!(settings.start_timeout, Duration::from_secs(900));
     assert_eq!(settings.health_timeout, Duration::from_secs(60));
     assert_eq!(settings.log_format, LogFormat::Text);

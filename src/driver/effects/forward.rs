@@ -19,7 +19,7 @@ use crate::driver::narrate::short;
 use crate::driver::prepare::{SavedSpec, prune_specs};
 use crate::driver::{Progress, copy_out};
 use crate::engine::spec::SpecInputs;
-use crate::engine::{mounts, parity, spec};
+use crate::engine::{EngineError, mounts, parity, spec};
 use crate::error::Trouble;
 use crate::machine::facts::{Backup, Copy, NextContainer, Programs, Proof, PulledImage};
 use crate::machine::failure::{Failure, FailureCode};
@@ -30,6 +30,36 @@ pub(super) const FINGERPRINT_BUDGET: Duration = Duration::from_secs(5);
 
 /// How long `pg_restore --list` may take.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The majors of PostgreSQL that are looked for in a new image.
+const OLDEST_MAJOR: u32 = 9;
+const NEWEST_MAJOR: u32 = 30;
+
+/// What an engine's refusal of a pull means, and the sentence for it; no code where it may be
+/// anything. The engine passes on what the registry said (distribution's error codes, and Docker
+/// Hub's sentences for them).
+fn pull_refused(error: &EngineError) -> (Option<FailureCode>, String) {
+    let said = error.to_string();
+    let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    let status = error.status();
+    if says(&["toomanyrequests", "TOOMANYREQUESTS", "429 Too Many"]) || status == Some(429) {
+        let why = "the registry limits how often it may be asked; try again later, or log in as root (docker login)";
+        return (Some(FailureCode::DockerPullFailed), format!("{said}: {why}"));
+    }
+    if says(&["unauthorized", "denied", "no basic auth credentials", "authentication required"])
+        || matches!(status, Some(401 | 403))
+    {
+        let why = "the registry wants a login, or refuses this host's (docker login, as root)";
+        return (Some(FailureCode::RegistryLogin), format!("{said}: {why}"));
+    }
+    if says(&["no matching manifest", "no match for platform"]) {
+        return (Some(FailureCode::ImageArchitecture), said);
+    }
+    if says(&["manifest unknown", "manifest for", "name unknown", "repository does not exist"]) {
+        return (Some(FailureCode::ImageNotFound), said);
+    }
+    (None, said)
+}
 
 impl Effects<'_> {
     /// The old container, for verbs and messages.
@@ -200,8 +230,17 @@ impl Effects<'_> {
         match pulled {
             Ok(()) => {}
             Err(error) if error.is_unknown() => return Err(error.into()),
-            Err(error @ crate::engine::EngineError::Unreachable { .. }) => return Err(error.into()),
-            Err(error) => return fail(FailureCode::DockerPullFailed, error.to_string()),
+            Err(error @ EngineError::Unreachable { .. }) => return Err(error.into()),
+            Err(error) => {
+                let (code, why) = pull_refused(&error);
+                let is_here =
+                    code.is_some() && self.engine.inspect_image(&reference).await?.is_some();
+                if !is_here {
+                    return fail(code.unwrap_or(FailureCode::DockerPullFailed), why);
+                }
+                // Somebody has pulled or loaded it by hand, as one does where a login is wanted.
+                self.say(&format!("{why}; {reference} is on this host already and is taken")).await;
+            }
         }
         let Some(image) = self.engine.inspect_image(&reference).await? else {
             return fail(
@@ -212,6 +251,7 @@ impl Effects<'_> {
         let Some(id) = image["Id"].as_str() else {
             return fail(FailureCode::DockerPullFailed, format!("{reference} has no image id"));
         };
+        self.must_run_here(known, &reference, &image).await?;
         let digest = image["RepoDigests"]
             .as_array()
             .into_iter()
@@ -221,6 +261,29 @@ impl Effects<'_> {
             .find(|(repo, _)| *repo == target.repo)
             .map(|(_, digest)| digest.to_owned());
         Ok(Fact::Image(PulledImage { id: id.to_owned(), digest }))
+    }
+
+    /// Refuses an image for another architecture, which the registry may not have told.
+    async fn must_run_here(
+        &self,
+        known: &Known<'_>,
+        reference: &str,
+        image: &Value,
+    ) -> Result<(), Trouble> {
+        let made_for = image["Architecture"].as_str().unwrap_or_default();
+        let facts = self.engine.facts().await?;
+        let running = SavedSpec::read(&known.hop.old.spec_file)?;
+        let runs_as = running.image["Architecture"].as_str().unwrap_or_default();
+        if made_for.is_empty() || crate::plan::runs(made_for, &facts, runs_as) {
+            return Ok(());
+        }
+        fail(
+            FailureCode::ImageArchitecture,
+            format!(
+                "{reference} is made for {made_for}, and this host is {}: it could not start",
+                facts.architecture
+            ),
+        )
     }
 
     pub(super) async fn create_next(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
@@ -305,6 +368,7 @@ impl Effects<'_> {
         }
         let old = self.inspect_present(self.old_id(known), "old").await?;
         let facts = database::server_facts(self.engine, self.old_id(known), target.port).await?;
+        self.must_have_the_servers_major(next, &facts).await?;
         match mounts::covering(&old, next, Path::new(&facts.data_directory)) {
             None => Ok(()),
             Some(found) => fail(
@@ -314,6 +378,42 @@ impl Effects<'_> {
                     facts.data_directory
                 ),
             ),
+        }
+    }
+
+    /// Refuses a new container with the programs of another major version of PostgreSQL alone, which
+    /// would not start on the database. Of Debian's packages, whose directories tell; where the
+    /// server's program is not one of those, nothing is known.
+    async fn must_have_the_servers_major(
+        &self,
+        next: &Value,
+        server: &database::ServerFacts,
+    ) -> Result<(), Trouble> {
+        let place = format!("/usr/lib/postgresql/{}/bin/postgres", server.major);
+        let id = next["Id"].as_str().unwrap_or_default();
+        if server.program != place || self.has_file(id, &place).await? {
+            return Ok(());
+        }
+        for major in OLDEST_MAJOR..=NEWEST_MAJOR {
+            let other = format!("/usr/lib/postgresql/{major}/bin/postgres");
+            if self.has_file(id, &other).await? {
+                return fail(
+                    FailureCode::PostgresMajorChange,
+                    format!(
+                        "the database was made by PostgreSQL {}, and the new image has PostgreSQL {major}, which does not start on it",
+                        server.major
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    async fn has_file(&self, id: &str, path: &str) -> Result<bool, Trouble> {
+        match self.engine.archive(id, path).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.status() == Some(404) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 

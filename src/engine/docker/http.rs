@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use reqwest::header::{CONNECTION, UPGRADE};
+use reqwest::header::{CONNECTION, HeaderValue, UPGRADE};
 use reqwest::{Method, Response, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::endpoint::Endpoint;
 use super::version::ApiVersion;
 use crate::engine::EngineError;
+use crate::secret::Secret;
 
 /// How long a TCP connection may take to be made; a Unix socket is made at once.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -51,7 +52,7 @@ impl Default for Deadlines {
             read: Duration::from_secs(30),
             change: Duration::from_secs(120),
             stop_margin: Duration::from_secs(30),
-            silence: Duration::from_secs(60),
+            silence: Duration::from_secs(600),
         }
     }
 }
@@ -65,6 +66,7 @@ pub(super) struct Call {
     body: Option<Value>,
     deadline: Duration,
     takes_over: bool,
+    registry_login: Option<Secret<String>>,
 }
 
 impl Call {
@@ -83,6 +85,7 @@ impl Call {
             body: None,
             deadline,
             takes_over: false,
+            registry_login: None,
         }
     }
 
@@ -95,6 +98,13 @@ impl Call {
     /// Sends this JSON.
     pub(super) fn body(mut self, body: Value) -> Self {
         self.body = Some(body);
+        self
+    }
+
+    /// Hands the engine a login for the registry that it is to ask (Engine API v1.41,
+    /// "Authentication").
+    pub(super) fn registry_login(mut self, login: Option<Secret<String>>) -> Self {
+        self.registry_login = login;
         self
     }
 
@@ -292,6 +302,12 @@ impl Http {
         }
         if call.takes_over {
             request = request.header(CONNECTION, "Upgrade").header(UPGRADE, "tcp");
+        }
+        let login = call.registry_login.as_ref().map(|login| HeaderValue::from_str(login.expose()));
+        // It is base64, which every header may hold.
+        if let Some(Ok(mut login)) = login {
+            login.set_sensitive(true);
+            request = request.header("X-Registry-Auth", login);
         }
         let response = request.send().await.map_err(|error| self.unanswered(call, &error))?;
         let status = response.status();

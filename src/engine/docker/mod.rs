@@ -13,6 +13,7 @@ mod frames;
 mod http;
 mod lines;
 mod listing;
+mod login;
 mod look;
 mod pull;
 mod registry;
@@ -34,7 +35,7 @@ use self::http::{Call, Deadlines, Http};
 use self::volumes::{Home, Volumes};
 use super::{
     Change, ContainerSummary, Engine, EngineError, EngineEvent, EngineFacts, Exec, ExecRequest,
-    Frame, Process, PullProgress,
+    Frame, Process, PullProgress, RegistryImage, RegistryNo,
 };
 
 /// The grace of a container that states none (Engine API v1.41, `StopTimeout`).
@@ -70,6 +71,12 @@ impl Docker {
     /// `Unreachable` when the endpoint is none that this client can use.
     pub fn at(endpoint: &str) -> Result<Self, EngineError> {
         Ok(Self { http: Http::new(Endpoint::parse(endpoint)?)?, volumes: Volumes::default() })
+    }
+
+    /// How long a pull may go on without a word of the engine.
+    pub fn with_pull_silence(mut self, silence: Duration) -> Self {
+        self.http.deadlines.silence = silence;
+        self
     }
 
     /// Replaces every deadline of this client, and what a stop gets beyond its grace.
@@ -227,20 +234,20 @@ impl Engine for Docker {
         self.http.stream(&call).await
     }
 
-    async fn registry_size(&self, repo: &str, tag: &str) -> Option<u64> {
+    async fn registry_image(&self, repo: &str, tag: &str) -> Result<RegistryImage, RegistryNo> {
         let asked = tokio::time::timeout(registry::DEADLINE, async {
             let call = self.read(&["version"], "read the engine's architecture");
-            let version: VersionAnswer =
-                self.http.json(&call).await.map_err(|error| error.to_string())?;
-            registry::size(repo, tag, &version.arch).await
+            let version: VersionAnswer = self
+                .http
+                .json(&call)
+                .await
+                .map_err(|error| RegistryNo::Unknown(error.to_string()))?;
+            registry::image(repo, tag, &version.arch).await
         });
-        let why = match asked.await {
-            Ok(Ok(bytes)) => return Some(bytes),
-            Ok(Err(why)) => why,
-            Err(_) => format!("no answer in {:?}", registry::DEADLINE),
-        };
-        tracing::info!("the registry does not say how large {repo}:{tag} is: {why}");
-        None
+        match asked.await {
+            Ok(answer) => answer,
+            Err(_) => Err(RegistryNo::Unknown(format!("no answer in {:?}", registry::DEADLINE))),
+        }
     }
 
     async fn registry_digest(&self, repo: &str, tag: &str) -> Result<String, String> {

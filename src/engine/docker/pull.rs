@@ -5,6 +5,7 @@
 //! inspects it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use reqwest::Method;
@@ -15,11 +16,14 @@ use super::http::{Call, Http};
 use super::lines::values;
 use crate::engine::{EngineError, PullProgress};
 
+/// Between two questions to an engine that pulls in silence.
+const ASK_EVERY: Duration = Duration::from_secs(20);
+
 /// The status of an error that arrives in the stream without one of its own: where it comes
 /// before the first line of progress, the engine answers the same errors with 404 or 500.
 const STATUS_IN_STREAM: u16 = 500;
 
-/// Pulls `repo:tag` without credentials and tells `progress` of each change.
+/// Pulls `repo:tag`, with the login that this host has for its registry, and tells `progress` of each change.
 pub(super) async fn pull(
     http: &Http,
     repo: &str,
@@ -27,16 +31,19 @@ pub(super) async fn pull(
     progress: &mut (dyn FnMut(PullProgress) + Send),
 ) -> Result<(), EngineError> {
     let silence = http.deadlines.silence;
+    // What can't be read of it is said by the plan; the engine asks without it then.
+    let login = super::registry::login_for(repo).await.ok().flatten();
     let call =
         Call::new(Method::POST, &["images", "create"], format!("pull {repo}:{tag}"), silence)
             .query("fromImage", repo)
-            .query("tag", tag);
+            .query("tag", tag)
+            .registry_login(login.map(|login| login.header()));
     let mut lines = values(call.doing().to_owned(), http.stream(&call).await?);
     let mut layers = Layers::default();
     let mut told = PullProgress::default();
     loop {
-        // Silence is no progress: nothing heard is not known to go on.
-        let next = call.within(silence, async { lines.next().await.transpose() }).await?;
+        let next =
+            next_line(http, &call, silence, async { lines.next().await.transpose() }).await?;
         let Some(line) = next else { return Ok(()) };
         let line: Line = serde_json::from_value(line)
             .map_err(|error| call.protocol(format!("its progress is not as expected: {error}")))?;
@@ -50,6 +57,33 @@ pub(super) async fn pull(
             progress(now);
         }
     }
+}
+
+/// The next line, however long the engine unpacks in silence: a big layer on a slow disk takes
+/// minutes without a word. Meanwhile the engine is asked whether it is there at all; nothing heard
+/// for the whole of `silence` is not known to go on.
+async fn next_line<T>(
+    http: &Http,
+    call: &Call,
+    silence: Duration,
+    line: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, EngineError> {
+    let mut line = std::pin::pin!(line);
+    let asking = async {
+        loop {
+            tokio::time::sleep(ASK_EVERY).await;
+            if let Err(error) = http.negotiate().await {
+                return call.unknown(format!("the engine fell silent: {error}"));
+            }
+        }
+    };
+    call.within(silence, async {
+        tokio::select! {
+            line = &mut line => line,
+            error = asking => Err(error),
+        }
+    })
+    .await
 }
 
 /// One line of the stream (`jsonmessage.JSONMessage` of the engine).
@@ -136,8 +170,6 @@ impl Layers {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::fake::{FakeEngine, answer};
     use super::super::{Docker, Engine};
     use super::*;

@@ -1,22 +1,27 @@
-//! What a registry says of an image before anything is pulled: how large it will be, and which
-//! image its tag names now.
+//! What a registry says of an image before anything is pulled: whether it is there and for which
+//! architecture, how large it will be, how it is configured, and which image its tag names now.
 //!
-//! Called by the verb `registry_size`, for the disk table of the plan: an estimate; and by
-//! `registry_digest`, for the quarantine. It is read from the registry itself (OCI distribution
-//! specification, "Pulling manifests"), since the engine's API has no way to ask for a size
-//! without pulling. No credentials; what goes wrong is a reason to do without, never a failure.
+//! Called by the verbs `registry_image`, for the plan, and `registry_digest`, for the quarantine. It
+//! is read from the registry itself (OCI distribution specification, "Pulling manifests"), since
+//! the engine's API has no way to ask without pulling. With the login that this host has for the
+//! registry, and through the proxy that the environment names.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 use serde::Deserialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use url::Host;
 
+use super::login::{self, Login};
+use crate::engine::{RegistryImage, RegistryNo};
+use crate::secret::Secret;
+
 /// For all requests together.
-pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Bytes of disk for each compressed byte: the layer as it is received, which the engine keeps
 /// until it is unpacked (1), and its files (2, what images of Debian packages come to).
@@ -31,18 +36,53 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json";
 
-/// The disk that `repo:tag` needs on an engine of this architecture, or why it is not known.
-pub(super) async fn size(repo: &str, tag: &str, architecture: &str) -> Result<u64, String> {
-    let mut registry = Registry::of(repo)?;
+/// What the registry has for `repo:tag` on an engine of this architecture.
+pub(super) async fn image(
+    repo: &str,
+    tag: &str,
+    architecture: &str,
+) -> Result<RegistryImage, RegistryNo> {
+    let mut registry = Registry::of(repo).await.map_err(RegistryNo::Unknown)?;
     let mut manifest = registry.manifest(tag).await?;
-    if let Some(digest) = manifest.digest_for(architecture)? {
+    let mut architectures = Vec::new();
+    if let Some(listed) = &manifest.manifests {
+        architectures = linux_architectures(listed);
+        let fitting = listed.iter().find(|one| one.is_for(architecture));
+        let Some(digest) = fitting.map(|one| one.digest.clone()) else {
+            let (engine, offered) = (architecture.to_owned(), architectures);
+            return Err(RegistryNo::OtherArchitecture { engine, offered });
+        };
         manifest = registry.manifest(&digest).await?;
     }
-    let layers = manifest.layers.ok_or("its manifest lists no layers")?;
-    let compressed = layers.iter().try_fold(0u64, |sum, layer| sum.checked_add(layer.size));
-    compressed
-        .and_then(|bytes| bytes.checked_mul(DISK_PER_COMPRESSED_BYTE))
-        .ok_or_else(|| "its layers' sizes are absurd".to_owned())
+    let config_digest = manifest.config.as_ref().and_then(|config| config.digest.clone());
+    let config = match &config_digest {
+        // A registry without it has still said that it has the image.
+        Some(digest) => registry.config(digest).await.ok(),
+        None => None,
+    };
+    let stated = config.as_ref().and_then(|config| config["architecture"].as_str());
+    if let Some(stated) = stated.filter(|_| architectures.is_empty()) {
+        architectures.push(stated.to_owned());
+    }
+    Ok(RegistryImage {
+        disk_bytes: manifest.disk_bytes(),
+        architectures,
+        config_digest,
+        config,
+        login: registry.login.map(|login| login.shown()),
+    })
+}
+
+fn linux_architectures(listed: &[Listed]) -> Vec<String> {
+    let mut names: Vec<String> = listed
+        .iter()
+        .filter_map(|one| one.platform.as_ref())
+        // What is listed beside the images (attestations) has no real one.
+        .filter(|platform| platform.os == "linux" && platform.architecture != "unknown")
+        .map(|platform| platform.architecture.clone())
+        .collect();
+    names.dedup();
+    names
 }
 
 /// The digest that `repo:tag` has now, or why it is not known.
@@ -50,24 +90,58 @@ pub(super) async fn size(repo: &str, tag: &str, architecture: &str) -> Result<u6
 /// It is computed, not believed: the sha256 of the manifest's bytes (OCI image specification,
 /// "Digests"), which is what an engine notes as the digest of a tag that it pulled.
 pub(super) async fn digest(repo: &str, tag: &str) -> Result<String, String> {
-    let bytes = Registry::of(repo)?.manifest_bytes(tag).await?;
+    let mut registry = Registry::of(repo).await?;
+    let bytes = registry.bytes("manifests", tag).await.map_err(|no| no.to_string())?;
     let hex: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("sha256:{hex}"))
+}
+
+/// The login that this host has for a repository's registry.
+pub(super) async fn login_for(repo: &str) -> Result<Option<Login>, String> {
+    login::of(&split(repo).0).await
 }
 
 /// A repository in a registry.
 struct Registry {
     client: Client,
     base: Url,
+    /// As a person calls it, without the path.
+    host: String,
     repository: String,
     is_loopback: bool,
-    token: Option<String>,
+    token: Option<Secret<String>>,
+    /// What this host has for it.
+    login: Option<Login>,
+    /// Why that could not be read.
+    login_unread: Option<String>,
+    /// Whether it has asked for name and password with each request.
+    wants_basic: bool,
 }
 
 #[derive(Debug, Deserialize)]
 struct Manifest {
     manifests: Option<Vec<Listed>>,
     layers: Option<Vec<Layer>>,
+    config: Option<Described>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Described {
+    digest: Option<String>,
+}
+
+/// What a registry says beside a status (OCI distribution specification, "Error Codes").
+#[derive(Debug, Default, Deserialize)]
+struct Errors {
+    #[serde(default)]
+    errors: Vec<OneError>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct OneError {
+    code: String,
+    message: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,85 +168,208 @@ struct Token {
 }
 
 impl Registry {
-    fn of(repo: &str) -> Result<Self, String> {
+    async fn of(repo: &str) -> Result<Self, String> {
         let (host, repository) = split(repo);
         let is_loopback = is_loopback(&host);
         let scheme = if is_loopback { "http" } else { "https" };
         let base = Url::parse(&format!("{scheme}://{host}/v2/"))
             .map_err(|error| format!("`{host}` is no registry: {error}"))?;
-        let mut builder = crate::http::client_builder().redirect(redirect::Policy::none());
+        let mut builder = crate::http::outside(&base).redirect(redirect::Policy::none());
         if is_loopback {
             // Without TLS, so a host without certificates is fine.
             builder = builder.tls_certs_only([]);
         }
         let client = builder.build().map_err(|error| crate::http::reason(&error))?;
-        Ok(Self { client, base, repository, is_loopback, token: None })
+        let (login, login_unread) = match login::of(&host).await {
+            Ok(login) => (login, None),
+            Err(reason) => (None, Some(reason)),
+        };
+        Ok(Self {
+            client,
+            base,
+            host,
+            repository,
+            is_loopback,
+            token: None,
+            login,
+            login_unread,
+            wants_basic: false,
+        })
     }
 
     /// The manifest of a tag or digest.
-    async fn manifest(&mut self, reference: &str) -> Result<Manifest, String> {
-        parse(&self.manifest_bytes(reference).await?)
+    async fn manifest(&mut self, reference: &str) -> Result<Manifest, RegistryNo> {
+        parse(&self.bytes("manifests", reference).await?).map_err(RegistryNo::Unknown)
     }
 
-    /// The same as it stands; fetches a token when the registry wants one.
-    async fn manifest_bytes(&mut self, reference: &str) -> Result<Vec<u8>, String> {
-        let mut response = self.get_manifest(reference).await?;
+    /// An image's configuration.
+    async fn config(&mut self, digest: &str) -> Result<Value, RegistryNo> {
+        parse(&self.bytes("blobs", digest).await?).map_err(RegistryNo::Unknown)
+    }
+
+    /// The same as it stands; gets a token when the registry wants one.
+    async fn bytes(&mut self, kind: &str, reference: &str) -> Result<Vec<u8>, RegistryNo> {
+        let mut response = self.get(kind, reference).await?;
         if response.status() == StatusCode::UNAUTHORIZED && self.token.is_none() {
-            self.token = Some(self.fetch_token(&response).await?);
-            response = self.get_manifest(reference).await?;
+            self.answer_challenge(&response).await?;
+            response = self.get(kind, reference).await?;
         }
-        body(response).await
+        if response.status().is_redirection() {
+            response = self.elsewhere(&response).await?;
+        }
+        match response.status() {
+            StatusCode::OK => body(response).await.map_err(RegistryNo::Unknown),
+            _ => Err(self.no(response).await),
+        }
     }
 
-    async fn get_manifest(&self, reference: &str) -> Result<Response, String> {
-        let path = format!("{}/manifests/{reference}", self.repository);
-        let url = self.base.join(&path).map_err(|error| format!("{path}: {error}"))?;
+    async fn get(&self, kind: &str, reference: &str) -> Result<Response, RegistryNo> {
+        let path = format!("{}/{kind}/{reference}", self.repository);
+        let url = self.base.join(&path);
+        let url = url.map_err(|error| RegistryNo::Unknown(format!("{path}: {error}")))?;
         // A repository is no way out of the registry's own paths.
         if !url.as_str().starts_with(self.base.as_str()) {
-            return Err(format!("`{path}` is no repository and tag"));
+            return Err(RegistryNo::Unknown(format!("`{path}` is no repository and tag")));
         }
         let mut request = self.client.get(url).header(ACCEPT, MANIFEST_TYPES);
         if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
+            request = request.bearer_auth(token.expose());
+        } else if let Some(login) = self.login.as_ref().filter(|_| self.wants_basic) {
+            request = request.basic_auth(&login.username, Some(login.secret.expose()));
         }
-        request.send().await.map_err(|error| crate::http::reason(&error))
+        request.send().await.map_err(|error| self.unreached(&error))
     }
 
-    /// Distribution's token authentication, anonymously: the refusal says where a token is had.
-    async fn fetch_token(&self, refusal: &Response) -> Result<String, String> {
+    /// A blob may lie with somebody else, who is shown no token.
+    async fn elsewhere(&self, redirect: &Response) -> Result<Response, RegistryNo> {
+        let location = redirect.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        let url = location.and_then(|location| self.base.join(location).ok());
+        let Some(url) = url.filter(|url| self.is_loopback || url.scheme() == "https") else {
+            return Err(RegistryNo::Unknown("it leads to no place over https".to_owned()));
+        };
+        self.client.get(url).send().await.map_err(|error| self.unreached(&error))
+    }
+
+    fn unreached(&self, error: &reqwest::Error) -> RegistryNo {
+        let through = crate::http::through(&self.base);
+        RegistryNo::Unknown(format!("{}{through}: {}", self.host, crate::http::reason(error)))
+    }
+
+    /// What an answer that is no image means.
+    async fn no(&self, response: Response) -> RegistryNo {
+        let status = response.status();
+        let said = match text(response).await {
+            said if said.is_empty() => format!("{} answered {status}", self.host),
+            said => format!("{} answered {status}: {said}", self.host),
+        };
+        match status {
+            StatusCode::NOT_FOUND => RegistryNo::Missing(said),
+            StatusCode::TOO_MANY_REQUESTS => RegistryNo::Limited(said),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.login_refused(said),
+            _ => RegistryNo::Unknown(said),
+        }
+    }
+
+    fn login_refused(&self, said: String) -> RegistryNo {
+        let said = match &self.login_unread {
+            Some(reason) => format!("{said} ({reason})"),
+            None => said,
+        };
+        RegistryNo::Login { login: self.login.as_ref().map(Login::shown), said }
+    }
+
+    /// Distribution's token authentication, with this host's login or anonymously: the refusal says
+    /// where a token is had. Or name and password, where it says `Basic`.
+    async fn answer_challenge(&mut self, refusal: &Response) -> Result<(), RegistryNo> {
         let challenge = refusal.headers().get(WWW_AUTHENTICATE);
         let challenge = challenge.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let realm = parameter(challenge, "realm").ok_or("it wants credentials")?;
-        let mut url = Url::parse(realm).map_err(|error| format!("realm `{realm}`: {error}"))?;
+        let Some(realm) = parameter(challenge, "realm").filter(|_| !is_basic(challenge)) else {
+            self.wants_basic = true;
+            return match &self.login {
+                Some(_) => Ok(()),
+                None => Err(self.login_refused(format!("{} wants a login", self.host))),
+            };
+        };
+        let unknown = RegistryNo::Unknown;
+        let mut url =
+            Url::parse(realm).map_err(|error| unknown(format!("realm `{realm}`: {error}")))?;
         if url.scheme() != "https" && !self.is_loopback {
-            return Err(format!("its tokens come from {realm}, expected https"));
+            return Err(unknown(format!("its tokens come from {realm}, expected https")));
         }
-        for key in ["service", "scope"] {
-            if let Some(value) = parameter(challenge, key) {
-                url.query_pairs_mut().append_pair(key, value);
+        let parts = ["service", "scope"];
+        let parts = parts.map(|key| (key, parameter(challenge, key).map(str::to_owned)));
+        let request = match &self.login {
+            Some(login) if login.is_identity => {
+                let mut form = vec![
+                    ("grant_type".to_owned(), "refresh_token".to_owned()),
+                    ("client_id".to_owned(), "payram-updater".to_owned()),
+                    ("refresh_token".to_owned(), login.secret.expose().clone()),
+                ];
+                let given = parts.into_iter().filter_map(|(key, value)| Some((key, value?)));
+                form.extend(given.map(|(key, value)| (key.to_owned(), value)));
+                let body = url::form_urlencoded::Serializer::new(String::new())
+                    .extend_pairs(form)
+                    .finish();
+                let form = "application/x-www-form-urlencoded";
+                self.client.post(url).header(CONTENT_TYPE, form).body(body)
             }
+            other => {
+                for (key, value) in parts {
+                    if let Some(value) = value {
+                        url.query_pairs_mut().append_pair(key, &value);
+                    }
+                }
+                let request = self.client.get(url);
+                match other {
+                    Some(login) => request.basic_auth(&login.username, Some(login.secret.expose())),
+                    None => request,
+                }
+            }
+        };
+        let response = request.send().await.map_err(|error| self.unreached(&error))?;
+        if response.status() != StatusCode::OK {
+            return Err(self.no(response).await);
         }
-        let response = self.client.get(url).send().await;
-        let answer = body(response.map_err(|error| crate::http::reason(&error))?).await?;
-        let token: Token = parse(&answer)?;
-        token.token.or(token.access_token).ok_or_else(|| "its token service gave none".to_owned())
+        let answer = body(response).await.map_err(unknown)?;
+        let token: Token = parse(&answer).map_err(unknown)?;
+        let token = token.token.or(token.access_token);
+        let token = token.ok_or_else(|| unknown("its token service gave none".to_owned()))?;
+        self.token = Some(Secret::new(token));
+        Ok(())
     }
 }
 
 impl Manifest {
-    /// The manifest to read instead when this one is a list; `None` when it is none.
-    fn digest_for(&self, architecture: &str) -> Result<Option<String>, String> {
-        let Some(listed) = &self.manifests else { return Ok(None) };
-        let fits = |listed: &&Listed| {
-            listed.platform.as_ref().is_some_and(|platform| {
-                platform.os == "linux" && platform.architecture == architecture
-            })
-        };
-        match listed.iter().find(fits) {
-            Some(found) => Ok(Some(found.digest.clone())),
-            None => Err(format!("it has no image for linux/{architecture}")),
-        }
+    /// What its layers need here; none when it states no sizes.
+    fn disk_bytes(&self) -> Option<u64> {
+        let layers = self.layers.as_ref()?;
+        let compressed = layers.iter().try_fold(0u64, |sum, layer| sum.checked_add(layer.size))?;
+        compressed.checked_mul(DISK_PER_COMPRESSED_BYTE)
     }
+}
+
+impl Listed {
+    fn is_for(&self, architecture: &str) -> bool {
+        self.platform
+            .as_ref()
+            .is_some_and(|platform| platform.os == "linux" && platform.architecture == architecture)
+    }
+}
+
+/// What it says of an error, in a line.
+async fn text(response: Response) -> String {
+    let bytes = content(response).await.unwrap_or_default();
+    let errors: Errors = parse(&bytes).unwrap_or_default();
+    let said = errors.errors.into_iter().map(|one| match one.message.is_empty() {
+        true => one.code,
+        false => one.message,
+    });
+    let said: Vec<String> = said.filter(|said| !said.is_empty()).take(3).collect();
+    said.join("; ").chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+fn is_basic(challenge: &str) -> bool {
+    challenge.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic"))
 }
 
 /// The registry's host and the repository in it, as Docker reads a name: the first component
@@ -214,11 +411,15 @@ fn parameter<'a>(challenge: &'a str, key: &str) -> Option<&'a str> {
     }
 }
 
-async fn body(mut response: Response) -> Result<Vec<u8>, String> {
+async fn body(response: Response) -> Result<Vec<u8>, String> {
     let status = response.status();
     if status != StatusCode::OK {
         return Err(format!("it answered {status}"));
     }
+    content(response).await
+}
+
+async fn content(mut response: Response) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     while let Some(piece) = response.chunk().await.map_err(|error| crate::http::reason(&error))? {
         if bytes.len() + piece.len() > LARGEST_ANSWER {
@@ -290,11 +491,17 @@ mod tests {
         })
         .await;
         let repo = format!("{}/payramapp/payram", registry.address());
-        assert_eq!(size(&repo, "1.9.7", "amd64").await, Ok(360));
-        let missing = size(&repo, "1.9.7", "riscv64").await;
-        assert_eq!(missing, Err("it has no image for linux/riscv64".to_owned()));
-        let missing = size(&repo, "2.0.0", "amd64").await;
-        assert!(missing.as_ref().is_err_and(|why| why.contains("404")), "{missing:?}");
+        let found = image(&repo, "1.9.7", "amd64").await.expect("it is there");
+        assert_eq!(found.disk_bytes, Some(360));
+        assert_eq!(found.architectures, ["arm64", "amd64"]);
+        let other = image(&repo, "1.9.7", "riscv64").await.expect_err("for another");
+        let said = "it has it for arm64, amd64, and this engine is for riscv64";
+        assert_eq!(other.to_string(), said);
+        let missing = image(&repo, "2.0.0", "amd64").await;
+        assert!(
+            matches!(&missing, Err(RegistryNo::Missing(why)) if why.contains("404")),
+            "{missing:?}"
+        );
     }
 
     #[tokio::test]
@@ -324,7 +531,8 @@ mod tests {
         .await;
         address.set(registry.address()).expect("once");
         let repo = format!("{}/payram", registry.address());
-        assert_eq!(size(&repo, "1", "amd64").await, Ok(21));
+        let found = image(&repo, "1", "amd64").await.expect("it is there");
+        assert_eq!(found.disk_bytes, Some(21));
     }
 
     #[tokio::test]
@@ -346,8 +554,54 @@ mod tests {
     async fn a_registry_that_is_away_is_a_reason_and_no_failure() {
         let registry = FakeEngine::start(|_| String::new()).await;
         let repo = format!("{}/payram", registry.address());
-        assert!(size(&repo, "1", "amd64").await.is_err());
+        let away = image(&repo, "1", "amd64").await;
+        assert!(matches!(away, Err(RegistryNo::Unknown(_))), "{away:?}");
         assert!(digest(&repo, "1").await.is_err());
-        assert!(size(&repo, "../../../etc", "amd64").await.is_err());
+        assert!(image(&repo, "../../../etc", "amd64").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_refuses_or_limits_is_called_by_what_it_said() {
+        let registry = FakeEngine::start(|line| match line {
+            "GET /v2/private/manifests/1 HTTP/1.1" => {
+                answer(401, &["WWW-Authenticate: Basic realm=\"r\""], "")
+            }
+            "GET /v2/denied/manifests/1 HTTP/1.1" => {
+                answer(403, &[], r#"{"errors":[{"code":"DENIED","message":"access denied"}]}"#)
+            }
+            _ => answer(429, &[], r#"{"errors":[{"code":"TOOMANYREQUESTS"}]}"#),
+        })
+        .await;
+        let asked = async |name: &str| {
+            let repo = format!("{}/{name}", registry.address());
+            image(&repo, "1", "amd64").await.expect_err("refused")
+        };
+        assert!(matches!(asked("private").await, RegistryNo::Login { login: None, .. }));
+        let denied = asked("denied").await;
+        assert!(matches!(denied, RegistryNo::Login { .. }), "{denied:?}");
+        assert!(denied.to_string().ends_with("access denied"), "{denied}");
+        let limited = asked("busy").await;
+        assert!(matches!(limited, RegistryNo::Limited(_)), "{limited:?}");
+        assert!(limited.to_string().contains("429") && limited.to_string().contains("TOOMANY"));
+    }
+
+    #[tokio::test]
+    async fn the_configuration_tells_the_architecture_of_an_image_that_is_no_list() {
+        let registry = FakeEngine::start(|line| match line {
+            "GET /v2/payram/manifests/1 HTTP/1.1" => {
+                answer(200, &[], r#"{"config":{"digest":"sha256:c"},"layers":[{"size":1}]}"#)
+            }
+            "GET /v2/payram/blobs/sha256:c HTTP/1.1" => {
+                answer(200, &[], r#"{"architecture":"arm64","config":{"Env":["PG_MAJOR=17"]}}"#)
+            }
+            other => answer(404, &[], other),
+        })
+        .await;
+        let repo = format!("{}/payram", registry.address());
+        let found = image(&repo, "1", "amd64").await.expect("it is there");
+        assert_eq!(found.architectures, ["arm64"]);
+        assert_eq!(found.config_digest.as_deref(), Some("sha256:c"));
+        let environment = &found.config.expect("read")["config"]["Env"];
+        assert_eq!(environment[0], "PG_MAJOR=17");
     }
 }

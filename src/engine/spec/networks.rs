@@ -9,8 +9,11 @@
 //! From 1.44 on an endpoint's `MacAddress` is shown whether it was asked for or made up, and
 //! losing one that was asked for would cut a container off its switch port or licence. So it
 //! is carried, except when it is the one that engines before 28 derive from the IPv4 address:
-//! that one, pinned, would one day meet another container that got the address. A made-up
-//! random one is harmless to keep, since the old container never runs beside the new one (I2).
+//! that one, pinned, would one day meet another container that got the address. Engines from API
+//! 1.48 (Docker 28) on make random ones up, and show in `Config.MacAddress` what was asked for on
+//! the network that the mode names: there it alone is believed. On further networks a random one
+//! can't be told from one that was asked for; it is harmless to keep, since the old container
+//! never runs beside the new one (I2).
 
 use std::net::Ipv4Addr;
 
@@ -113,7 +116,10 @@ pub(in crate::engine) fn configured_mac<'a>(
     let old: &'a Value = inputs.old;
     let endpoint = &old["NetworkSettings"]["Networks"][network];
     let for_container = read::text(&old["Config"]["MacAddress"]);
-    if for_container.is_some() && is_primary(NetworkMode::of(old), network, endpoint) {
+    let tells = ApiVersion::parse(inputs.api_version)
+        .is_some_and(|version| version >= ApiVersion::TELLS_CONFIGURED_MAC);
+    let is_told = for_container.is_some() || tells;
+    if is_told && is_primary(NetworkMode::of(old), network, endpoint) {
         return for_container;
     }
     let mac = read::text(&endpoint["MacAddress"])?;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::SpecInputs;
 use super::read::{self, NetworkMode};
-use crate::machine::facts::{OverlayPort, OverlayVolume};
+use crate::machine::facts::{Overlay, OverlayPort, OverlayVolume};
 
 /// Adds to what [`super::next`] has built from the old container.
 pub(super) fn apply(
@@ -40,6 +40,27 @@ pub(super) fn apply(
             notes.push(format!("the manifest adds environment variable {key}"));
         }
     }
+}
+
+/// The ports that this overlay would add to a container, by the host's port.
+pub(crate) fn added_ports(old: &Value, overlay: &Overlay) -> Vec<(u16, String)> {
+    let nothing = Value::Null;
+    let inputs = SpecInputs {
+        old,
+        old_image: &nothing,
+        new_image: &nothing,
+        image_reference: "",
+        overlay,
+        labels: &[],
+        api_version: "",
+    };
+    let fields = |key: &str| old[key].as_object().cloned().unwrap_or_default();
+    let (mut config, mut host) = (fields("Config"), fields("HostConfig"));
+    let added = overlay.ports.iter().filter_map(|port| {
+        let number = add_port(&inputs, &mut config, &mut host, port).ok()?;
+        Some((number, port_key(port)))
+    });
+    added.collect()
 }
 
 /// `80/tcp`

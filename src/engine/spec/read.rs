@@ -192,6 +192,10 @@ impl ApiVersion {
     /// The first that takes several networks at creation, and hardware addresses for each.
     pub const MANY_NETWORKS: ApiVersion = ApiVersion(1, 44);
 
+    /// The first whose engines make hardware addresses up at random, and show the one that was
+    /// asked for in `Config.MacAddress` (Docker 28).
+    pub const TELLS_CONFIGURED_MAC: ApiVersion = ApiVersion(1, 48);
+
     /// Reads `1.41`.
     pub fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.split_once('.')?;

@@ -252,8 +252,27 @@ fn a_hardware_address_is_carried_unless_the_engine_derived_it_from_the_ip_addres
     assert!(world.body().get("MacAddress").is_none());
     world.old["Config"]["MacAddress"] = Value::Null;
     assert_eq!(bridge(&world), Value::Null);
+    world.api = "1.47";
     world.old["NetworkSettings"]["Networks"]["bridge"]["MacAddress"] = json!("aa:bb:cc:00:00:01");
     assert_eq!(bridge(&world), "aa:bb:cc:00:00:01");
+}
+
+/// The fields as Docker 28 (API 1.51) was seen to answer them for a container that was made without
+/// `--mac-address`.
+#[test]
+fn a_hardware_address_that_docker_28_made_up_stays_the_engines() {
+    let mut world = world();
+    world.api = "1.51";
+    world.old["Config"]["MacAddress"] = Value::Null;
+    world.old["NetworkSettings"]["Networks"]["bridge"]["MacAddress"] = json!("6a:0c:3f:9e:51:d2");
+    let body = world.body();
+    let bridge = &body["NetworkingConfig"]["EndpointsConfig"]["bridge"];
+    assert_eq!(bridge["MacAddress"], Value::Null);
+    assert!(body.get("MacAddress").is_none());
+    world.old["Config"]["MacAddress"] = json!("02:42:0a:4d:00:55");
+    let body = world.body();
+    let bridge = &body["NetworkingConfig"]["EndpointsConfig"]["bridge"];
+    assert_eq!(bridge["MacAddress"], "02:42:0a:4d:00:55");
 }
 
 #[test]
