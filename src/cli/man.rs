@@ -5,6 +5,7 @@ use std::fmt::Write;
 use clap::{Arg, Command, CommandFactory};
 
 use super::args::{CommandLine, EXIT_CODES};
+use crate::config::{Sources, Survey};
 
 /// The page, for `man -l -`.
 pub(super) fn page() -> String {
@@ -28,7 +29,15 @@ pub(super) fn page() -> String {
     say(&mut page, ".fi");
     say(&mut page, ".SH ENVIRONMENT");
     say(&mut page, &escaped(WHERE));
-    pairs(&mut page, ENVIRONMENT);
+    // Of no source: each setting with its default.
+    for one in Survey::from_sources(&Sources { environment: &|_| None, files: Vec::new() }).settings
+    {
+        let default = one.default.map(|default| format!(" ({default})")).unwrap_or_default();
+        say(
+            &mut page,
+            &format!(".TP\n.B {}{}\n{}", escaped(one.key), escaped(&default), escaped(&one.about)),
+        );
+    }
     say(&mut page, ".SH FILES");
     pairs(&mut page, FILES);
     say(&mut page, ".SH EXAMPLES");
@@ -41,49 +50,6 @@ pub(super) fn page() -> String {
 const WHERE: &str = "\
 Settings come from the environment, then from .env in the working directory, then from
 /etc/payram/updater.env. A bad value stops the start and says what is allowed.";
-
-/// Every setting, its default and what it is.
-const ENVIRONMENT: &[(&str, &str)] = &[
-    ("POLICY_URL", "Where the upgrade policy is: a URL or a path. Required."),
-    ("RUNTIME_MANIFEST_URL", "Where the runtime manifest is: a URL or a path. Required."),
-    ("UPDATER_PORT", "The API's port (2567)."),
-    ("STATE_DIR", "The journal's directory (/var/lib/payram-updater)."),
-    ("RUN_DIR", "The directory of the commands' socket (/run/payram-updater)."),
-    ("FETCH_TIMEOUT_SECONDS", "For policy and manifest (10)."),
-    ("DOCKER_BIN", "The engine's command, whose context names the engine (docker)."),
-    ("DOCKER_HOST", "The engine's address; wins over the context."),
-    ("BACKUP_DIR", "Where backups lie, absolute or below STATE_DIR (data/backups)."),
-    ("BACKUP_RETENTION", "So many of the newest backups are kept (10)."),
-    ("BACKUP_TIMEOUT_SECONDS", "For one backup (600)."),
-    ("BACKUP_PROOF", "How a backup is proved: full, toc or off (full)."),
-    ("PG_HOST", "The database where the container does not name it (127.0.0.1)."),
-    ("PG_PORT", "Its port (5432)."),
-    ("PG_DB", "Its name (payram)."),
-    ("PG_USER", "Its role (payram)."),
-    ("PG_PASSWORD", "The role's password (none)."),
-    ("DEBUG_VERSION_MODE", "Any tag is a version, ordered as in the policy (false)."),
-    ("IMAGE_REPO_OVERRIDE", "The image's repository instead of the manifest's."),
-    ("TARGET_CONTAINER_NAME", "The container, where it is not found by the manifest or its image."),
-    ("CORE_BASE_URL", "Where the core answers, where that is not found by the ports."),
-    ("ANSWER_TIMEOUT_SECONDS", "For one answer of the core (10)."),
-    ("EXECUTION_MODE", "execute, or dry-run: upgrades end with the plan (execute)."),
-    ("SUPERVISOR_EXCLUDE", "Programs that are never stopped (postgres,postgresql)."),
-    ("SUPERVISOR_INCLUDE", "The only programs that are stopped."),
-    ("ALLOWED_HOSTS", "Further names that a Host header may carry."),
-    ("ROLLBACK_DATABASE", "lossless, manual or always (lossless)."),
-    ("RESUME", "What becomes of an unfinished upgrade: resume, rollback or manual (resume)."),
-    ("START_TIMEOUT_SECONDS", "From a start to the first answer, migrations included (900)."),
-    ("HEALTH_TIMEOUT_SECONDS", "From the first answer to healthy (60)."),
-    ("VERIFY_SECONDS", "How long a version is watched before it is believed (20)."),
-    ("PROBATION_MINUTES", "How long it is watched after that (15)."),
-    ("KEEP_PREVIOUS_HOURS", "How long a database that was replaced is kept (72)."),
-    (
-        "AUTO_UPDATE_WINDOW",
-        "When an upgrade may begin by itself, local time: any, or days and hours such as Sat,Sun 02:00-05:00 (any).",
-    ),
-    ("LOG", "A level, or target=level pairs (info)."),
-    ("LOG_FORMAT", "text or json (text)."),
-];
 
 const FILES: &[(&str, &str)] = &[
     ("/etc/payram/updater.env", "Settings, KEY=value."),
@@ -172,14 +138,14 @@ mod tests {
 
     #[test]
     fn the_page_has_every_setting_and_what_its_examples_type_is_a_command() {
-        let mut named: Vec<&str> = ENVIRONMENT.iter().map(|(key, _)| *key).collect();
-        named.sort_unstable();
-        assert_eq!(named, crate::config::keys());
         for (command, _) in EXAMPLES {
             let parsed = CommandLine::command().try_get_matches_from(command.split(' '));
             assert!(parsed.is_ok(), "{command}");
         }
         let page = page();
+        for setting in ["UPDATER_PORT (2567)", "AUTO_UPDATE_WINDOW (any)", "POLICY_URL"] {
+            assert!(page.contains(&format!(".B {}\n", escaped(setting))), "{setting}: {page}");
+        }
         for section in ["EXIT STATUS", "ENVIRONMENT", "FILES", "EXAMPLES"] {
             assert!(page.contains(&format!(".SH {section}\n")), "{section}");
         }

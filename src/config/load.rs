@@ -85,15 +85,6 @@ impl ClientSettings {
     }
 }
 
-/// Every key that there is, sorted.
-#[cfg(test)]
-pub(crate) fn keys() -> Vec<&'static str> {
-    let sources = Sources { environment: &|_| None, files: Vec::new() };
-    let mut reader = Reader::new(&sources);
-    take_all(&mut reader);
-    reader.asked()
-}
-
 fn updater_port(reader: &mut Reader<'_>) -> u16 {
     reader.or("UPDATER_PORT", PORT, 2567, values::port)
 }

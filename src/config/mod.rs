@@ -22,8 +22,6 @@ use crate::auto_update::window::Window;
 use crate::secret::Secret;
 
 pub use crate::machine::facts::RollbackDatabase;
-#[cfg(test)]
-pub(crate) use load::keys;
 pub use sources::{ConfigError, Origin, Problem, SourceFile, Sources};
 pub use survey::{EXAMPLE, Setting, Survey};
 

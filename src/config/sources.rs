@@ -322,12 +322,6 @@ impl<'a> Reader<'a> {
         warnings
     }
 
-    /// Every key that was asked for.
-    #[cfg(test)]
-    pub fn asked(&self) -> Vec<&'static str> {
-        self.asked.iter().copied().collect()
-    }
-
     /// What is wrong with the values that were taken.
     pub fn take_value_problems(&mut self) -> Vec<Problem> {
         std::mem::take(&mut self.value_problems)
