@@ -346,19 +346,22 @@ put_unit() {
 
 # For root alone; the directories above it as they are made by others.
 make_directory() { # DIRECTORY
-    local at=$1
+    local at=$1 made=()
     [[ ! -d $1 ]] || return 0
     while [[ ! -d $at ]]; do
-        # The list is worked off from its end: the innermost one first.
-        undo=("rmdir '$at' 2>/dev/null || true" ${undo[@]+"${undo[@]}"})
+        made=("rmdir '$at' 2>/dev/null || true" ${made[@]+"${made[@]}"})
         at=${at%/*}
         at=${at:-/}
     done
+    # What is undone is taken from the end: the innermost one first.
+    undo+=("${made[@]}")
     mkdir -p "$1"
     chmod 0700 "$1"
 }
 
 put_all() {
+    # Of a run that was killed.
+    rm -f "$SETTINGS".new.* "$UNIT".new.* "$JOB".new.*
     write_settings
     check_settings
     find_directories_with "$fresh_program"
