@@ -98,20 +98,6 @@ impl Reader {
         rows.map(|(id, rows)| fold::fold(JobId::from_text(id), &rows, &self.path)).transpose()
     }
 
-    /// The job of this id.
-    pub fn job(&self, id: &JobId) -> Result<Option<JobRecord>, JournalError> {
-        let rows = self.read("read a job", |connection| {
-            let transaction = connection.unchecked_transaction()?;
-            let found: Option<String> = transaction
-                .query_row("SELECT id FROM jobs WHERE id = ?1", params![id.as_str()], |row| {
-                    row.get(0)
-                })
-                .optional()?;
-            found.map(|id| rows_of_job(&transaction, &id).map(|rows| (id, rows))).transpose()
-        })?;
-        rows.map(|(id, rows)| fold::fold(JobId::from_text(id), &rows, &self.path)).transpose()
-    }
-
     /// The ids of the newest jobs, the newest first; with `before` of those that are older.
     pub fn job_ids(&self, limit: u32, before: Option<&JobId>) -> Result<Vec<JobId>, JournalError> {
         let before = before.map(JobId::as_str);

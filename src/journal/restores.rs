@@ -135,15 +135,22 @@ impl Reader {
 
     /// The newest job, of whichever kind.
     pub fn newest_job(&self) -> Result<Option<LastJob>, JournalError> {
+        let of_newest = "SELECT id, json_extract(body, '$.kind') IS NOT NULL FROM jobs
+            WHERE ?1 IS NULL ORDER BY rowid DESC LIMIT 1";
+        self.job_of(of_newest, None)
+    }
+
+    /// One job, of whichever kind.
+    pub fn job(&self, id: &JobId) -> Result<Option<LastJob>, JournalError> {
+        let of_one = "SELECT id, json_extract(body, '$.kind') IS NOT NULL FROM jobs WHERE id = ?1";
+        self.job_of(of_one, Some(id.as_str()))
+    }
+
+    fn job_of(&self, sql: &str, id: Option<&str>) -> Result<Option<LastJob>, JournalError> {
         let found: Option<(String, bool, Vec<Row>)> = self.read("read a job", |connection| {
             let transaction = connection.unchecked_transaction()?;
             let found: Option<(String, bool)> = transaction
-                .query_row(
-                    "SELECT id, json_extract(body, '$.kind') IS NOT NULL FROM jobs
-                     ORDER BY rowid DESC LIMIT 1",
-                    [],
-                    |row| Ok((row.get(0)?, row.get(1)?)),
-                )
+                .query_row(sql, params![id], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
             let Some((id, is_restore)) = found else { return Ok(None) };
             let rows = rows_of_job(&transaction, &id)?;

@@ -9,7 +9,7 @@ use warp::reply::Response;
 use super::reads::{bad_parameter, parameters};
 use super::{Asked, read, read_much};
 use crate::api::{Api, answers};
-use crate::journal::{JobId, JobRecord, JournalError};
+use crate::journal::{JobId, JournalError, LastJob};
 
 /// Jobs that one answer holds unless it is asked for another number, and at most.
 const JOBS: u32 = 20;
@@ -80,6 +80,6 @@ pub(super) fn unknown(id: &str) -> Response {
     answers::error(StatusCode::NOT_FOUND, "JOB_NOT_FOUND", &message)
 }
 
-fn view(api: &Api, job: &JobRecord) -> Value {
-    serde_json::to_value(api.driver.view(job)).unwrap_or_default()
+fn view(api: &Api, job: &LastJob) -> Value {
+    serde_json::to_value(api.driver.view_last(job)).unwrap_or_default()
 }

@@ -75,8 +75,8 @@ pub(super) async fn logs(
     let meant = job.map(|id| JobId::from_text(id.to_owned()));
     let found = read(api, move |reader| {
         let job = match meant {
-            Some(meant) => reader.job(&meant)?.map(|job| job.id),
-            None => reader.last_job()?.map(|job| job.id),
+            Some(meant) => reader.job(&meant)?.map(|job| job.id().clone()),
+            None => reader.newest_job()?.map(|job| job.id().clone()),
         };
         let mut after = after;
         if let (Some(job), Some(count)) = (&job, last) {
