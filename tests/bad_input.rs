@@ -133,6 +133,9 @@ fn a_bad_request_is_answered_with_its_status_and_starts_nothing() {
     }
     let cancel = send(Request::post("/upgrade/cancel", "{}"));
     assert_error(&cancel, 403, "FORBIDDEN", "calling off is for the socket");
+    for path in ["/upgrade/sync", "/upgrade/recover", "/backup/create", "/backup/restore"] {
+        assert_error(&send(Request::post(path, "{}")), 403, "FORBIDDEN", path);
+    }
 
     // Parameters.
     for query in [

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::http::Request;
-use support::{Daemon, Fixture, SmallDisk, World, require, wait_until};
+use support::operator::assert_refused;
+use support::{Daemon, Fixture, OwnImage, SmallDisk, World, require, wait_until};
 
 #[test]
 fn a_tag_that_does_not_exist_refuses_the_plan_without_touching_the_container() {
@@ -365,4 +366,24 @@ fn count(world: &World, which: &str) -> u32 {
     let sql =
         format!("SELECT count(*) FROM pg_locks WHERE relation = 'held'::regclass AND {which}");
     world.sql(&sql).parse().expect("a count")
+}
+
+#[test]
+fn a_database_that_would_go_with_its_container_is_refused_in_the_plan() {
+    if !require("docker") {
+        return;
+    }
+    let moved = "RUN sed -i 's#=/var/lib/payram/db/postgres$#=/var/lib/postgresql/inside#' \
+                 $(grep -rl '^export PAYRAM_DATABASE_DIRECTORY=' /opt/payram /usr/local/bin)";
+    let image = OwnImage::derived("1.9.6", moved, true);
+    let world = World::build(&image.tag).rows(20).start();
+    let daemon = world.daemon();
+    assert_refused(
+        &world,
+        "1.9.8",
+        "DATABASE_NOT_PERSISTENT",
+        "directory",
+        &["/var/lib/postgresql/inside", "lies on no mount"],
+    );
+    drop(daemon);
 }

@@ -76,6 +76,8 @@ fn piped_output_is_what_the_daemon_answered() {
     assert_eq!((ran.exit, ran.json()), (0, json!({"status": "ok"})));
     let ran = daemon.run(&["version"]);
     assert_eq!(ran.json()["version"], env!("CARGO_PKG_VERSION"));
+    let ran = daemon.run(&["man"]);
+    assert!(ran.exit == 0 && ran.out.contains(".TH"), "{}", ran.out);
 }
 
 #[test]

@@ -308,3 +308,18 @@ fn a_file_is_read_from_disk_and_a_missing_one_is_none() {
     std::fs::write(&large, vec![b'#'; (1 << 20) + 1]).expect("written");
     assert!(SourceFile::read(large).expect("there").content.is_err());
 }
+
+#[test]
+fn each_of_these_is_taken_from_where_its_name_says() {
+    let settings = world()
+        .with("DOCKER_BIN", "/opt/podman")
+        .with("PG_HOST", "db.example")
+        .with("PG_USER", "keeper")
+        .with("PULL_SILENCE_SECONDS", "90")
+        .with("KEEP_PREVIOUS_HOURS", "5")
+        .settings();
+    assert_eq!(settings.docker_bin, "/opt/podman");
+    assert_eq!((settings.pg.host.as_str(), settings.pg.user.as_str()), ("db.example", "keeper"));
+    assert_eq!(settings.pull_silence, Duration::from_secs(90));
+    assert_eq!(settings.keep_previous, Duration::from_secs(5 * 3600));
+}
