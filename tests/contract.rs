@@ -151,6 +151,7 @@ const FIELDS: &[&str] = &[
     "hops",
     "downtimeSeconds",
     "serving",
+    "servingVersion",
     "rowsSetAside",
     "waitsFor",
     "recoveryPlaybook",
@@ -169,6 +170,7 @@ const FIELDS: &[&str] = &[
     "checks",
     "planHash",
     "owners",
+    "onFailure",
     "code",
     "severity",
     "title",
@@ -251,8 +253,6 @@ const CODES: &[&str] = &[
 
 /// Promised, and not there yet.
 const NOT_THERE: &[&str] = &[
-    "servingVersion",
-    "onFailure",
     "expectedDowntimeSeconds",
     "POST /upgrade/rehearse",
     "GET /metrics",

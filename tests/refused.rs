@@ -139,6 +139,7 @@ fn a_version_that_never_gets_healthy_is_rolled_back_to_the_old_one_which_serves(
     let status = assert_rolled_back(&daemon, &run, "HEALTHCHECK_FAILED");
     assert_said(&status, &["did not stay good for 3 s within 5 s", "500", "1.9.6 serves again"]);
     assert_eq!(status["serving"], true, "{status}");
+    assert_eq!(status["servingVersion"], "1.9.6", "{status}");
     let after = world.container().expect("the old container");
     assert_eq!((&after["Id"], &after["Name"]), (&before["Id"], &before["Name"]));
     assert_eq!(after["HostConfig"], before["HostConfig"], "the restart policy is set again");

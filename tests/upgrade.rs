@@ -75,6 +75,7 @@ fn an_upgrade_by_the_command_ends_verified_without_losing_a_payment_or_showing_a
     let status = daemon.status();
     assert_eq!((&status["state"], &status["phase"]), (&json!("READY"), &json!("VERIFIED")));
     assert_eq!(status["serving"], true, "{status}");
+    assert_eq!(status["servingVersion"], status["resolvedTarget"], "{status}");
     assert_eq!(status["failureCode"], "", "{status}");
     assert!(status["downtimeSeconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{status}");
 

@@ -29,6 +29,7 @@ use super::routes::{self, Endpoint, NoRoute};
 use super::{Api, events};
 use crate::inspect::{self, Chain};
 use crate::journal::{JournalError, Reader};
+use crate::plan;
 
 /// A request, after access control.
 pub(super) struct Asked {
@@ -150,13 +151,27 @@ async fn read_within<T: Send + 'static>(
     }
 }
 
-/// The container that PayRam is known to run in: the setting, or the last job's.
+/// How old what the manifest says of the container's name may be.
+const MANIFEST_FRESH_FOR: Duration = Duration::from_secs(60);
+
+/// The container that PayRam is known to run in: the setting, the last job's, or, where there was
+/// none yet, the manifest's, as a plan would find it.
 pub(super) async fn container_name(api: &Api) -> Option<String> {
     if let Some(name) = &api.settings.target_container_name {
         return Some(name.clone());
     }
     let last = read(api, Reader::last_executed_job).await.ok().flatten();
-    last.map(|job| job.body.container_name)
+    if let Some(job) = last {
+        return Some(job.body.container_name);
+    }
+    let look = || {
+        let settings = Arc::clone(&api.settings);
+        async move {
+            let manifest = plan::fetch::manifest(&settings).await.ok()?;
+            manifest.container_name(None).map(str::to_owned)
+        }
+    };
+    api.manifest_name.get(MANIFEST_FRESH_FOR, look).await.ok().flatten()
 }
 
 /// The daemon answers; `blocked` says why it does nothing else.

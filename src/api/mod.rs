@@ -57,6 +57,8 @@ pub struct Api {
     inspection: Arc<Fresh<Result<Bytes, String>>>,
     /// The last `versions`, as JSON, or why there is none.
     versions: Arc<Fresh<Result<Bytes, String>>>,
+    /// The container's name as the manifest had it last.
+    manifest_name: Arc<Fresh<Option<String>>>,
     serving: serving::Serving,
     neighbours: neighbours::Neighbours,
     in_hand: Arc<pages::InHand>,
@@ -98,6 +100,7 @@ impl Api {
             chain,
             inspection: Arc::default(),
             versions: Arc::default(),
+            manifest_name: Arc::default(),
             serving: serving::Serving::default(),
             neighbours: neighbours::Neighbours::default(),
             in_hand: Arc::default(),

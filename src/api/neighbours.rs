@@ -112,13 +112,19 @@ async fn look(settings: &Settings, engine: &dyn Engine, container: Option<&str>)
     if let Ok(Some(network)) = engine.inspect_network(DEFAULT_NETWORK).await {
         found.gateways.extend(gateways_of_network(&network));
     }
-    let name = match container {
-        Some(name) => Some(name.to_owned()),
-        None => container::find(engine, settings, None).await.ok().map(|found| found.id),
+    let named = match container {
+        Some(name) => engine.inspect_container(name).await.ok().flatten(),
+        None => None,
     };
-    if let Some(name) = name
-        && let Ok(Some(inspected)) = engine.inspect_container(&name).await
-    {
+    let inspected = match named {
+        Some(inspected) => Some(inspected),
+        // A name that nothing has tells nothing.
+        None => match container::find(engine, settings, None).await {
+            Ok(found) => engine.inspect_container(&found.id).await.ok().flatten(),
+            Err(_) => None,
+        },
+    };
+    if let Some(inspected) = inspected {
         let (own, gateways) = addresses_of_container(&inspected);
         found.container.extend(own);
         found.gateways.extend(gateways);

@@ -37,6 +37,8 @@ pub(super) async fn surely(settings: &Settings, engine: &dyn Engine, container: 
 #[derive(Default)]
 struct Seen {
     last: Option<(Instant, bool)>,
+    /// The id of the container that was asked last.
+    container: Option<String>,
     asking: Option<watch::Receiver<Option<bool>>>,
     /// Where it was found; with the question while one is under way.
     search: Option<Search>,
@@ -70,6 +72,12 @@ impl Serving {
         }
     }
 
+    /// The id of the container that answered last; none where it does not answer now.
+    pub fn who(&self) -> Option<String> {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.last.and_then(|(_, serves)| seen.container.clone().filter(|_| serves))
+    }
+
     /// Asks in a task of its own, so that a slow answer is not asked for in vain again and again.
     fn ask(
         &self,
@@ -85,9 +93,11 @@ impl Serving {
         let (engine, container) = (Arc::clone(engine), container.to_owned());
         let kept = Arc::clone(&self.0);
         tokio::spawn(async move {
+            let mut who = None;
             let looked = tokio::time::timeout(limit, async {
                 match engine.inspect_container(&container).await {
                     Ok(Some(found)) => {
+                        who = found["Id"].as_str().map(str::to_owned);
                         search.look_until_heard(engine.as_ref(), &found).await.is_ok()
                     }
                     Ok(None) | Err(_) => false,
@@ -96,6 +106,7 @@ impl Serving {
             let serves = looked.await.unwrap_or(false);
             let mut seen = kept.lock().unwrap_or_else(PoisonError::into_inner);
             seen.last = Some((Instant::now(), serves));
+            seen.container = who;
             seen.asking = None;
             seen.search = Some(search);
             tell.send_replace(Some(serves));

@@ -22,7 +22,7 @@ struct Served {
     api: Arc<Api>,
     door: Arc<listen::Door>,
     address: SocketAddr,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Served {
@@ -71,7 +71,7 @@ impl Served {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let api = Arc::new(api);
         let door = Arc::new(listen::Door::new(Arc::clone(&api)));
-        Self { api, door, address, _directory: directory }
+        Self { api, door, address, directory: directory }
     }
 
     /// A client that has sent this and reads nothing yet.
@@ -308,4 +308,16 @@ async fn strangers_take_no_places_of_those_who_may_call() {
     assert_eq!(status(&head(&mut crowd[0]).await), 403);
     assert_eq!(served.get("/health").await.0, 200);
     accepting.await.expect("it ends");
+}
+
+#[tokio::test]
+async fn before_the_first_job_the_container_is_the_one_that_the_manifest_names() {
+    let served = Served::new(1, Limits::default(), || {}).await;
+    assert_eq!(endpoints::container_name(&served.api).await, None, "there is no manifest");
+    let other = Served::new(1, Limits::default(), || {}).await;
+    let manifest =
+        r#"{"image": {"repo": "payramapp/payram"}, "defaults": {"container_name": "till"}}"#;
+    let path = other.directory.path().join("manifest.json");
+    std::fs::write(path, manifest).expect("a manifest");
+    assert_eq!(endpoints::container_name(&other.api).await.as_deref(), Some("till"));
 }

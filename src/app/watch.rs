@@ -96,6 +96,8 @@ pub struct Watch {
     worked: BTreeSet<String>,
     /// Programs that their supervisor was seen to fail to start.
     backed_off: BTreeSet<String>,
+    /// Programs that ended and were begun again, of which no look found the process.
+    between: BTreeSet<String>,
 }
 
 impl Watch {
@@ -146,6 +148,16 @@ impl Watch {
         self.worked.extend(at_work.map(|(name, _)| name.clone()));
         let failing = now.iter().filter(|(_, sighting)| sighting.state == "BACKOFF");
         self.backed_off.extend(failing.map(|(name, _)| name.clone()));
+        let ended_between = |name: &String, sighting: &Sighting| {
+            let before = self.seen.get(name).map(|before| before.state.as_str());
+            matches!(
+                (before, sighting.state.as_str()),
+                (Some("STARTING"), "EXITED") | (Some("EXITED"), "STARTING")
+            )
+        };
+        let between = now.iter().filter(|(name, sighting)| ended_between(name, sighting));
+        let between: Vec<String> = between.map(|(name, _)| name.clone()).collect();
+        self.between.extend(between);
         self.seen.extend(now);
         changes
     }
@@ -165,7 +177,9 @@ impl Watch {
 
     /// What an old version did by itself, for [`is_usual`].
     pub fn habits(&self) -> Habits {
-        let restless: Vec<String> = self.restless.keys().cloned().collect();
+        let restless = self.restless.keys().chain(&self.between);
+        let restless: BTreeSet<String> = restless.cloned().collect();
+        let restless: Vec<String> = restless.into_iter().collect();
         let is_steady = |name: &String, seen: &Sighting| {
             !restless.contains(name) && !seen.processes.is_empty() && self.worked.contains(name)
         };
@@ -528,6 +542,26 @@ mod tests {
             for change in new.look(&supervised(&[core, ("webhooks", state, None)])) {
                 assert!(is_usual(&change, Some(&habits)), "{change}");
             }
+        }
+    }
+
+    #[test]
+    fn a_program_that_no_look_finds_at_work_comes_and_goes_all_the_same() {
+        let mut old = Watch::default();
+        for state in ["STARTING", "EXITED", "STARTING"] {
+            old.look(&supervised(&[("core", "RUNNING", Some(6)), ("cron", state, None)]));
+        }
+        let habits = old.habits();
+        assert_eq!((habits.restless.as_slice(), habits.came_up.len()), (&["cron".into()][..], 0));
+        let mut booting = Watch::default();
+        for (state, pid) in [("STARTING", None), ("STARTING", None), ("RUNNING", Some(6))] {
+            booting.look(&supervised(&[("core", state, pid)]));
+        }
+        assert_eq!(booting.habits().restless, Vec::<String>::new(), "it has only just begun");
+        let mut new = Watch::default();
+        new.look(&supervised(&[("cron", "RUNNING", Some(9))]));
+        for change in new.look(&supervised(&[("cron", "STARTING", None)])) {
+            assert!(is_usual(&change, Some(&habits)), "{change}");
         }
     }
 

@@ -142,9 +142,12 @@ fn show(out: &mut dyn Write, screen: Screen, report: &Report, verbose: bool) -> 
     if let Some(update) = report.update_info.as_ref().filter(|update| update.update_available) {
         writeln!(out, "{}", screen.hang(0, &update.message))?;
     }
-    let good = report.checks.values().filter(|check| check.status == OK).count();
     let all = report.checks.len();
-    let hint = format!("{good} of {all} checks are in order; inspect -v shows each of them.");
+    let is_bad = |check: &&CheckResult| !matches!(check.status.as_str(), OK | "UNKNOWN");
+    let hint = match report.checks.values().filter(is_bad).count() {
+        0 => format!("None of {all} checks found anything wrong; inspect -v shows each of them."),
+        bad => format!("{bad} of {all} checks found something; inspect -v shows each of them."),
+    };
     writeln!(out, "{}", screen.paint(Tone::Faint, &screen.hang(0, &hint)))
 }
 
@@ -184,7 +187,7 @@ fn recommended(out: &mut dyn Write, screen: Screen, report: &Report) -> io::Resu
     if recommended.is_empty() {
         return Ok(());
     }
-    heading(out, screen, "What to do")?;
+    heading(out, screen, "Next")?;
     recommended.sort_by_key(|recommendation| recommendation.priority);
     for (index, recommendation) in recommended.into_iter().enumerate() {
         // The action is a word for programs; where nothing else is said it is better than nothing.
@@ -251,12 +254,12 @@ PayRam on this host: BROKEN
 
   CRITICAL  dockerDaemon: no answer
 
-What to do
+Next
   1. Start Docker.
   2. Run it again.
 
 1.9.7 can be installed.
-1 of 2 checks are in order; inspect -v shows each of them.
+1 of 2 checks found something; inspect -v shows each of them.
 ";
         assert_eq!(shown(false), expected);
         let expected = "\
@@ -268,7 +271,7 @@ Checks
   ✘ dockerDaemon  no answer
   ✔ policy        read
 
-What to do
+Next
   1. Start Docker.
   2. Run it again.
 

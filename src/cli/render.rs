@@ -61,6 +61,18 @@ pub(super) fn summary_box(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
     writeln!(out, "╚{rule}╝")
 }
 
+/// From what to what, and what happens where it fails: above the box, which the question follows.
+pub(super) fn expectation(out: &mut dyn Write, screen: Screen, plan: &Plan) -> io::Result<()> {
+    let from = plan.from_version.as_deref().filter(|from| !from.is_empty());
+    if let (Some(from), false) = (from, plan.resolved_target.is_empty()) {
+        writeln!(out, "{} → {}", clean(from), clean(&plan.resolved_target))?;
+    }
+    match &plan.on_failure {
+        Some(how) => writeln!(out, "If it fails: {}", screen.hang(2, how)),
+        None => Ok(()),
+    }
+}
+
 /// How much is shown of what is in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Detail {
@@ -273,7 +285,10 @@ pub(super) fn last_word(out: &mut dyn Write, screen: Screen, job: &Job) -> io::R
         let how = "What was found, what can be done and what it costs: payram-updater recover";
         words.push(match job.serving {
             Some(true) => (Tone::Unsure, format!("The shop serves. {how}")),
-            Some(false) => (Tone::Bad, format!("The shop is DOWN. {how}")),
+            Some(false) => {
+                let target = clean(&job.resolved_target);
+                (Tone::Bad, format!("The shop is DOWN: {target} failed, and waits for you. {how}"))
+            }
             None => (Tone::Bad, how.to_owned()),
         });
     }

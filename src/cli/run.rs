@@ -40,6 +40,7 @@ pub(super) async fn dry_run(
         Reading::Person | Reading::Text => {
             let detail = if verbose { Detail::All } else { Detail::Each };
             render::plan_details(out, context.screen, &plan, detail)?;
+            render::expectation(out, context.screen, &plan)?;
             render::summary_box(out, &plan)?;
             writeln!(out, "\nNothing was changed: this is what `run` would do.")?;
             if let Some(hash) = &plan.plan_hash {
@@ -68,6 +69,7 @@ pub(super) async fn run(
     if !asked.yes {
         let consent = ask::on_terminal(context, out, "\nProceed?", ask::NOTHING_CHANGED, |out| {
             render::plan_details(out, context.screen, &plan, Detail::Folded)?;
+            render::expectation(out, context.screen, &plan)?;
             render::summary_box(out, &plan)
         })?;
         if consent == Consent::Declined {

@@ -51,14 +51,13 @@ fn show(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Result<()> {
     let waits = job.waits_for.as_ref();
     row("Waits for", &waits.map(waiting).unwrap_or_default())?;
     row("Progress", &progress(job))?;
-    row(
-        "PayRam",
-        match job.serving {
-            Some(true) => "answers",
-            Some(false) => "does not answer",
-            None => "",
-        },
-    )?;
+    let answers = match (job.serving, &job.serving_version) {
+        (Some(true), Some(version)) => format!("{version} answers"),
+        (Some(true), None) => "answers".to_owned(),
+        (Some(false), _) => "does not answer".to_owned(),
+        (None, _) => String::new(),
+    };
+    row("PayRam", &answers)?;
     let watched = job.probation.as_ref().and_then(|probation| probation.sentence());
     row("Watched", watched.as_deref().unwrap_or_default())?;
     row("Failure", &job.failure_code)?;

@@ -55,7 +55,7 @@ pub use recovery::{
 };
 pub use restore::RestorePlan;
 pub(crate) use view::file_of;
-pub use view::{JobView, ProbationView};
+pub use view::{JobView, ProbationView, version_of};
 pub use waits::{WaitsFor, Worker, may_turn, waits_for};
 
 pub(crate) use effects::HOP_LABEL;

@@ -12,6 +12,16 @@ use crate::machine::facts::{Export, ProbationEnd};
 use crate::machine::{JobState, Phase, State};
 use crate::restore::{Place, RestoreStep};
 
+/// The version that the container of this id runs, where it is the old or the next one of the job's
+/// last hop.
+pub fn version_of(job: &JobRecord, id: &str) -> Option<String> {
+    let known = job.hop()?.machine.state().known();
+    if known.next.is_some_and(|next| next.id == id) {
+        return Some(known.hop.version.clone());
+    }
+    known.hop.from.clone().filter(|_| known.hop.old.id == id)
+}
+
 /// A job as `GET /upgrade/status` shows it.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -79,6 +89,9 @@ pub struct JobView {
     /// Whether the application answers now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serving: Option<bool>,
+    /// The version that answers now, where its container is one of this upgrade's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serving_version: Option<String>,
     /// Why nothing is done although the job is under way: its journal can't be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked: Option<String>,
@@ -193,6 +206,7 @@ impl JobView {
             hops: job.body.hops.iter().map(|hop| hop.version.clone()).collect(),
             downtime_seconds: (!downtime.is_empty()).then(|| downtime.iter().sum()),
             serving: None,
+            serving_version: None,
             blocked: None,
             waits_for: waits_for(job, Worker::AtWork),
             probation: ProbationView::of(job),

@@ -202,12 +202,16 @@ fn judge_last_job(verdict: &mut Verdict, seen: &Seen, worker: Worker<'_>) {
                 );
                 return;
             }
-            verdict.recommend(Action::Recover, "payram-updater recover");
+            verdict.recommend(
+                Action::Recover,
+                "payram-updater recover: what was found, and each way out with what it costs",
+            );
             if code == FailureCode::MigrationFailed {
-                verdict.recommend(
-                    Action::RestoreDb,
-                    "what the failed version wrote is lost by it: read the log first",
+                let target = &job.body.resolved_target;
+                let how = format!(
+                    "payram-updater recover --restore-database: the database as it was before {target}; what {target} wrote is kept aside, and what can be loaded again is in a file (with --carry-rows, what it only inserted comes along)"
                 );
+                verdict.recommend(Action::RestoreDb, how);
             }
         }
     }
@@ -272,8 +276,11 @@ fn judge_container(verdict: &mut Verdict, seen: &Seen) {
             verdict.check("container", CheckStatus::Ok, format!("{} runs", container.name));
         }
         Ok(container) => {
-            let found = format!("{} is {}", container.name, container.status);
-            verdict.found("container", Severity::Warning, found);
+            let how = match container.status.as_str() {
+                "exited" => "has exited".to_owned(),
+                status => format!("is {status}"),
+            };
+            verdict.found("container", Severity::Warning, format!("{} {how}", container.name));
             verdict.recommend(Action::Recover, "payram-updater recover");
         }
         Err(failure) if failure.code == FailureCode::ContainerNotFound => {

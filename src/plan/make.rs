@@ -25,7 +25,7 @@ use crate::app::core::{self, Place, Probe, Silent};
 use crate::config::Settings;
 use crate::engine::{Engine, EngineFacts};
 use crate::journal::{HopTarget, JobBody, Mode};
-use crate::machine::facts::{CoreRules, TargetImage};
+use crate::machine::facts::{CoreRules, RollbackDatabase, TargetImage};
 use crate::machine::failure::{Failure, FailureCode};
 
 /// The label that names an image's version (OCI image specification, annotations).
@@ -78,6 +78,7 @@ fn blank(request: &Request) -> Plan {
         owners: Vec::new(),
         environment: None,
         afterwards: Vec::new(),
+        on_failure: None,
         notes: Vec::new(),
         quarantined: Vec::new(),
         plan_hash: None,
@@ -175,6 +176,8 @@ impl Making<'_> {
             stopped_at: self.plan.stopped_at.as_ref(),
         };
         self.plan.plan_hash = Some(hash::of(&seen, self.engine).await);
+        let from = self.plan.from_version.as_deref().unwrap_or("the version that serves now");
+        self.plan.on_failure = Some(on_failure(self.settings.rollback_database, from));
         Ok(JobBody {
             mode: self.request.mode,
             requested_target: self.request.requested_target.clone(),
@@ -451,4 +454,20 @@ fn summary(plan: &Plan, dry_run: bool, risk: Option<&str>) -> String {
         text.push_str("; EXECUTION_MODE is dry-run, so a run ends with the plan");
     }
     text
+}
+
+/// What becomes of the shop and of its rows where the new version fails, as the settings have it.
+fn on_failure(setting: RollbackDatabase, from: &str) -> String {
+    let how = match setting {
+        RollbackDatabase::Lossless => {
+            "with the rows that its workers wrote, or with the database as it was before it migrated and wrote none; where it did both, nothing is started until you decide"
+        }
+        RollbackDatabase::Manual => {
+            "where the new version changed nothing; otherwise nothing is started until you decide"
+        }
+        RollbackDatabase::Always => {
+            "and where the new version changed the database, with it as it was before; what was written is kept aside"
+        }
+    };
+    format!("{from} comes back by itself, {how}")
 }

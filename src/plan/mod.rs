@@ -102,6 +102,9 @@ pub struct Plan {
     /// What a person has to do once it has ended well.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub afterwards: Vec<Task>,
+    /// What becomes of the shop and of its rows where the new version fails; none when refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<String>,
     /// Things worth knowing that refuse nothing.
     pub notes: Vec<String>,
     /// Versions on the route whose image failed here before.

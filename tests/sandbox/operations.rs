@@ -136,6 +136,8 @@ fn a_plan_is_run_as_it_was_or_not_at_all() {
     let hash = plan["planHash"].as_str().expect("a hash").to_owned();
     let (_, again) = answer(&shop, &["dry-run", "--to", "2.0.0"]);
     assert_eq!(again["planHash"], hash.as_str(), "nothing has changed");
+    let on_failure = plan["onFailure"].as_str().expect("what a failure means");
+    assert!(on_failure.contains("1.9.6 comes back by itself"), "{on_failure}");
     let other = shop.cli(&["run", "--to", "1.9.7", "--yes", "--plan", &hash]);
     assert_eq!(other.status.code(), Some(1), "{other:?}");
     let said = String::from_utf8_lossy(&other.stdout).into_owned();

@@ -15,7 +15,7 @@ use super::{Asked, jobs, read, read_much};
 use crate::api::{Api, answers, pages};
 use crate::auto_update::view::AutoUpdateView;
 use crate::clock::Timestamp;
-use crate::driver::JobView;
+use crate::driver::{JobView, version_of};
 use crate::history::{STATUSES, TYPES};
 use crate::inspect;
 use crate::journal::{HistoryFilter, JobId, JournalError, LastJob, Reader, Seq};
@@ -45,6 +45,9 @@ pub(super) async fn status(api: &Arc<Api>) -> Result<Response, JournalError> {
     };
     if let Some(name) = name {
         view.serving = Some(api.serving.of(&api.settings, &api.engine, name).await);
+    }
+    if let (LastJob::Upgrade(job), Some(true), Some(id)) = (&job, view.serving, api.serving.who()) {
+        view.serving_version = version_of(job, &id);
     }
     let mut answer = serde_json::to_value(&view).unwrap_or_default();
     if let Some(playbook) = playbook_of(api, &job) {

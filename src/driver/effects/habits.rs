@@ -10,10 +10,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::Effects;
 use super::containers::{Which, occupies_database};
 use super::own_database::now_ms;
 use super::second_server::Sentinel;
+use super::{Effects, fail};
 use crate::app::core::Probe;
 use crate::app::supervisor;
 use crate::app::watch::{Running, Watch};
@@ -23,12 +23,16 @@ use crate::engine::EngineError;
 use crate::error::Trouble;
 use crate::machine::Known;
 use crate::machine::facts::Habits;
+use crate::machine::failure::FailureCode;
 
 /// Between two looks, at most and at least.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(200));
 
 /// Looks that are taken however slow they are: of fewer nothing is learnt.
 const LOOKS_AT_LEAST: u32 = 3;
+
+/// How much longer than three watches a supervisor may need to answer often enough.
+const HEARD_WITHIN: Duration = Duration::from_secs(30);
 
 impl Effects<'_> {
     /// What runs in a container now; none where nobody says it.
@@ -57,16 +61,23 @@ impl Effects<'_> {
         let mut sentinel = Sentinel::before_the_start(self, known, directory);
         let (mut watch, mut usage) = (Watch::default(), UsageWatch::default());
         let (mut slowest_answer_ms, mut looks) = (0, 0);
+        let (mut heard, mut unheard) = (0, None);
         let began = Instant::now();
         let whole = self.settings.verify_for;
+        let longest = whole.saturating_mul(3).saturating_add(HEARD_WITHIN);
         loop {
             let container = self.inspect_present(old.id, old.role).await?;
             if !occupies_database(&container) {
                 break;
             }
             sentinel.look(&container).await?;
-            if let Ok(Some(running)) = self.programs_of(old).await {
-                watch.look(&running);
+            match self.programs_of(old).await {
+                Ok(Some(running)) => {
+                    watch.look(&running);
+                    heard += 1;
+                }
+                Ok(None) => {}
+                Err(trouble) => unheard = Some(trouble.to_string()),
             }
             slowest_answer_ms = self.answer_ms(&container).await.max(slowest_answer_ms);
             if let Ok(found) = database::identity(&runner, self.ask_within()).await {
@@ -74,7 +85,17 @@ impl Effects<'_> {
             }
             looks += 1;
             let passed = began.elapsed();
-            if passed >= whole && looks >= LOOKS_AT_LEAST {
+            // A program whose habit was not seen would be held against the new version.
+            let is_heard = unheard.is_none() || heard >= LOOKS_AT_LEAST;
+            if passed >= whole && looks >= LOOKS_AT_LEAST && (is_heard || passed >= longest) {
+                if let Some(reason) = unheard.filter(|_| !is_heard) {
+                    return fail(
+                        FailureCode::RuntimeInspectionFailed,
+                        format!(
+                            "the old version's programs could be asked for in {heard} of {looks} looks, too few to know how they behave: {reason}"
+                        ),
+                    );
+                }
                 break;
             }
             let (most, least) = LOOK_EVERY;
