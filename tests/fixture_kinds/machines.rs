@@ -80,7 +80,11 @@ fn programs_come_back_by_design_are_fatal_for_ever_or_die_again_and_again() {
         .env("PAYRAM_DIES_EVERY", "2")
         .env("PAYRAM_DIES_WITH", "0")
         .start();
-    let (core, restless) = (program(&world, "payram-core"), program(&world, "payram-restless"));
+    let core = wait_until("the core runs", SOON, || {
+        let now = program(&world, "payram-core");
+        (now.0 == "RUNNING").then_some(now)
+    });
+    let restless = program(&world, "payram-restless");
     assert_eq!(program(&world, "payram-redis").0, "FATAL");
     wait_until("the restless program comes back", SOON, || {
         let now = program(&world, "payram-restless");
