@@ -71,7 +71,7 @@ impl Served {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let api = Arc::new(api);
         let door = Arc::new(listen::Door::new(Arc::clone(&api)));
-        Self { api, door, address, directory: directory }
+        Self { api, door, address, directory }
     }
 
     /// A client that has sent this and reads nothing yet.
