@@ -415,3 +415,32 @@ fn called_off(world: &World, trap: &Trap, daemon: &Daemon, file: &Path) {
     assert_eq!(world.sql("SELECT count(*) FROM whole"), "7");
     world.wait_healthy();
 }
+
+#[test]
+fn tables_in_parts_and_bytes_of_no_encoding_come_back_as_they_were_with_postgresql_17() {
+    if !is_full() || !require("docker") {
+        return;
+    }
+    let shop = World::build("1.9.6").rows(100).postgres_17().nested_mounts();
+    let world = shop.env("PAYRAM_ENCODING", "SQL_ASCII").start();
+    world.sql(
+        r"CREATE TABLE notes (id int, text text, big oid) PARTITION BY RANGE (id);
+        CREATE TABLE notes_0 PARTITION OF notes FOR VALUES FROM (0) TO (50);
+        CREATE TABLE notes_1 PARTITION OF notes FOR VALUES FROM (50) TO (500);
+        INSERT INTO notes SELECT n, E'caf\xe9' || n FROM generate_series(0, 99) n;
+        CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS n FROM notes;
+        ALTER TABLE notes OWNER TO payram; ALTER TABLE notes_0 OWNER TO payram;
+        ALTER TABLE notes_1 OWNER TO payram; ALTER MATERIALIZED VIEW counted OWNER TO payram;",
+    );
+    let digest = "SELECT md5(string_agg(id || text, ',' ORDER BY id)) FROM notes";
+    let before = world.sql(digest);
+    let _daemon = world.daemon();
+    let file = create(&world);
+    world.sql("DROP MATERIALIZED VIEW counted; DROP TABLE notes");
+    let restored = restore(&world, &file, &["--yes"]);
+    assert_eq!(restored.status.code(), Some(0), "{}", said(&restored));
+    assert_eq!(world.sql(digest), before);
+    assert_eq!(world.sql("SELECT n FROM counted"), "100");
+    world.wait_healthy();
+    assert_eq!(world.version().as_deref(), Some("1.9.6"));
+}

@@ -284,18 +284,26 @@ const BESIDE_A_PAYMENT: &str =
     ALTER TABLE receipts OWNER TO payram;
     ALTER TABLE told OWNER TO payram;";
 
+/// The same in parts, with a byte in each row that is none of UTF-8.
+const IN_PARTS: &str = r"CREATE TABLE receipts
+        (number bigserial, payment uuid REFERENCES payments, note text DEFAULT E'caf\xe9')
+        PARTITION BY HASH (payment);
+    CREATE TABLE receipts_0 PARTITION OF receipts FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+    CREATE TABLE receipts_1 PARTITION OF receipts FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+    ALTER TABLE receipts OWNER TO payram;
+    ALTER TABLE receipts_0 OWNER TO payram;
+    ALTER TABLE receipts_1 OWNER TO payram;";
+
 /// A line of the stand-in's payments that writes the former.
 const WRITES_RECEIPTS: &str = r#"RUN sed -i 's/^\( *\)payment, contents = cursor.fetchone()$/&\n\1cursor.execute("INSERT INTO receipts (payment) VALUES (%s)", (payment,))/' /opt/payram/payments.py"#;
 
-#[test]
-fn what_a_failed_version_only_inserted_is_carried_over_where_a_person_says_so() {
-    if !require("docker") {
-        return;
-    }
+/// A shop to whose failed version's rows a person said yes: they are carried over, and the version
+/// that wrote them.
+fn carried_over(builder: WorldBuilder, tables: &str) -> (World, Daemon, String) {
     let broken = Fixture::get().tag_of("migration-schema-writes");
     let image = OwnImage::derived(broken, WRITES_RECEIPTS, false);
-    let world = builder().nested_mounts().start();
-    world.sql(BESIDE_A_PAYMENT);
+    let world = builder.start();
+    world.sql(tables);
     let daemon = world.daemon();
     world.begin_upgrade(&image.tag);
     let status = daemon.wait_settled(END_LIMIT);
@@ -316,23 +324,53 @@ fn what_a_failed_version_only_inserted_is_carried_over_where_a_person_says_so() 
     world.wait_healthy();
     // Whoever took it: each is served, with all of its contents.
     assert_eq!(world.payments_lost(), Vec::<String>::new());
+    let receipts = world.sql("SELECT count(*) FROM receipts");
+    assert_ne!(receipts, "0", "carried over");
+    let tag = image.tag.clone();
+    assert_eq!(
+        world.sql(&format!("SELECT count(*) FROM payments WHERE written_by = '{tag}'")),
+        receipts
+    );
+    // As before: what refers to nothing is refused at once.
+    let reference =
+        "SELECT bool_or(condeferrable OR condeferred) FROM pg_constraint WHERE contype = 'f'";
+    assert_eq!(world.sql(reference), "f");
+    // What a transaction also changed is in the file, and not in the shop.
+    assert_eq!(
+        world.sql(&format!("SELECT count(*) FROM addresses WHERE written_by = '{tag}'")),
+        "0"
+    );
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+    (world, daemon, tag)
+}
+
+#[test]
+fn what_a_failed_version_only_inserted_is_carried_over_where_a_person_says_so() {
+    if !require("docker") {
+        return;
+    }
+    let (world, _daemon, _) = carried_over(builder().nested_mounts(), BESIDE_A_PAYMENT);
     let count = |what: &str| world.sql(&format!("SELECT count(*) FROM {what}"));
-    assert_ne!(count("receipts"), "0", "carried over");
-    let of_it = format!("WHERE written_by = '{}'", image.tag);
-    assert_eq!(count(&format!("payments {of_it}")), count("receipts"));
     assert_eq!(count("told t GROUP BY payment HAVING count(*) > 1"), "", "the trigger was off");
     assert_eq!(
         count(
             "payments p WHERE NOT EXISTS (SELECT FROM told t WHERE t.payment = p.id) \
-        AND created_at > (SELECT min(created_at) FROM payments p JOIN told t ON t.payment = p.id)"
+             AND created_at > \
+               (SELECT min(created_at) FROM payments p JOIN told t ON t.payment = p.id)"
         ),
         "0"
     );
-    // As before, it acts again, and what refers to nothing is refused.
+    // It acts again.
     assert_eq!(world.sql("SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'tell'"), "O");
-    let reference = "SELECT condeferrable OR condeferred FROM pg_constraint WHERE contype = 'f'";
-    assert_eq!(world.sql(reference), "f");
-    // What a transaction also changed is in the file, and not in the shop.
-    assert_eq!(count(&format!("addresses {of_it}")), "0");
-    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+#[test]
+fn rows_in_parts_and_in_no_encoding_are_carried_over_byte_for_byte() {
+    if !in_long_run() || !require("docker") {
+        return;
+    }
+    let builder = builder().nested_mounts().env("PAYRAM_ENCODING", "SQL_ASCII");
+    let (world, _daemon, _) = carried_over(builder, IN_PARTS);
+    let bytes = "SELECT count(*) FROM receipts WHERE note::bytea <> '\\x636166e9'::bytea";
+    assert_eq!(world.sql(bytes), "0", "byte for byte");
 }
