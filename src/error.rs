@@ -32,6 +32,14 @@ impl Trouble {
     }
 }
 
+/// An effect that can't be done, with this code and sentence.
+///
+/// # Errors
+/// Always.
+pub fn fail<T>(code: FailureCode, message: impl Into<String>) -> Result<T, Trouble> {
+    Err(Trouble::failed(code, message))
+}
+
 impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
         Trouble::Failed(failure)

@@ -4,19 +4,19 @@
 //! # The map
 //!
 //! A request comes in by [`api`] (HTTP) or by [`cli`], which asks the same API over its Unix
-//! socket. [`plan`] turns it into a job or refuses it;
-//! [`driver`] runs the job: *intent → effect → outcome → transition*. What comes next is
-//! decided by [`machine`], which is pure; each of the four is in the [`journal`] before the next
-//! begins; [`history`] says what its rows mean. The driver's effects work through [`engine`] (containers), [`database`] (dumps,
-//! evidence), [`restore_point`] (the database's directory) and [`app`] (the core and its
-//! programs). [`inspect`] looks at all of it and says what to do; [`auto_update`] plans and begins
-//! by itself what a dashboard could.
+//! socket. [`plan`] turns it into a job or refuses it; [`driver`] runs the job: *intent → effect →
+//! outcome → transition*. What comes next is decided by [`machine`], which is pure; each of the four
+//! is in the [`journal`] before the next begins; [`history`] says what its rows mean. The driver's
+//! steps work through [`engine`] (containers), [`spec`] (what the new container is), [`database`]
+//! (dumps, evidence), [`restore_point`] (the database's directory) and [`app`] (the core and its
+//! programs). [`inspect`] looks at all of it and says what to do; [`auto_update`] plans and begins by
+//! itself what a dashboard could.
 //!
 //! A backup is put back by a job of its own kind: [`restore`] decides, as pure as [`machine`].
 //!
-//! Arrows point one way: `cli, api → inspect → auto_update → driver → (plan, engine, database,
-//! restore_point, app, history → journal) → (machine, restore)`. `machine` imports nothing of ours; nobody imports
-//! `api` or `cli`.
+//! Arrows point one way: `cli, api → inspect → auto_update → driver → (plan, spec, engine, database,
+//! restore_point, app, history → journal) → (machine, restore)`. `machine` imports nothing of ours;
+//! nobody imports `api` or `cli`.
 
 pub mod api;
 pub mod app;
@@ -34,8 +34,10 @@ pub mod inspect;
 pub mod journal;
 pub(crate) mod json;
 pub mod machine;
+pub(crate) mod names;
 pub mod plan;
 pub mod restore;
 pub mod restore_point;
 pub mod sandbox;
 pub mod secret;
+pub mod spec;

@@ -8,12 +8,10 @@ use super::version;
 use crate::config::Settings;
 use crate::engine::{ContainerSummary, Engine};
 use crate::machine::failure::{Failure, FailureCode};
+use crate::names::{self, HOP_LABEL};
 
 /// The image repository that is looked for unless `IMAGE_REPO_OVERRIDE` names another.
 const DEFAULT_REPO: &str = "payramapp/payram";
-
-/// Label of the containers that an upgrade creates.
-const HOP_LABEL: &str = "io.payram.updater.hop";
 
 /// Candidates that a sentence names.
 const CANDIDATES: usize = 5;
@@ -87,9 +85,7 @@ fn candidates(containers: &[ContainerSummary], repo: &str) -> Vec<String> {
     };
     let mut found: Vec<&ContainerSummary> = containers.iter().filter(is_ours).collect();
     // What an upgrade set aside is nobody's shop.
-    found.retain(|container| {
-        !["-previous-", "-next-", "-database-"].iter().any(|part| container.name.contains(part))
-    });
+    found.retain(|container| !names::is_of_an_upgrade(&container.name));
     found.sort_by_key(|container| container.state != "running");
     let shown = |it: &&ContainerSummary| format!("{} ({}, {})", it.name, it.image, it.state);
     found.iter().map(shown).take(CANDIDATES).collect()

@@ -24,6 +24,7 @@ use self::fetch::{Answer, fetch};
 use super::version;
 use crate::config::Settings;
 use crate::machine::facts::CoreRules;
+use crate::names::VERSION_LABEL;
 
 pub use search::Search;
 
@@ -35,9 +36,6 @@ const HEALTH_PATH: &str = "/api/v1/health";
 
 /// Where the version is asked.
 const VERSION_PATH: &str = "/api/v1/version";
-
-/// The image label that names a version which has no version endpoint.
-const VERSION_LABEL: &str = "org.opencontainers.image.version";
 
 /// Longer than any version.
 const VERSION_LIMIT_CHARS: usize = 128;

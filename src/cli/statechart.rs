@@ -9,25 +9,6 @@ use std::fmt::Write;
 use crate::machine::transition::TRANSITIONS;
 use crate::machine::{Event, Phase, Step};
 
-/// The way back, in the order in which the machine goes it.
-const BACK: [Step; 15] = [
-    Step::DisarmNext,
-    Step::AssessDatabase,
-    Step::StopNext,
-    Step::RestoreDatabase,
-    Step::RestoreFiles,
-    Step::RestoreNextName,
-    Step::RestoreOldName,
-    Step::RearmOld,
-    Step::StartOld,
-    Step::ResumePrograms,
-    Step::VerifyOld,
-    Step::AssessAgain,
-    Step::ExportRows,
-    Step::RemoveNext,
-    Step::DiscardCopy,
-];
-
 const WIDTH: i32 = 924;
 const HEIGHT: i32 = 706;
 const MARGIN: i32 = 14;
@@ -125,50 +106,16 @@ fn arrows() -> Vec<(Phase, Phase, Vec<Event>)> {
     arrows
 }
 
-/// The state in which a step is done.
-fn home(step: Step) -> Phase {
-    match step {
-        Step::BackUp | Step::ProveBackup => Phase::Planned,
-        Step::Pull | Step::CreateNext => Phase::BackedUp,
-        Step::PreCopy
-        | Step::DisarmOld
-        | Step::NotePrograms
-        | Step::Quiesce
-        | Step::StopOld
-        | Step::RestorePoint
-        | Step::RenameOld
-        | Step::RenameNext
-        | Step::StartNext => Phase::Pulled,
-        Step::StartAgain | Step::Verify | Step::ArmNext => Phase::Swapped,
-        Step::Probation | Step::Tidy => Phase::Verified,
-        Step::DisarmNext
-        | Step::AssessDatabase
-        | Step::StopNext
-        | Step::RestoreDatabase
-        | Step::RestoreFiles
-        | Step::RestoreNextName
-        | Step::RestoreOldName
-        | Step::StartOld
-        | Step::ResumePrograms
-        | Step::RearmOld
-        | Step::VerifyOld
-        | Step::AssessAgain
-        | Step::ExportRows
-        | Step::RemoveNext
-        | Step::DiscardCopy => Phase::RollingBack,
-    }
-}
-
 /// The steps of a state with their numbers: one count leads forward, another back.
 fn steps(phase: Phase) -> Vec<(usize, Step)> {
     let forward = Step::FORWARD.into_iter().chain(Step::AFTERWARDS).enumerate();
-    let back = BACK.into_iter().enumerate();
+    let back = Step::BACKWARD.into_iter().enumerate();
     // In the place of the first start, where a person goes on with what had failed.
     let again = Step::FORWARD.iter().position(|step| *step == Step::StartNext);
     let mut steps: Vec<(usize, Step)> = forward
         .chain(back)
         .chain(again.map(|index| (index, Step::StartAgain)))
-        .filter(|(_, step)| home(*step) == phase)
+        .filter(|(_, step)| step.home() == phase)
         .map(|(index, step)| (index + 1, step))
         .collect();
     steps.sort_by_key(|(number, _)| *number);

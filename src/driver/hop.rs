@@ -5,14 +5,14 @@
 //! every outcome goes to the machine, and no effect begins before its intent is journaled.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-use super::effects::Effects;
-use super::{Driver, Progress, durable, may_be_called_off, narrate, prepare};
+use super::context::StepContext;
+use super::{Driver, Progress, durable, may_be_called_off, narrate, prepare, steps};
 use crate::clock::Timestamp;
 use crate::journal::{Ending, HopRecord, JobRecord, JournalError, Settlement};
 use crate::machine::failure::{Failure, FailureCode};
@@ -93,7 +93,7 @@ impl Driver {
             let journal = Arc::clone(&self.journal);
             let (job, hop) = (at.job.id.clone(), at.hop);
             durable(move || journal.intent(&job, hop, step)).await?;
-            self.set_blocked(None);
+            self.control.set_blocked(None);
             let outcome = self.attempt(at, &machine, step, off).await;
             let is_done = matches!(outcome, Outcome::Done { .. });
             let is_unknown = matches!(outcome, Outcome::Unknown { .. });
@@ -145,16 +145,24 @@ impl Driver {
             return called_off(step, self.who_calls_off(&at.job.id));
         }
         tracing::info!(job = %at.job.id, hop = at.hop, %step, "step begins");
-        let effects = Effects {
-            settings: &self.settings,
-            engine: self.engine.as_ref(),
-            journal: &self.journal,
-            progress: &self.progress,
-            at,
-            remade: OnceLock::new(),
-            watched_run: &self.watched_run,
+        let work = match machine.work() {
+            Ok(Some(work)) => work,
+            // What the state lacks can't be made up for.
+            Ok(None) => return Outcome::Left,
+            Err(forbidden) => {
+                let failure = Failure::new(FailureCode::Unknown, forbidden.to_string());
+                return Outcome::Failed { failure };
+            }
         };
-        let effect = AssertUnwindSafe(effects.run(step, machine.state())).catch_unwind();
+        let cx = StepContext::new(
+            (&self.settings, self.engine.as_ref()),
+            &self.journal,
+            &self.progress,
+            &self.watched_run,
+            at,
+            machine.state(),
+        );
+        let effect = AssertUnwindSafe(steps::run(&cx, machine.phase(), work)).catch_unwind();
         let leave = async {
             self.stop.cancelled().await;
             // A watch ends as well now as later.

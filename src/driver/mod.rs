@@ -7,6 +7,8 @@
 
 mod backup;
 mod cleanup;
+mod context;
+mod control;
 mod copy_out;
 mod effects;
 mod hop;
@@ -22,11 +24,12 @@ mod restore_effects;
 mod restore_narrate;
 mod set_aside;
 mod shop;
+mod steps;
 mod sync;
 mod view;
 mod waits;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -43,10 +46,12 @@ use crate::machine::facts::ProbationEnd;
 use crate::machine::failure::{Failure, FailureCode};
 use crate::machine::{Phase, Step};
 
+use control::{Control, Why};
+
 pub use backup::{CopyEnd, MadeBackup, NotBegun};
 pub use cleanup::{Cleaned, CleanupError, Rubbish};
 pub use lock::{LockError, StateLock};
-pub use narrate::{activity, closing_message, downtime_seconds};
+pub use narrate::{closing_message, downtime_seconds};
 pub use planned::make_plan;
 pub use recover::RecoverError;
 pub use recovery::{
@@ -54,11 +59,10 @@ pub use recovery::{
     World, decide, look,
 };
 pub use restore::RestorePlan;
+pub use steps::activity;
 pub(crate) use view::file_of;
 pub use view::{JobView, ProbationView, version_of};
 pub use waits::{WaitsFor, Worker, may_turn, waits_for};
-
-pub(crate) use effects::HOP_LABEL;
 
 /// Before the journal is tried again after it could not be read or written.
 const JOURNAL_RETRY_PAUSE: Duration = Duration::from_secs(10);
@@ -93,11 +97,8 @@ pub struct Driver {
     progress: Arc<watch::Sender<Progress>>,
     wake: Notify,
     stop: CancellationToken,
-    calling_off: Mutex<Option<(JobId, CancellationToken)>>,
-    /// Whether an unfinished upgrade that was found at the start may go on (`RESUME`).
-    released: watch::Sender<bool>,
-    /// Why the journal can't be used, while it can't.
-    blocked: Mutex<Option<String>>,
+    /// What it was told.
+    control: Control,
     /// The job that was under way before this program began.
     found: Option<JobId>,
     /// The restore that was.
@@ -106,14 +107,6 @@ pub struct Driver {
     by_hand: Mutex<bool>,
     /// How far it is.
     backup_progress: watch::Sender<Option<Progress>>,
-    /// Whether that job is called off when it goes on (`recover` saw that it can't be finished).
-    turns_back: watch::Sender<Option<JobId>>,
-    /// The job that an operator has cancelled.
-    cancelled: watch::Sender<Option<JobId>>,
-    /// Whether the log says that an unfinished upgrade waits.
-    has_told: watch::Sender<bool>,
-    /// Whether [`Driver::run`] is there to be woken.
-    is_running: watch::Sender<bool>,
     /// The run of a container that the watch after a verdict saw last: of what brought it about
     /// the engine forgets after a while.
     watched_run: Mutex<String>,
@@ -137,7 +130,7 @@ impl Driver {
         let progress = Arc::new(watch::Sender::new(Progress::default()));
         let found = reader.active_job()?.map(|job| job.id);
         let found_restore = reader.active_restore()?.map(|job| job.id);
-        let released = settings.resume != Resume::Manual || found.is_none();
+        let is_released = settings.resume != Resume::Manual || found.is_none();
         Ok(Self {
             settings,
             engine,
@@ -146,17 +139,11 @@ impl Driver {
             progress,
             wake: Notify::new(),
             stop,
-            calling_off: Mutex::new(None),
-            released: watch::Sender::new(released),
-            blocked: Mutex::default(),
+            control: Control::new(is_released),
             found,
             found_restore,
             by_hand: Mutex::new(false),
             backup_progress: watch::Sender::new(None),
-            turns_back: watch::Sender::new(None),
-            cancelled: watch::Sender::new(None),
-            has_told: watch::Sender::new(false),
-            is_running: watch::Sender::new(false),
             watched_run: Mutex::default(),
             _lock: lock,
         })
@@ -197,15 +184,9 @@ impl Driver {
     /// Cancels a job that is under way and not yet verified, also one that is not being worked on:
     /// it goes back as after a failure. Another job is not touched.
     pub fn cancel(&self, job: &JobId) {
-        // First: a job that is taken up in this moment looks here once it can be called off.
-        self.cancelled.send_replace(Some(job.clone()));
-        let calling_off = self.calling_off.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, token)) = calling_off.as_ref().filter(|(running, _)| running == job) {
-            token.cancel();
-        }
-        drop(calling_off);
+        self.control.cancel(job);
         if self.found.as_ref() == Some(job) {
-            self.released.send_replace(true);
+            self.control.release();
         }
         self.wake.notify_one();
     }
@@ -215,7 +196,7 @@ impl Driver {
         let blocked = self.blocked();
         then(match &blocked {
             Some(reason) => Worker::Blocked(reason),
-            None if !*self.released.borrow() => Worker::Holds,
+            None if !self.control.is_released() => Worker::Holds,
             None => Worker::AtWork,
         })
     }
@@ -237,29 +218,25 @@ impl Driver {
 
     /// Why nothing is done: the journal can't be used (I3). None while it can.
     pub fn blocked(&self) -> Option<String> {
-        self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_blocked(&self, to: Option<String>) {
-        *self.blocked.lock().unwrap_or_else(PoisonError::into_inner) = to;
+        self.control.blocked()
     }
 
     /// Resumes what is unfinished, then runs jobs as they come, until told to stop. Ends
     /// between two steps, with everything journaled.
     pub async fn run(&self) {
-        self.is_running.send_replace(true);
+        self.control.begins_to_run();
         let mut tidies_in = TIDY_PAUSE;
         while !self.stop.is_cancelled() {
             let pause = match self.work().await {
                 Ok(is_tidy) => {
-                    self.set_blocked(None);
+                    self.control.set_blocked(None);
                     let pause = (!is_tidy).then_some(tidies_in);
                     tidies_in =
                         if is_tidy { TIDY_PAUSE } else { TIDY_PAUSE_AT_MOST.min(tidies_in * 2) };
                     pause
                 }
                 Err(error) => {
-                    self.set_blocked(Some(error.to_string()));
+                    self.control.set_blocked(Some(error.to_string()));
                     // Without a journal nothing may be done (I3): wait until it is back.
                     tracing::error!(%error, "the journal can't be used; nothing is done until it can");
                     Some(JOURNAL_RETRY_PAUSE)
@@ -291,25 +268,20 @@ impl Driver {
                 continue;
             }
             let Some(job) = self.reader.active_job()? else { break };
-            if !*self.released.borrow() {
+            if !self.control.is_released() {
                 self.tell_that_it_waits(&job).await?;
                 return Ok(true);
             }
-            let token = CancellationToken::new();
             // A new version that may serve already is verified, or goes back by itself.
             let is_before_swap = may_be_called_off(job.phase()) && job.phase() != Phase::Swapped;
-            let is_to_go_back = self.turns_back.borrow().as_ref() == Some(&job.id)
-                || (self.settings.resume == Resume::Rollback && self.is_found(&job));
-            if is_to_go_back && is_before_swap {
-                token.cancel();
-            }
-            self.set_calling_off(Some((job.id.clone(), token.clone())));
-            let is_cancelled = self.cancelled.borrow().as_ref() == Some(&job.id);
-            if is_cancelled && may_be_called_off(job.phase()) {
-                token.cancel();
-            }
+            let by_setting = self.settings.resume == Resume::Rollback && self.is_found(&job);
+            let token = self.control.take_in_hand(&job.id, |why| match why {
+                Why::Cancelled => may_be_called_off(job.phase()),
+                Why::TurnedBack => is_before_swap,
+                Why::Nobody => is_before_swap && by_setting,
+            });
             let ran = self.drive(&job, &token).await;
-            self.set_calling_off(None);
+            self.control.lay_down();
             if !ran? {
                 return Ok(true);
             }
@@ -319,19 +291,15 @@ impl Driver {
 
     /// Answers whether to go on.
     async fn take_up_restore(&self, restore: &RestoreRecord) -> Result<bool, JournalError> {
-        let token = CancellationToken::new();
-        self.set_calling_off(Some((restore.id.clone(), token.clone())));
-        if self.cancelled.borrow().as_ref() == Some(&restore.id) {
-            token.cancel();
-        }
+        let token = self.control.take_in_hand(&restore.id, |why| why == Why::Cancelled);
         let ran = self.drive_restore(restore, &token).await;
-        self.set_calling_off(None);
+        self.control.lay_down();
         ran
     }
 
     /// Once, where every watcher reads it.
     async fn tell_that_it_waits(&self, job: &JobRecord) -> Result<(), JournalError> {
-        if self.has_told.send_replace(true) {
+        if self.control.has_told() {
             return Ok(());
         }
         let Some(waits) = waits_for(job, Worker::Holds) else { return Ok(()) };
@@ -342,8 +310,7 @@ impl Driver {
 
     /// Whose word calls this job off: a person's, or a setting's after a restart.
     fn who_calls_off(&self, job: &JobId) -> &'static str {
-        let is_persons = |of: &watch::Sender<Option<JobId>>| of.borrow().as_ref() == Some(job);
-        match is_persons(&self.cancelled) || is_persons(&self.turns_back) {
+        match self.control.is_persons_word(job) {
             true => "the operator",
             false => "RESUME=rollback, after a restart,",
         }
@@ -354,10 +321,6 @@ impl Driver {
         self.found.as_ref() == Some(&job.id)
     }
 
-    fn set_calling_off(&self, to: Option<(JobId, CancellationToken)>) {
-        *self.calling_off.lock().unwrap_or_else(PoisonError::into_inner) = to;
-    }
-
     /// The watch over the last upgrade goes on where it was, then what is not needed any more is
     /// tidied away; what did not come to its end is tried again, at every start and after a pause:
     /// the new version may only be starting, as after a reboot. Returns whether it has come to its
@@ -366,7 +329,7 @@ impl Driver {
         let Some(job) = self.reader.last_executed_job()? else { return Ok(true) };
         let step = |job: &JobRecord| job.hop().and_then(|hop| hop.machine.step());
         // A command that works without a daemon does not stay that long.
-        if step(&job) == Some(Step::Probation) && !*self.is_running.borrow() {
+        if step(&job) == Some(Step::Probation) && !self.control.is_running() {
             return Ok(true);
         }
         self.wind_up(&job, false).await?;

@@ -11,45 +11,6 @@ use crate::machine::facts::{
 use crate::machine::failure::FailureCode;
 use crate::machine::{Event, Fact, Known, Machine, Outcome, Phase, State, Step, Transition};
 
-/// What is being done, for a job that is under way.
-pub fn activity(step: Step) -> &'static str {
-    match step {
-        Step::BackUp => "Backing up the database; the application serves",
-        Step::ProveBackup => "Proving that the backup can be read back",
-        Step::Pull => "Pulling the new image; the application serves",
-        Step::CreateNext => "Creating the new container beside the old one",
-        Step::PreCopy => "Copying the database's directory; the application serves",
-        Step::DisarmOld => "Holding back the old container's restart policy",
-        Step::NotePrograms => "Noting which programs run",
-        Step::Quiesce => "Stopping the application's programs",
-        Step::StopOld => "Stopping the old container",
-        Step::RestorePoint => "Bringing the copy of the database up to its last write",
-        Step::RenameOld => "Renaming the old container",
-        Step::RenameNext => "Giving the new container its name",
-        Step::StartNext => "Starting the new container",
-        Step::StartAgain => "Starting the new container again, as you decided",
-        Step::Verify => "Waiting until the new version is healthy",
-        Step::ArmNext => "Setting the new container's restart policy",
-        Step::Probation => "Watching the new version a while longer; it serves",
-        Step::Tidy => "Tidying up",
-        Step::DisarmNext => "Going back: holding back the new container's restart policy",
-        Step::AssessDatabase => "Going back: finding out what the new version did to the database",
-        Step::StopNext => "Going back: stopping the new container",
-        Step::RestoreDatabase => "Going back: putting the database back as it was",
-        Step::RestoreFiles => "Going back: putting files beside the database back",
-        Step::RestoreNextName => "Going back: taking the name from the new container",
-        Step::RestoreOldName => "Going back: giving the old container its name",
-        Step::StartOld => "Going back: starting the old container",
-        Step::ResumePrograms => "Going back: starting the application's programs",
-        Step::RearmOld => "Going back: setting the old container's restart policy",
-        Step::VerifyOld => "Going back: waiting until the old version is healthy",
-        Step::AssessAgain => "Going back: finding out whether a row was written since the cut-over",
-        Step::ExportRows => "The old version serves; exporting the rows that the failed one wrote",
-        Step::RemoveNext => "Going back: removing the new container",
-        Step::DiscardCopy => "Going back: removing the copy of the database",
-    }
-}
-
 /// The lines that an outcome leaves in the log.
 pub(super) fn log_lines(step: Step, outcome: &Outcome, transitions: &[Transition]) -> Vec<String> {
     let mut lines = vec![match outcome {

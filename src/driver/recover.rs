@@ -1,7 +1,7 @@
 //! `recover`, done: what [`super::recovery`] decided about the last job is carried out. A way back
 //! that is taken again becomes the active job, and the loop runs it like any other.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::recovery::{Consent, Decision, Hand, Remedy, decide, look, old_container};
@@ -52,7 +52,7 @@ impl Driver {
         }
         let job = self.reader.last_executed_job()?;
         let engine = self.engine.as_ref();
-        let is_held = *self.is_running.borrow() && !*self.released.borrow();
+        let is_held = self.control.is_held();
         let hand = Hand { is_driven: self.is_driven(), is_held };
         let good = read_last_good(&self.reader)?;
         let looked = look(engine, &self.settings, job.as_ref(), good.as_ref(), hand).await;
@@ -73,16 +73,15 @@ impl Driver {
             // What was good last is dealt with already.
             Remedy::Nothing | Remedy::StartGood => {}
             Remedy::GoOn => {
-                self.released.send_replace(true);
+                self.control.release();
                 self.wake.notify_one();
             }
             Remedy::TurnBack => {
-                self.turns_back.send_replace(Some(job.id.clone()));
-                self.released.send_replace(true);
+                self.control.turn_back(&job.id);
                 self.wake.notify_one();
             }
             Remedy::Tidy => {
-                self.released.send_replace(true);
+                self.control.release();
                 self.wake.notify_one();
                 self.wait_tidy().await?;
             }
@@ -134,7 +133,7 @@ impl Driver {
 
     /// Whether a job is being worked on now.
     fn is_driven(&self) -> bool {
-        self.calling_off.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.control.is_at_work()
     }
 
     /// The answer when the engine can't be asked: nothing is known, so nothing is done.
@@ -226,7 +225,7 @@ impl Driver {
     /// Until what an upgrade left over is cleared, where this driver's loop is at it.
     async fn wait_tidy(&self) -> Result<(), JournalError> {
         let deadline = tokio::time::Instant::now() + TIDIES_WITHIN;
-        while *self.is_running.borrow() && tokio::time::Instant::now() < deadline {
+        while self.control.is_running() && tokio::time::Instant::now() < deadline {
             let job = self.reader.last_executed_job()?;
             if job.as_ref().and_then(JobRecord::hop).is_none_or(|hop| hop.machine.step().is_none())
             {
@@ -243,7 +242,7 @@ impl Driver {
         let (journal, id, number) = (Arc::clone(&self.journal), job.id.clone(), job.hops.len());
         let events = [narrate::recovery_started(job, event)];
         durable(move || journal.reopen(&id, number, transition, &events)).await?;
-        self.released.send_replace(true);
+        self.control.release();
         self.wake.notify_one();
         Ok(())
     }

@@ -17,7 +17,7 @@ mod unfinished;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::narrate::activity;
+use super::steps::activity;
 use super::waits::may_turn;
 use crate::config::Resume;
 use crate::journal::{HopRecord, JobRecord};
@@ -25,7 +25,7 @@ use crate::machine::failure::FailureCode;
 use crate::machine::{Event, Phase, State};
 
 pub use look::{Hand, look};
-pub(super) use look::{directory_of, old_container};
+pub(super) use look::old_container;
 pub(super) use neighbours::rival;
 
 /// How a stranger is called that is no container: this, its number, and the rest.

@@ -248,7 +248,7 @@ impl Driver {
             }
             let (journal, job) = (Arc::clone(&self.journal), record.id.clone());
             durable(move || journal.restore_intent(&job, step)).await?;
-            self.set_blocked(None);
+            self.control.set_blocked(None);
             let Some(outcome) = self.attempt_restore(record, &restore, step, off).await else {
                 // Told to end: the next start finds the step unfinished.
                 return Ok(false);

@@ -14,7 +14,7 @@ use crate::app::supervisor;
 use crate::clock::Timestamp;
 use crate::config::Settings;
 use crate::database::{self, Renaming};
-use crate::error::Trouble;
+use crate::error::{Trouble, fail};
 use crate::journal::RestoreRecord;
 use crate::machine::facts::{Backup, CoreRules};
 use crate::machine::failure::{Failure, FailureCode};
@@ -39,10 +39,6 @@ pub(super) struct RestoreEffects<'a> {
     pub driver: &'a Driver,
     pub record: &'a RestoreRecord,
     pub restore: &'a Restore,
-}
-
-fn fail<T>(code: FailureCode, message: impl Into<String>) -> Result<T, Trouble> {
-    Err(Trouble::failed(code, message))
 }
 
 impl RestoreEffects<'_> {

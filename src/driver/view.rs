@@ -4,7 +4,8 @@
 use serde::Serialize;
 
 use super::Progress;
-use super::narrate::{activity, closing_message, downtime_seconds};
+use super::narrate::{closing_message, downtime_seconds};
+use super::steps::activity;
 use super::waits::{WaitsFor, Worker, waits_for};
 use crate::clock::Timestamp;
 use crate::journal::{JobRecord, LastJob, Mode, RestoreRecord, Task};

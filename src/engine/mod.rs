@@ -9,8 +9,6 @@
 pub mod docker;
 mod inspection;
 pub mod mounts;
-pub mod parity;
-pub mod spec;
 
 pub use inspection::Inspection;
 

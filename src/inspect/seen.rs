@@ -17,12 +17,10 @@ use crate::history::{LastGood, SetAside, read_last_good, read_set_aside};
 use crate::journal::{JobRecord, JournalError, Quarantined, Reader, RestoreRecord};
 use crate::machine::facts::CoreRules;
 use crate::machine::failure::{Failure, FailureCode};
+use crate::names::VERSION_LABEL;
 use crate::plan::owners::{self, Owner};
 use crate::plan::quarantine::{self, QuarantinedVersion};
 use crate::plan::{fetch, manifest::Manifest, policy::Policy};
-
-/// The label of an image that names its version.
-const VERSION_LABEL: &str = "org.opencontainers.image.version";
 
 /// What was seen.
 pub struct Seen {
@@ -261,7 +259,7 @@ async fn leftovers(engine: &dyn Engine, job: &Result<Option<JobRecord>, String>)
         return Vec::new();
     }
     let shop = &job.body.container_name;
-    let Ok(labelled) = engine.containers(Some(crate::driver::HOP_LABEL)).await else {
+    let Ok(labelled) = engine.containers(Some(crate::names::HOP_LABEL)).await else {
         return Vec::new();
     };
     labelled
@@ -269,7 +267,7 @@ async fn leftovers(engine: &dyn Engine, job: &Result<Option<JobRecord>, String>)
         .filter(|container| container.state != "running")
         .filter(|container| {
             let rest = container.name.strip_prefix(shop.as_str()).unwrap_or_default();
-            ["-next-", "-previous-", "-database-"].iter().any(|part| rest.starts_with(part))
+            crate::names::continues_as_of_an_upgrade(rest)
         })
         .map(|container| container.name)
         .collect()

@@ -1,7 +1,7 @@
 //! The upgrade as a state machine, and nothing else: no clock, no I/O, no randomness.
 //!
 //! One machine runs one *hop*, from the version that serves to the next on the route.
-//! [`Machine::step`] says what to do next; [`Machine::apply`] says where its outcome leads.
+//! [`Machine::work`] says what to do next; [`Machine::apply`] says where its outcome leads.
 //! The driver runs the two against the world, the journal folds them over what it recorded,
 //! and tests search them exhaustively: the same functions, so that what was proved is what
 //! runs. `statecharts/upgrade.scxml` is the specification; [`transition::TRANSITIONS`] is
@@ -16,6 +16,7 @@ mod sequences;
 mod state;
 mod step;
 pub mod transition;
+mod work;
 
 pub use outcome::{Fact, Outcome};
 pub use projection::JobState;
@@ -26,3 +27,4 @@ pub use state::{
 };
 pub use step::Step;
 pub use transition::{Event, Forbidden, Machine, Transition};
+pub use work::{Assess, AssessAgain, Restore, RestoreFiles, Work};

@@ -11,7 +11,6 @@ use super::facts::{
 use super::failure::Failure;
 use super::rollback::{Begun, NeedsOperator, RolledBack, RollingBack};
 use super::sequences::Sequence;
-use super::step::Step;
 
 /// What one hop is to do; fixed when it is planned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -392,16 +391,6 @@ impl Verified {
     pub fn is_watched_on(&self) -> bool {
         self.swapped.backed_up.hop.probation_seconds.is_some() || self.verdict.waits_for_a_person
     }
-
-    /// What is left to do: the watch goes on first, and nothing is tidied away while a person has
-    /// to say that it may be.
-    pub(super) fn step(&self) -> Option<Step> {
-        match &self.probation {
-            None if self.is_watched_on() => Some(Step::Probation),
-            Some(probation) if probation.keeps_the_way_back() => None,
-            None | Some(_) => (!self.is_tidy).then_some(Step::Tidy),
-        }
-    }
 }
 
 impl BackedUp {
@@ -411,15 +400,6 @@ impl BackedUp {
 }
 
 impl Swapped {
-    /// What is to do next.
-    pub(super) fn step(&self) -> Step {
-        match &self.kept {
-            Some(kept) if !kept.is_started => Step::StartAgain,
-            Some(_) | None if self.verdict.is_none() => Step::Verify,
-            Some(_) | None => Step::ArmNext,
-        }
-    }
-
     fn known(&self) -> Known<'_> {
         Known {
             image: Some(&self.image),

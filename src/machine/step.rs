@@ -1,7 +1,9 @@
 //! The steps: each has an effect, an observation and, where it changes the world, a
-//! compensation. Their effects are in `driver::effects`; here is only their order.
+//! compensation. What each does is in `driver::steps`; here is only their order.
 
 use serde::{Deserialize, Serialize};
+
+use super::state::Phase;
 
 /// One thing to do. The first group leads forward, the second back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -103,6 +105,25 @@ impl Step {
     /// What follows `Verified`, in order.
     pub const AFTERWARDS: [Step; 2] = [Step::Probation, Step::Tidy];
 
+    /// The way back, in the order in which the machine goes it.
+    pub const BACKWARD: [Step; 15] = [
+        Step::DisarmNext,
+        Step::AssessDatabase,
+        Step::StopNext,
+        Step::RestoreDatabase,
+        Step::RestoreFiles,
+        Step::RestoreNextName,
+        Step::RestoreOldName,
+        Step::RearmOld,
+        Step::StartOld,
+        Step::ResumePrograms,
+        Step::VerifyOld,
+        Step::AssessAgain,
+        Step::ExportRows,
+        Step::RemoveNext,
+        Step::DiscardCopy,
+    ];
+
     /// The step's name as the journal, the API and the statechart write it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -139,6 +160,40 @@ impl Step {
             Step::ExportRows => "export_rows",
             Step::RemoveNext => "remove_next",
             Step::DiscardCopy => "discard_copy",
+        }
+    }
+
+    /// The state in which it is done.
+    pub fn home(self) -> Phase {
+        match self {
+            Step::BackUp | Step::ProveBackup => Phase::Planned,
+            Step::Pull | Step::CreateNext => Phase::BackedUp,
+            Step::PreCopy
+            | Step::DisarmOld
+            | Step::NotePrograms
+            | Step::Quiesce
+            | Step::StopOld
+            | Step::RestorePoint
+            | Step::RenameOld
+            | Step::RenameNext
+            | Step::StartNext => Phase::Pulled,
+            Step::StartAgain | Step::Verify | Step::ArmNext => Phase::Swapped,
+            Step::Probation | Step::Tidy => Phase::Verified,
+            Step::DisarmNext
+            | Step::AssessDatabase
+            | Step::StopNext
+            | Step::RestoreDatabase
+            | Step::RestoreFiles
+            | Step::RestoreNextName
+            | Step::RestoreOldName
+            | Step::StartOld
+            | Step::ResumePrograms
+            | Step::RearmOld
+            | Step::VerifyOld
+            | Step::AssessAgain
+            | Step::ExportRows
+            | Step::RemoveNext
+            | Step::DiscardCopy => Phase::RollingBack,
         }
     }
 

@@ -12,7 +12,7 @@ use super::facts::{Assessment, Export, Probation, ProbationEnd};
 use super::failure::{Failure, FailureCode};
 use super::outcome::Outcome;
 use super::rollback::{Begun, Consent, NeedsOperator, RolledBack, RollingBack};
-use super::state::{BackedUp, CutOver, Hop, Kept, Phase, Planned, State};
+use super::state::{Hop, Kept, Phase, Planned, State};
 use super::step::Step;
 
 pub use self::table::{Event, TRANSITIONS, Transition};
@@ -65,28 +65,12 @@ impl Machine {
         self.state.phase()
     }
 
-    /// What to do next; `None` when there is nothing more to do.
+    /// The step that is due; `None` when there is nothing more to do. What it needs is in
+    /// [`Machine::work`].
     pub fn step(&self) -> Option<Step> {
         match &self.state {
-            State::Planned(Planned { backup: None, .. }) => Some(Step::BackUp),
-            State::Planned(Planned { backup: Some(_), .. }) => Some(Step::ProveBackup),
-            State::BackedUp(BackedUp { image: None, .. }) => Some(Step::Pull),
-            State::BackedUp(BackedUp { image: Some(_), .. }) => Some(Step::CreateNext),
-            State::Pulled(pulled) => Some(match &pulled.cut_over {
-                CutOver::Ready if pulled.copy.is_none() => Step::PreCopy,
-                CutOver::Ready => Step::DisarmOld,
-                CutOver::Disarmed => Step::NotePrograms,
-                CutOver::Noted(_) => Step::Quiesce,
-                CutOver::Quiesced(_) => Step::StopOld,
-                CutOver::OldStopped(_) => Step::RestorePoint,
-                CutOver::Pointed(..) => Step::RenameOld,
-                CutOver::OldRenamed(..) => Step::RenameNext,
-                CutOver::NextRenamed(..) => Step::StartNext,
-            }),
-            State::Swapped(swapped) => Some(swapped.step()),
-            State::Verified(verified) => verified.step(),
             State::RollingBack(back) => back.remaining.first().copied(),
-            State::RolledBack(_) | State::NeedsOperator(_) => None,
+            state => state.work_forward().map(|work| work.step()),
         }
     }
 
@@ -252,7 +236,7 @@ impl Machine {
                     State::Swapped(swapped) => match swapped.kept.take() {
                         Some(kept) => {
                             swapped.verdict = swapped.verdict.take().or(kept.verdict);
-                            swapped.step()
+                            swapped.work().step()
                         }
                         None => pending,
                     },

@@ -11,9 +11,10 @@ use serde_json::Value;
 
 use super::preflight::Preflight;
 use crate::config::Settings;
-use crate::engine::{Engine, spec};
+use crate::engine::Engine;
 use crate::journal::{HopTarget, Task};
 use crate::machine::failure::{Failure, FailureCode};
+use crate::spec;
 
 /// Containers that are looked at.
 const LOOKED_AT: usize = 200;

@@ -27,9 +27,7 @@ use crate::engine::{Engine, EngineFacts};
 use crate::journal::{HopTarget, JobBody, Mode};
 use crate::machine::facts::{CoreRules, RollbackDatabase, TargetImage};
 use crate::machine::failure::{Failure, FailureCode};
-
-/// The label that names an image's version (OCI image specification, annotations).
-const VERSION_LABEL: &str = "org.opencontainers.image.version";
+use crate::names::VERSION_LABEL;
 
 /// Plans what is asked; `job` is there exactly when the plan is ready.
 pub async fn make(settings: &Settings, engine: &dyn Engine, request: &Request) -> Plan {

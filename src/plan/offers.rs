@@ -20,15 +20,13 @@ use crate::config::Settings;
 use crate::engine::Engine;
 use crate::journal::Mode;
 use crate::machine::failure::{Failure, FailureCode};
+use crate::names::VERSION_LABEL;
 
 /// Versions that one answer names at most, the newest.
 const MOST_VERSIONS: usize = 100;
 
 /// Gates that one answer names at most, the lowest.
 const MOST_GATES: usize = 100;
-
-/// The label that names an image's version (OCI image specification, annotations).
-const VERSION_LABEL: &str = "org.opencontainers.image.version";
 
 /// The answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -19,7 +19,7 @@ pub(super) const DATA_DIRECTORY: &str = "/var/lib/payram/db/postgres";
 pub(super) const SERVER: &str = "/usr/lib/postgresql/15/bin/postgres";
 
 /// The label that names an image's version.
-pub(super) const VERSION_LABEL: &str = "org.opencontainers.image.version";
+pub(super) use crate::names::VERSION_LABEL;
 
 /// Hex sha256 of a text, which makes every id here.
 pub(super) fn digest(text: &str) -> String {

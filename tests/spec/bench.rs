@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use payram_updater::engine::parity;
-use payram_updater::engine::spec::{self, NextSpec, SpecInputs};
 use payram_updater::machine::facts::Overlay;
+use payram_updater::spec::parity;
+use payram_updater::spec::{self, NextSpec, SpecInputs};
 use serde_json::{Value, json};
 
 /// Every container, image, network and volume of one test, by a prefix that no other uses.

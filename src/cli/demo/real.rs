@@ -247,7 +247,7 @@ impl Backstage for Real {
             // What the updater made in between has its own label and the shop's name.
             let mut left = self.engine.containers(Some(&label)).await?;
             let prefix = format!("{}-", name_of(place));
-            let named = self.engine.containers(Some(crate::driver::HOP_LABEL)).await?;
+            let named = self.engine.containers(Some(crate::names::HOP_LABEL)).await?;
             left.extend(named.into_iter().filter(|one| one.name.starts_with(&prefix)));
             let Some(first) = left.first() else { return Ok(()) };
             let mut why = String::new();

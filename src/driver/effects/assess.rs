@@ -7,127 +7,38 @@
 //! image (`lone`). What can't be asked is `Unreadable`, never assumed (I11).
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::containers::{Which, no_restart, occupies_database, was_started};
-use super::forward::FINGERPRINT_BUDGET;
-use super::lone::{self, Admits};
-use super::second_server::Noted;
-use super::{Effects, export, fail};
+use super::containers::Which;
+use super::failed_directory as export;
+use super::standalone_postgres::{self as lone, Admits};
 use crate::app::supervisor;
 use crate::database::{self, Access, Runner};
+use crate::driver::context::StepContext;
 use crate::driver::prepare::SavedSpec;
-use crate::engine::spec;
 use crate::error::Trouble;
+use crate::error::fail;
+use crate::machine::Assessed;
 use crate::machine::facts::{Assessment, Copy, Fingerprint, Server};
 use crate::machine::failure::FailureCode;
-use crate::machine::{Assessed, Fact, Known};
 use crate::restore_point::{self, RestorePointError};
+use crate::spec;
 
-impl Effects<'_> {
-    /// Silences the failed version, then compares the database with what it was, and says so
-    /// where that is not what a person was shown; unless the new version serves, and what failed
-    /// was something around it.
-    pub(super) async fn assess_database(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        let mut found = self.find_out(known).await?;
-        if found.assessment == Assessment::Unchanged {
-            let files = changed_settings(known.copy);
-            if !files.is_empty() {
-                let what = format!("no row, but the server's settings: {}", files.join(", "));
-                found.assessment = Assessment::SchemaChanged { what };
-            }
-        }
-        if let Some(shown) = known.shown
-            && !shown.forgets_the_same(&found.assessment)
-        {
-            self.say("what the new version did is not what was shown before the consent").await;
-        }
-        Ok(Fact::Assessment(found))
-    }
+/// How long rows may be counted before the way back is chosen.
+const FINGERPRINT_BUDGET: Duration = Duration::from_secs(5);
 
-    async fn find_out(&self, known: &Known<'_>) -> Result<Assessed, Trouble> {
-        if let Some(failure) = known.failure.filter(|f| f.code == FailureCode::DatabaseDamaged) {
-            return Ok(Assessment::Damaged { by: failure.message.clone() }.into());
-        }
-        self.remove_lone_server(known).await?;
-        let next = self.next(known)?;
-        // Two servers that worked in it together leave nothing that a comparison could find.
-        // They may have done so beside the old one, too, and whatever became of either.
-        match self.must_be_alone(known, next, Noted::Ever).await {
-            Ok(()) => {}
-            Err(Trouble::Failed(failure)) if failure.code == FailureCode::DatabaseDamaged => {
-                return Ok(Assessment::Damaged { by: failure.message }.into());
-            }
-            Err(trouble) => return Err(trouble),
-        }
-        let container = self.inspect(next.id).await?;
-        let is_up = container.as_ref().is_some_and(occupies_database);
-        let was_judged = known.failure.is_some_and(|failure| failure.code.is_a_verdict());
-        if let Some(container) = container.as_ref().filter(|_| is_up && !was_judged)
-            && let Some(version) = self.version_that_serves(known, container).await?
-        {
-            return Ok(Assessment::Serves { version }.into());
-        }
-        if container.is_some_and(|container| !was_started(&container)) {
-            return Ok(Assessment::Unchanged.into());
-        }
-        // Its server is another cluster's: what it says is no evidence. The directory is.
-        let is_another = known.failure.is_some_and(|f| f.code == FailureCode::DatabaseMismatch);
-        let before = known.quiesced.and_then(|quiesced| quiesced.fingerprint.as_ref());
-        if let Some(before) = before.filter(|_| is_another) {
-            if is_up {
-                self.stop(next).await?;
-            }
-            return self.assess_directory(known, before).await;
-        }
-        self.compare_with_cut_over(known, next, is_up).await
-    }
-
-    /// Silences the old version, which did not pass its gate, and finds out whether it or the
-    /// failed one wrote a row: where neither did, it is stopped, for the restore point to be tried.
-    /// From here on nothing but the way back starts it.
-    pub(super) async fn assess_again(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        self.find_out_again(known).await.map(Fact::Assessment)
-    }
-
-    async fn find_out_again(&self, known: &Known<'_>) -> Result<Assessed, Trouble> {
-        self.remove_lone_server(known).await?;
-        let Some(Copy::Directory { copy, .. }) = known.copy else {
-            return unreadable("there is no copy of the database's directory");
-        };
-        if !Path::new(copy).is_dir() {
-            return unreadable(format!("the copy of the database {copy} is gone"));
-        }
-        let old = self.old(known);
-        match self.must_be_alone(known, old, Noted::SinceAsked).await {
-            Ok(()) => {}
-            Err(Trouble::Failed(failure)) if failure.code == FailureCode::DatabaseDamaged => {
-                return Ok(Assessment::Damaged { by: failure.message }.into());
-            }
-            Err(trouble) => return Err(trouble),
-        }
-        self.set_policy(old, &no_restart()).await?;
-        let is_up = occupies_database(&self.inspect_present(old.id, old.role).await?);
-        let found = self.compare_with_cut_over(known, old, is_up).await?;
-        // The old version has written nothing: something is put back for it.
-        let is_as_before = Some(&found.assessment) == known.assessment;
-        if is_as_before || found.assessment == Assessment::Unchanged {
-            self.stop(old).await?;
-        }
-        Ok(found)
-    }
-
+impl StepContext<'_> {
     /// Silences this version and compares the database with what it was at the cut-over: through
     /// its own server where that answers, otherwise by the directory.
-    async fn compare_with_cut_over(
+    pub(in crate::driver) async fn compare_with_cut_over(
         &self,
-        known: &Known<'_>,
         which: Which<'_>,
         is_up: bool,
     ) -> Result<Assessed, Trouble> {
-        let Some(before) = known.quiesced.and_then(|quiesced| quiesced.fingerprint.as_ref()) else {
-            return self.assess_without_fingerprint(known, which, is_up).await;
+        let Some(before) = self.quiesced.and_then(|quiesced| quiesced.fingerprint.as_ref()) else {
+            return self.assess_without_fingerprint(which, is_up).await;
         };
-        let target = self.database(known)?;
+        let target = self.database()?;
         match target.access {
             Access::InContainer => {
                 let silenced = if is_up { self.silence(which).await } else { Ok(false) };
@@ -144,7 +55,7 @@ impl Effects<'_> {
                     if is_up {
                         self.stop(which).await?;
                     }
-                    return self.assess_directory(known, before).await;
+                    return self.assess_directory(before).await;
                 }
             }
             // The database is elsewhere and answers when the container is stopped.
@@ -157,7 +68,7 @@ impl Effects<'_> {
             Err(_) if target.access == Access::InContainer => {
                 // Its server does not answer: it is stopped and asked on its own.
                 self.stop(which).await?;
-                self.assess_directory(known, before).await
+                self.assess_directory(before).await
             }
             Err(trouble) => unreadable(trouble.into_failure().message),
         }
@@ -168,7 +79,6 @@ impl Effects<'_> {
     /// it, now that the answer is needed.
     async fn assess_without_fingerprint(
         &self,
-        known: &Known<'_>,
         which: Which<'_>,
         is_up: bool,
     ) -> Result<Assessed, Trouble> {
@@ -176,7 +86,7 @@ impl Effects<'_> {
         if is_up {
             self.stop(which).await?;
         }
-        let Some(Copy::Directory { source, copy, server, .. }) = known.copy else {
+        let Some(Copy::Directory { source, copy, server, .. }) = self.copy else {
             return unreadable(NOT_READ);
         };
         let (from, to) = (PathBuf::from(source), PathBuf::from(copy));
@@ -185,8 +95,8 @@ impl Effects<'_> {
             self.say("the database's directory is as it was, file by file").await;
             return Ok(Assessment::Unchanged.into());
         }
-        match self.fingerprint_of_copy(known, Path::new(source), Path::new(copy), server).await {
-            Ok(before) => self.assess_directory(known, &before).await,
+        match self.fingerprint_of_copy(Path::new(source), Path::new(copy), server).await {
+            Ok(before) => self.assess_directory(&before).await,
             Err(Trouble::Failed(failure)) => {
                 unreadable(format!("{NOT_READ}, and its copy can't be asked: {failure}"))
             }
@@ -197,12 +107,11 @@ impl Effects<'_> {
     /// What the restore point holds: its server runs alone on a copy of it, which it writes to.
     async fn fingerprint_of_copy(
         &self,
-        known: &Known<'_>,
         source: &Path,
         copy: &Path,
         server: &Server,
     ) -> Result<Fingerprint, Trouble> {
-        let saved = SavedSpec::read(&known.hop.old.spec_file)?;
+        let saved = SavedSpec::read(&self.hop.old.spec_file)?;
         let read = read_from(copy);
         let Some(mounts) = export::mounts_for(&saved.container, source, &read) else {
             return fail(
@@ -220,13 +129,12 @@ impl Effects<'_> {
         })
         .await?;
         let asked = async {
-            let lone =
-                self.start_lone_server(known, (server, &at), mounts, &export::MODEST).await?;
+            let lone = self.start_lone_server((server, &at), mounts, &export::MODEST).await?;
             let runner = Runner::new(self.engine, &lone.id, &lone.database);
             database::fingerprint(&runner, FINGERPRINT_BUDGET).await
         };
         let fingerprint = asked.await;
-        self.remove_lone_server(known).await?;
+        self.remove_lone_server().await?;
         self.blocking(move |_| restore_point::discard(&read)).await?;
         fingerprint
     }
@@ -259,12 +167,11 @@ impl Effects<'_> {
     }
 
     /// The failed container has ended: its directory tells.
-    async fn assess_directory(
+    pub(in crate::driver) async fn assess_directory(
         &self,
-        known: &Known<'_>,
         before: &Fingerprint,
     ) -> Result<Assessed, Trouble> {
-        let Some(Copy::Directory { source, copy, server, .. }) = known.copy else {
+        let Some(Copy::Directory { source, copy, server, .. }) = self.copy else {
             return unreadable("the new version's container has ended, and its database with it");
         };
         let (from, to) = (PathBuf::from(source), PathBuf::from(copy));
@@ -283,8 +190,8 @@ impl Effects<'_> {
         if let Err(reason) = lone::must_be_readable_by(server, Path::new(source)).await {
             return unreadable(reason);
         }
-        let assessed = self.ask_lone_server(known, (server, Path::new(source)), before).await;
-        self.remove_lone_server(known).await?;
+        let assessed = self.ask_lone_server((server, Path::new(source)), before).await;
+        self.remove_lone_server().await?;
         match assessed {
             Ok(found) => Ok(found),
             Err(Trouble::Failed(failure)) => unreadable(failure.message),
@@ -295,20 +202,19 @@ impl Effects<'_> {
     /// Starts the database's server alone, read-only, reached by nobody else, and compares.
     async fn ask_lone_server(
         &self,
-        known: &Known<'_>,
         (server, source): (&Server, &Path),
         before: &Fingerprint,
     ) -> Result<Assessed, Trouble> {
-        let saved = SavedSpec::read(&known.hop.old.spec_file)?;
+        let saved = SavedSpec::read(&self.hop.old.spec_file)?;
         let mounts = spec::mounts_of(&saved.container);
         // Two servers on one directory destroy it (I2).
-        for which in [self.old(known), self.next(known)?] {
+        for which in [self.old(), self.next()?] {
             self.must_not_run(which).await?;
             if let Some(container) = self.inspect(which.id).await? {
-                self.nobody_else_runs(known, &container).await?;
+                self.nobody_else_runs(&container).await?;
             }
         }
-        let lone = self.start_lone_server(known, (server, source), mounts, &[]).await?;
+        let lone = self.start_lone_server((server, source), mounts, &[]).await?;
         let found =
             self.compare(&Runner::new(self.engine, &lone.id, &lone.database), before).await?;
         Ok(match (lone.admits, &found.assessment) {
@@ -325,29 +231,12 @@ impl Effects<'_> {
 }
 
 /// Where a copy of the restore point lies while its server is asked.
-pub(super) fn read_from(copy: &Path) -> PathBuf {
+pub(in crate::driver) fn read_from(copy: &Path) -> PathBuf {
     let mut name = copy.as_os_str().to_owned();
     name.push("-read");
     PathBuf::from(name)
 }
 
-/// The files that say how the server starts and whom it lets in. Who else may write them would
-/// have done it while both versions were stopped.
-const SETTINGS: [&str; 4] =
-    ["postgresql.auto.conf", "postgresql.conf", "pg_hba.conf", "pg_ident.conf"];
-
-/// Those of them that are not as they were at the cut-over.
-fn changed_settings(copy: Option<&Copy>) -> Vec<String> {
-    let Some(Copy::Directory { source, copy, .. }) = copy else { return Vec::new() };
-    let read = |directory: &str, file: &str| std::fs::read(Path::new(directory).join(file)).ok();
-    // Where one of the two directories can't be read at all, nothing is known.
-    if read(source, "PG_VERSION").is_none() || read(copy, "PG_VERSION").is_none() {
-        return Vec::new();
-    }
-    let changed = SETTINGS.into_iter().filter(|file| read(source, file) != read(copy, file));
-    changed.map(str::to_owned).collect()
-}
-
-fn unreadable(reason: impl Into<String>) -> Result<Assessed, Trouble> {
+pub(in crate::driver) fn unreadable(reason: impl Into<String>) -> Result<Assessed, Trouble> {
     Ok(Assessment::Unreadable { reason: reason.into() }.into())
 }

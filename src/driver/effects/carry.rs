@@ -8,31 +8,32 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::lone;
-use super::{Effects, export, fail};
+use super::failed_directory as export;
+use super::standalone_postgres as lone;
 use crate::database::{self, CutOver, Runner, said_of_carried};
+use crate::driver::context::StepContext;
 use crate::driver::prepare::SavedSpec;
-use crate::engine::spec;
 use crate::error::Trouble;
-use crate::machine::Known;
+use crate::error::fail;
+use crate::machine::facts::Quiesced;
 use crate::machine::facts::{Carried, Server};
 use crate::machine::failure::FailureCode;
+use crate::spec;
 
-impl Effects<'_> {
+impl StepContext<'_> {
     /// Carries them over, all of them or none, and says which.
     ///
     /// # Errors
     /// `RESTORE_POINT_FAILED` where nothing could be carried over: a person asked for it, and is
     /// asked again.
-    pub(super) async fn carry_rows(
+    pub(in crate::driver) async fn carry_rows(
         &self,
-        known: &Known<'_>,
         server: &Server,
         source: &Path,
         failed: &Path,
     ) -> Result<Carried, Trouble> {
-        let carried = self.carry_between(known, server, source, failed).await;
-        self.remove_lone_server(known).await?;
+        let carried = self.carry_between(server, source, failed).await;
+        self.remove_lone_server().await?;
         match carried {
             Ok(carried) => {
                 for said in said_of_carried(&carried) {
@@ -44,7 +45,7 @@ impl Effects<'_> {
                 FailureCode::RestorePointFailed,
                 format!(
                     "the database is as it was before {}, and no row was carried over into it: {}; payram-updater recover goes on without them: they are kept in {}, and go into a file once the old version serves",
-                    known.hop.version,
+                    self.hop.version,
                     failure.message,
                     failed.display()
                 ),
@@ -55,7 +56,6 @@ impl Effects<'_> {
 
     async fn carry_between(
         &self,
-        known: &Known<'_>,
         server: &Server,
         source: &Path,
         failed: &Path,
@@ -63,17 +63,16 @@ impl Effects<'_> {
         if let Err(reason) = lone::must_be_readable_by(server, failed).await {
             return unknown(reason);
         }
-        let saved = SavedSpec::read(&known.hop.old.spec_file)?;
+        let saved = SavedSpec::read(&self.hop.old.spec_file)?;
         let Some(mounts) = export::mounts_for(&saved.container, source, failed) else {
             let place = source.display();
             return unknown(format!("where {place} lies inside the container is not known"));
         };
         let at = LogPlace::of(&saved.container, server, source);
-        let cut_over = at.cut_over(known)?;
-        let theirs =
-            self.start_lone_server(known, (server, failed), mounts, &export::MODEST).await?;
+        let cut_over = at.cut_over(self.quiesced)?;
+        let theirs = self.start_lone_server((server, failed), mounts, &export::MODEST).await?;
         let mounts = spec::mounts_of(&saved.container);
-        let ours = self.start_second_lone_server(known, (server, source), mounts, &[]).await?;
+        let ours = self.start_second_lone_server((server, source), mounts, &[]).await?;
         let path = PathBuf::from(crate::driver::export_path(&failed.to_string_lossy()));
         database::carry_rows(
             &Runner::new(self.engine, &theirs.id, &theirs.database),
@@ -91,13 +90,13 @@ fn unknown<T>(what: impl Into<String>) -> Result<T, Trouble> {
 }
 
 /// Where a server's log and its programs are, inside its container.
-pub(super) struct LogPlace {
+pub(in crate::driver) struct LogPlace {
     directory: PathBuf,
     programs: String,
 }
 
 impl LogPlace {
-    pub(super) fn of(old: &Value, server: &Server, source: &Path) -> Self {
+    pub(in crate::driver) fn of(old: &Value, server: &Server, source: &Path) -> Self {
         let inside = export::places_inside(old, source);
         // Where the container sees it twice, its server may not reach it at both places.
         let is_named = |place: &&PathBuf| {
@@ -113,8 +112,10 @@ impl LogPlace {
     }
 
     /// Since when the log tells of the failed version.
-    pub(super) fn cut_over<'p>(&'p self, known: &'p Known<'_>) -> Result<CutOver<'p>, Trouble> {
-        let quiesced = known.quiesced;
+    pub(in crate::driver) fn cut_over<'p>(
+        &'p self,
+        quiesced: Option<&'p Quiesced>,
+    ) -> Result<CutOver<'p>, Trouble> {
         let fingerprint = quiesced.and_then(|quiesced| quiesced.fingerprint.as_ref());
         let transaction = fingerprint.and_then(|fingerprint| fingerprint.next_transaction);
         let cluster = quiesced.and_then(|quiesced| quiesced.cluster.as_ref());

@@ -6,14 +6,16 @@
 use serde_json::{Value, json};
 
 use super::outside::ended_by_itself;
-use super::{Effects, fail};
 use crate::app::supervisor;
+use crate::driver::context::StepContext;
 use crate::driver::narrate::short;
-use crate::driver::recovery::{directory_of, rival};
+use crate::driver::recovery::rival;
 use crate::engine::{EngineError, Inspection};
 use crate::error::Trouble;
-use crate::machine::Known;
+use crate::error::fail;
+use crate::machine::facts::NextContainer;
 use crate::machine::failure::FailureCode;
+use crate::names::HOP_LABEL;
 
 /// How long a container that somebody restarts may be between its end and its start.
 const SETTLES_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
@@ -23,9 +25,16 @@ const SETTLED_EVERY: std::time::Duration = std::time::Duration::from_millis(200)
 
 /// Which of the two containers a verb is about; for messages.
 #[derive(Clone, Copy)]
-pub(super) struct Which<'a> {
+pub(in crate::driver) struct Which<'a> {
     pub id: &'a str,
     pub role: &'static str,
+}
+
+impl<'a> Which<'a> {
+    /// The new one.
+    pub fn next(next: &'a NextContainer) -> Self {
+        Self { id: &next.id, role: "new" }
+    }
 }
 
 impl std::fmt::Display for Which<'_> {
@@ -35,13 +44,13 @@ impl std::fmt::Display for Which<'_> {
 }
 
 /// The policy under which nothing starts by itself.
-pub(super) fn no_restart() -> Value {
+pub(in crate::driver) fn no_restart() -> Value {
     json!({"Name": "no", "MaximumRetryCount": 0})
 }
 
 /// Whether two raw policies mean the same: an empty name is `no`, and the retry count counts
 /// only for `on-failure`.
-pub(super) fn is_same_policy(a: &Value, b: &Value) -> bool {
+pub(in crate::driver) fn is_same_policy(a: &Value, b: &Value) -> bool {
     let read = |policy: &Value| {
         let name =
             policy["Name"].as_str().filter(|name| !name.is_empty()).unwrap_or("no").to_owned();
@@ -76,9 +85,13 @@ pub(in crate::driver) fn name_of(container: &Value) -> &str {
     Inspection(container).name()
 }
 
-impl Effects<'_> {
+impl StepContext<'_> {
     /// Sets a restart policy and sees that it is set.
-    pub(super) async fn set_policy(&self, which: Which<'_>, policy: &Value) -> Result<(), Trouble> {
+    pub(in crate::driver) async fn set_policy(
+        &self,
+        which: Which<'_>,
+        policy: &Value,
+    ) -> Result<(), Trouble> {
         let container = self.inspect_present(which.id, which.role).await?;
         if is_same_policy(&container["HostConfig"]["RestartPolicy"], policy) {
             return Ok(());
@@ -96,7 +109,11 @@ impl Effects<'_> {
     }
 
     /// Gives a container a name and sees that it has it.
-    pub(super) async fn set_name(&self, which: Which<'_>, name: &str) -> Result<(), Trouble> {
+    pub(in crate::driver) async fn set_name(
+        &self,
+        which: Which<'_>,
+        name: &str,
+    ) -> Result<(), Trouble> {
         let container = self.inspect_present(which.id, which.role).await?;
         if name_of(&container) == name {
             return Ok(());
@@ -112,7 +129,7 @@ impl Effects<'_> {
     }
 
     /// Stops a container with its own grace and sees that it is stopped.
-    pub(super) async fn stop(&self, which: Which<'_>) -> Result<(), Trouble> {
+    pub(in crate::driver) async fn stop(&self, which: Which<'_>) -> Result<(), Trouble> {
         let container = self.inspect_present(which.id, which.role).await?;
         if !occupies_database(&container) {
             return Ok(());
@@ -136,7 +153,7 @@ impl Effects<'_> {
     }
 
     /// Refuses where this container runs.
-    pub(super) async fn must_not_run(&self, which: Which<'_>) -> Result<(), Trouble> {
+    pub(in crate::driver) async fn must_not_run(&self, which: Which<'_>) -> Result<(), Trouble> {
         match self.inspect(which.id).await? {
             Some(container) if occupies_database(&container) => fail(
                 FailureCode::DockerError,
@@ -148,9 +165,8 @@ impl Effects<'_> {
 
     /// Starts a container that does not run, after seeing that `other`, which mounts the same
     /// database directory, does not run (I2).
-    pub(super) async fn start(
+    pub(in crate::driver) async fn start(
         &self,
-        known: &Known<'_>,
         which: Which<'_>,
         other: Which<'_>,
     ) -> Result<(), Trouble> {
@@ -168,9 +184,9 @@ impl Effects<'_> {
         if occupies_database(&container) {
             return Ok(());
         }
-        self.nobody_else_runs(known, &container).await?;
-        self.nobody_works_there(known, &format!("{which} is not started")).await?;
-        self.free_of_any_lock(known).await?;
+        self.nobody_else_runs(&container).await?;
+        self.nobody_works_there(&format!("{which} is not started")).await?;
+        self.free_of_any_lock().await?;
         match self.engine.start(which.id).await {
             Ok(()) => Ok(()),
             Err(EngineError::Refused { message, status, .. })
@@ -188,14 +204,13 @@ impl Effects<'_> {
 
     /// Sees that no container which somebody made by hand runs on the database's directory (I2);
     /// `container` is one of the two that may.
-    pub(super) async fn nobody_else_runs(
+    pub(in crate::driver) async fn nobody_else_runs(
         &self,
-        known: &Known<'_>,
         container: &Value,
     ) -> Result<(), Trouble> {
-        let Some(directory) = directory_of(known) else { return Ok(()) };
-        let next = known.next.map(|next| next.id.as_str());
-        let ours: Vec<&str> = [Some(self.old_id(known)), next].into_iter().flatten().collect();
+        let Some(directory) = self.directory() else { return Ok(()) };
+        let next = self.next_container.map(|next| next.id.as_str());
+        let ours: Vec<&str> = [Some(self.old_id()), next].into_iter().flatten().collect();
         match rival(self.engine, container, directory, &ours).await? {
             None => Ok(()),
             Some(other) => fail(
@@ -211,9 +226,8 @@ impl Effects<'_> {
     /// A host that was rebooted, or an engine that was restarted, before or in the middle of a
     /// verification has left the version down, which is no fault of the version's: it is started
     /// again, and that is answered. Any other end is for the gate to judge.
-    pub(super) async fn start_what_was_stopped(
+    pub(in crate::driver) async fn start_what_was_stopped(
         &self,
-        known: &Known<'_>,
         which: Which<'_>,
         other: Which<'_>,
     ) -> Result<bool, Trouble> {
@@ -226,13 +240,13 @@ impl Effects<'_> {
             container["State"]["ExitCode"]
         ))
         .await;
-        self.start(known, which, other).await?;
+        self.start(which, other).await?;
         Ok(true)
     }
 
     /// The container once it is not on its way any more, as in the middle of a restart by
     /// somebody; as it is when that takes too long.
-    pub(super) async fn settled(&self, which: Which<'_>) -> Result<Value, Trouble> {
+    pub(in crate::driver) async fn settled(&self, which: Which<'_>) -> Result<Value, Trouble> {
         let deadline = tokio::time::Instant::now() + SETTLES_WITHIN;
         loop {
             let container = self.inspect_present(which.id, which.role).await?;
@@ -244,7 +258,7 @@ impl Effects<'_> {
     }
 
     /// Removes a stopped container; fine when it is gone.
-    pub(super) async fn remove(&self, which: Which<'_>) -> Result<(), Trouble> {
+    pub(in crate::driver) async fn remove(&self, which: Which<'_>) -> Result<(), Trouble> {
         let Some(container) = self.inspect(which.id).await? else { return Ok(()) };
         if occupies_database(&container) {
             return fail(FailureCode::DockerError, format!("{which} is not removed: it runs"));
@@ -254,6 +268,42 @@ impl Effects<'_> {
             Err(error) if error.status() == Some(404) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The new container, unless a way back that was taken before has removed it.
+    pub(in crate::driver) async fn if_present<'n>(
+        &self,
+        next: &'n NextContainer,
+    ) -> Result<Option<Which<'n>>, Trouble> {
+        Ok(self.inspect(&next.id).await?.map(|_| Which::next(next)))
+    }
+
+    /// Refuses, before anything is stopped for it, where the new container was removed.
+    pub(in crate::driver) async fn next_is_there(&self) -> Result<(), Trouble> {
+        let next = self.next()?;
+        match self.inspect(next.id).await? {
+            // Where the database is a directory this was looked for already.
+            Some(container) if occupies_database(&container) => fail(
+                FailureCode::DatabaseShared,
+                format!("somebody started the {next}, which was prepared and is not due yet"),
+            ),
+            Some(_) => Ok(()),
+            None => fail(
+                FailureCode::ContainerNotFound,
+                format!(
+                    "somebody removed the {next}, which was prepared and not started yet (a clean-up job?)"
+                ),
+            ),
+        }
+    }
+
+    /// Removes every container of this hop; none of them may run.
+    pub(in crate::driver) async fn remove_labelled(&self) -> Result<(), Trouble> {
+        let label = format!("{HOP_LABEL}={}", self.hop_label());
+        for container in self.engine.containers(Some(&label)).await? {
+            self.remove(Which { id: &container.id, role: "new" }).await?;
+        }
+        Ok(())
     }
 }
 

@@ -20,18 +20,18 @@ use super::containers::Which;
 use super::outside::Outside;
 use super::own_database::{OwnDatabase, now_ms};
 use super::redact::Redactor;
-use super::second_server::{Noted, Sentinel};
-use super::{Effects, fail};
+use super::second_server::Sentinel;
 use crate::app::core::{self, Place, Probe, Search};
 use crate::app::watch::{Change, Watch, is_usual};
 use crate::clock::{self, Timestamp};
+use crate::driver::context::StepContext;
 use crate::driver::narrate::short;
 use crate::driver::prepare::SavedSpec;
 use crate::engine::Inspection;
 use crate::error::Trouble;
+use crate::error::fail;
 use crate::machine::facts::{CoreRules, Habits, Uptime, Verdict};
 use crate::machine::failure::{Failure, FailureCode};
-use crate::machine::{Fact, Known};
 
 /// Between two looks before the first answer: what is added to the measured downtime at most.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -49,11 +49,11 @@ const RESTARTS_BORNE: u32 = 4;
 const LOG_LINES: usize = 30;
 
 /// What is expected of a version.
-struct Expected<'a> {
-    version: Option<&'a str>,
-    rules: &'a CoreRules,
+pub(in crate::driver) struct Expected<'a> {
+    pub version: Option<&'a str>,
+    pub rules: &'a CoreRules,
     /// What the old version did while it was watched.
-    habits: Option<&'a Habits>,
+    pub habits: Option<&'a Habits>,
 }
 
 /// A first answer: where, and when by both clocks.
@@ -76,35 +76,23 @@ impl Break {
     }
 }
 
-impl Effects<'_> {
-    pub(super) async fn verify(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        let next = self.next(known)?;
-        self.must_be_alone(known, next, Noted::Ever).await?;
-        self.start_what_was_stopped(known, next, self.old(known)).await?;
-        let verdict = self.pass_gate(known, next, &self.expected_of_next(known)).await;
-        if let Err(Trouble::Failed(_)) = &verdict {
-            self.journal_last_lines(next, known).await;
-        }
-        verdict.map(Fact::Verdict)
-    }
-
-    fn expected_of_next<'k>(&self, known: &Known<'k>) -> Expected<'k> {
-        let hop = known.hop;
-        let habits = known.programs.and_then(|programs| programs.habits.as_deref());
+impl StepContext<'_> {
+    pub(in crate::driver) fn expected_of_next(&self) -> Expected<'_> {
+        let hop = self.hop;
+        let habits = self.programs.and_then(|programs| programs.habits.as_deref());
         Expected { version: Some(&hop.version), rules: &hop.rules, habits }
     }
 
     /// The new version's own word, when it serves although something around it failed: it
     /// answers at once, and passes its gate.
-    pub(super) async fn version_that_serves(
+    pub(in crate::driver) async fn version_that_serves(
         &self,
-        known: &Known<'_>,
         container: &Value,
     ) -> Result<Option<String>, Trouble> {
         if !self.answers(container).await {
             return Ok(None);
         }
-        match self.pass_gate(known, self.next(known)?, &self.expected_of_next(known)).await {
+        match self.pass_gate(self.next()?, &self.expected_of_next()).await {
             Ok(verdict) => Ok(Some(verdict.version)),
             Err(Trouble::Failed(failure))
                 if failure.code.is_a_verdict()
@@ -116,59 +104,24 @@ impl Effects<'_> {
         }
     }
 
-    /// The old version passes the same gate, or it is not rolled back to. What was done to it
-    /// late, meanwhile, is undone, once: a second stop is a person's.
-    pub(super) async fn verify_old(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        self.must_be_alone(known, self.old(known), Noted::SinceAsked).await?;
-        self.start_old_again(known).await?;
-        let hop = known.hop;
-        let habits = known.programs.and_then(|programs| programs.habits.as_deref());
-        let expected = Expected { version: hop.from.as_deref(), rules: &hop.from_rules, habits };
-        let verdict = self.pass_gate(known, self.old(known), &expected).await;
-        if let Err(Trouble::Failed(_)) = &verdict {
-            self.journal_last_lines(self.old(known), known).await;
-        }
-        if let Err(Trouble::Failed(failure)) = &verdict
-            && failure.code == FailureCode::DatabaseDamaged
-        {
-            // It was stopped for that, and not from outside.
-            return verdict.map(Fact::Verdict);
-        }
-        let was_down = match self.put_back(known).await {
-            Ok(was_down) => was_down,
-            Err(trouble) if verdict.is_ok() => return Err(trouble),
-            Err(trouble) => {
-                self.say(&format!("{} is not as it was: {trouble}", self.old(known))).await;
-                false
-            }
-        };
-        let verdict = match was_down {
-            true => self.pass_gate(known, self.old(known), &expected).await,
-            false => verdict,
-        };
-        verdict.map(Fact::Verdict)
-    }
-
     /// Whether the application behind this container answers now.
-    pub(super) async fn answers(&self, container: &Value) -> bool {
+    pub(in crate::driver) async fn answers(&self, container: &Value) -> bool {
         Probe::of(self.settings).find(self.engine, container).await.is_ok()
     }
 
-    async fn pass_gate(
+    pub(in crate::driver) async fn pass_gate(
         &self,
-        known: &Known<'_>,
         which: Which<'_>,
         expected: &Expected<'_>,
     ) -> Result<Verdict, Trouble> {
         let container = self.running(which).await?;
         let mut trial = Trial {
-            effects: self,
-            known,
+            cx: self,
             which,
             expected,
             outside: Outside::of(&container),
-            sentinel: Sentinel::new(self, known, which),
-            database: OwnDatabase::new(self, known, which)?,
+            sentinel: Sentinel::new(self, which),
+            database: OwnDatabase::new(self, which)?,
             watch: Watch::default(),
             usual: Vec::new(),
             restarts: 0,
@@ -176,10 +129,10 @@ impl Effects<'_> {
             was_frozen: false,
         };
         // What somebody did to the old version is undone after its gate, once (`put_back`).
-        if which.id == self.old_id(known) {
+        if which.id == self.old_id() {
             trial.outside = trial.outside.again(&container);
         }
-        if self.was_never_stopped(known, &container) {
+        if self.was_never_stopped(&container) {
             trial.database.works_where_it_did();
         }
         let first = trial.first_answer().await?;
@@ -188,15 +141,15 @@ impl Effects<'_> {
     }
 
     /// Whether this is the old container, in the very run that was saved before the upgrade.
-    fn was_never_stopped(&self, known: &Known<'_>, container: &Value) -> bool {
-        container["Id"].as_str() == Some(known.hop.old.id.as_str())
-            && SavedSpec::read(&known.hop.old.spec_file).is_ok_and(|saved| {
+    fn was_never_stopped(&self, container: &Value) -> bool {
+        container["Id"].as_str() == Some(self.hop.old.id.as_str())
+            && SavedSpec::read(&self.hop.old.spec_file).is_ok_and(|saved| {
                 saved.container["State"]["StartedAt"] == container["State"]["StartedAt"]
             })
     }
 
     /// The inspection of a container that runs.
-    async fn running(&self, which: Which<'_>) -> Result<Value, Trouble> {
+    pub(in crate::driver) async fn running(&self, which: Which<'_>) -> Result<Value, Trouble> {
         let container = self.inspect_present(which.id, which.role).await?;
         match is_steady(&container) {
             true => Ok(container),
@@ -206,8 +159,8 @@ impl Effects<'_> {
 
     /// The failed container's last words, without the secrets it was given, so that they are
     /// there when the container is gone.
-    async fn journal_last_lines(&self, which: Which<'_>, known: &Known<'_>) {
-        let environment = SavedSpec::read(&known.hop.old.spec_file).map(|spec| spec.environment());
+    pub(in crate::driver) async fn journal_last_lines(&self, which: Which<'_>) {
+        let environment = SavedSpec::read(&self.hop.old.spec_file).map(|spec| spec.environment());
         let Ok(environment) = environment else { return };
         let redactor = Redactor::of(&environment);
         match self.engine.logs(which.id, LOG_LINES).await {
@@ -222,14 +175,13 @@ impl Effects<'_> {
 }
 
 /// One version at the gate.
-struct Trial<'t, 'k> {
-    effects: &'t Effects<'t>,
-    known: &'t Known<'k>,
+struct Trial<'t> {
+    cx: &'t StepContext<'t>,
     which: Which<'t>,
     expected: &'t Expected<'t>,
     outside: Outside,
-    sentinel: Sentinel<'t, 'k>,
-    database: OwnDatabase<'t, 'k>,
+    sentinel: Sentinel<'t>,
+    database: OwnDatabase<'t>,
     watch: Watch,
     /// What the old version did too, told once.
     usual: Vec<String>,
@@ -240,13 +192,13 @@ struct Trial<'t, 'k> {
     was_frozen: bool,
 }
 
-impl Trial<'_, '_> {
+impl Trial<'_> {
     /// Where and when the application first answers.
     async fn first_answer(&mut self) -> Result<FirstAnswer, Trouble> {
-        let timeout = self.effects.settings.start_timeout;
+        let timeout = self.cx.settings.start_timeout;
         let mut deadline = Instant::now() + timeout;
         let mut look_at_supervisor = Instant::now() + SUPERVISOR_EVERY;
-        let mut search = Search::new(Probe::of(self.effects.settings));
+        let mut search = Search::new(Probe::of(self.cx.settings));
         loop {
             let container = match self.present().await? {
                 Present::AsBefore(container) => container,
@@ -257,7 +209,7 @@ impl Trial<'_, '_> {
                 Present::Thawed(container, false) => container,
             };
             self.sentinel.look(&container).await?;
-            let silent = match search.look(self.effects.engine, &container).await {
+            let silent = match search.look(self.cx.engine, &container).await {
                 Ok(place) => {
                     let at_ms = Timestamp::now().millis();
                     return Ok(FirstAnswer { place, at_ms, up: clock::uptime() });
@@ -285,7 +237,7 @@ impl Trial<'_, '_> {
     /// A program that its supervisor gave up on will not answer any more, however long one
     /// waits; unless it was given up on before the upgrade, too.
     async fn no_program_gave_up(&mut self) -> Result<(), Trouble> {
-        let Ok(Some(running)) = self.effects.programs_of(self.which).await else { return Ok(()) };
+        let Ok(Some(running)) = self.cx.programs_of(self.which).await else { return Ok(()) };
         // A look of its own: what happens before the first answer breaks no watch.
         let changes = Watch::default().look(&running);
         let mut given_up = Vec::new();
@@ -305,7 +257,7 @@ impl Trial<'_, '_> {
 
     /// Watches a version that answers until it has stayed good for long enough.
     async fn stays(&mut self, mut first: FirstAnswer) -> Result<Verdict, Trouble> {
-        let settings = self.effects.settings;
+        let settings = self.cx.settings;
         let mut deadline = Instant::now() + settings.health_timeout;
         let mut began: Option<(Instant, u32)> = None;
         let (mut last, mut looked_ms) = (String::new(), 0);
@@ -360,9 +312,7 @@ impl Trial<'_, '_> {
                     }
                     if broken.found != last {
                         let found = &broken.found;
-                        self.effects
-                            .say(&format!("the {} is watched anew: {found}", self.which))
-                            .await;
+                        self.cx.say(&format!("the {} is watched anew: {found}", self.which)).await;
                         last = broken.found;
                     }
                     began = None;
@@ -407,7 +357,7 @@ impl Trial<'_, '_> {
 
     fn in_vain(&self, first: &FirstAnswer, broken: &Break, restarts: u32) -> String {
         let Break { found, .. } = broken;
-        let seconds = self.effects.settings.health_timeout.as_secs();
+        let seconds = self.cx.settings.health_timeout.as_secs();
         if broken.is_final {
             return format!("the {} at {}: {found}", self.which, first.place);
         }
@@ -420,7 +370,7 @@ impl Trial<'_, '_> {
             "the {} answers at {} and did not stay good for {} s within {seconds} s: {found}{how}",
             self.which,
             first.place,
-            self.effects.settings.verify_for.as_secs()
+            self.cx.settings.verify_for.as_secs()
         )
     }
 
@@ -447,7 +397,7 @@ impl Trial<'_, '_> {
     /// The version when it is healthy and the expected one.
     async fn judge(&self, place: &Place, container: &Value) -> Result<String, Break> {
         let Expected { version: wanted, rules, .. } = self.expected;
-        let judged = Probe::of(self.effects.settings).judge(place, rules, container).await;
+        let judged = Probe::of(self.cx.settings).judge(place, rules, container).await;
         let version = judged.map_err(|unfit| Break::unhealthy(unfit.to_string()))?;
         match wanted {
             Some(wanted) if !core::is_same_version(wanted, &version) => Err(Break {
@@ -462,7 +412,7 @@ impl Trial<'_, '_> {
 
     async fn programs_stay(&mut self) -> Result<Result<(), Break>, Trouble> {
         self.unseen = None;
-        let running = match self.effects.programs_of(self.which).await {
+        let running = match self.cx.programs_of(self.which).await {
             Ok(Some(running)) => running,
             Ok(None) => return Ok(Ok(())),
             Err(Trouble::Failed(failure)) => return Ok(Err(Break::unhealthy(failure.message))),
@@ -487,7 +437,7 @@ impl Trial<'_, '_> {
                         false => "as in the old version",
                     };
                     let line = format!("in the {} {told}, {why}", self.which);
-                    self.effects.say(&line).await;
+                    self.cx.say(&line).await;
                     self.usual.push(told);
                 }
                 continue;

@@ -13,15 +13,14 @@ use tokio::time::Instant;
 use super::containers::{Which, occupies_database};
 use super::own_database::now_ms;
 use super::second_server::Sentinel;
-use super::{Effects, fail};
 use crate::app::core::Probe;
 use crate::app::supervisor;
 use crate::app::watch::{Running, Watch};
 use crate::database::{self, Runner, UsageWatch};
-use crate::driver::recovery::directory_of;
+use crate::driver::context::StepContext;
 use crate::engine::EngineError;
 use crate::error::Trouble;
-use crate::machine::Known;
+use crate::error::fail;
 use crate::machine::facts::Habits;
 use crate::machine::failure::FailureCode;
 
@@ -34,9 +33,12 @@ const LOOKS_AT_LEAST: u32 = 3;
 /// How much longer than three watches a supervisor may need to answer often enough.
 const HEARD_WITHIN: Duration = Duration::from_secs(30);
 
-impl Effects<'_> {
+impl StepContext<'_> {
     /// What runs in a container now; none where nobody says it.
-    pub(super) async fn programs_of(&self, which: Which<'_>) -> Result<Option<Running>, Trouble> {
+    pub(in crate::driver) async fn programs_of(
+        &self,
+        which: Which<'_>,
+    ) -> Result<Option<Running>, Trouble> {
         if let Some(programs) = supervisor::programs(self.engine, which.id).await? {
             return Ok(Some(Running::Supervised(programs)));
         }
@@ -53,12 +55,12 @@ impl Effects<'_> {
 
     /// Watches the old version for as long as a new one will be. What can't be seen of it is not
     /// held against a new one.
-    pub(super) async fn habits(&self, known: &Known<'_>) -> Result<Habits, Trouble> {
-        let old = self.old(known);
-        let target = self.database(known)?;
+    pub(in crate::driver) async fn habits(&self) -> Result<Habits, Trouble> {
+        let old = self.old();
+        let target = self.database()?;
         let runner = Runner::new(self.engine, old.id, &target);
-        let directory = directory_of(known).map(Path::to_owned);
-        let mut sentinel = Sentinel::before_the_start(self, known, directory);
+        let directory = self.directory().map(Path::to_owned);
+        let mut sentinel = Sentinel::before_the_start(self, directory);
         let (mut watch, mut usage) = (Watch::default(), UsageWatch::default());
         let (mut slowest_answer_ms, mut looks) = (0, 0);
         let (mut heard, mut unheard) = (0, None);
@@ -121,7 +123,7 @@ impl Effects<'_> {
 }
 
 /// What was learnt, for the log.
-pub(super) fn sentence(habits: &Habits) -> String {
+pub(in crate::driver) fn sentence(habits: &Habits) -> String {
     let mut parts = vec![format!("the old version was watched for {} s", habits.seconds)];
     if !habits.given_up.is_empty() {
         parts.push(format!("its supervisor had given up on {}", habits.given_up.join(", ")));

@@ -40,7 +40,7 @@ const STOP_TIMEOUT_SECONDS: i64 = 10;
 const ENDS_WITHIN_MS: i64 = 10_000;
 
 /// One run of a container, and what the engine noted about it.
-pub(super) struct Outside {
+pub(in crate::driver) struct Outside {
     started_at: String,
     restarts: i64,
     since_ms: i64,
@@ -62,7 +62,7 @@ struct Ending {
 
 /// Who ended a run.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(in crate::driver) enum Cause {
     /// The version itself, or nobody knows who.
     Itself,
     /// Somebody, for the first time.
@@ -168,7 +168,7 @@ impl Outside {
 
 /// How somebody ended the last run that ended since this moment, where the engine remembers that
 /// each end since then was somebody's doing; none where one was not, or nothing is known.
-pub(super) async fn by_hand_since(
+pub(in crate::driver) async fn by_hand_since(
     engine: &dyn Engine,
     container: &Value,
     since_ms: i64,
@@ -182,7 +182,7 @@ pub(super) async fn by_hand_since(
 
 /// Whether the last run of a container that is down ended by itself, as far as the engine
 /// remembers its end; an engine that was restarted since remembers none.
-pub(super) async fn ended_by_itself(engine: &dyn Engine, container: &Value) -> bool {
+pub(in crate::driver) async fn ended_by_itself(engine: &dyn Engine, container: &Value) -> bool {
     let (Some(id), Some(started)) =
         (container["Id"].as_str(), Timestamp::parse(&started_at(container)))
     else {

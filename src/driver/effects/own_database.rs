@@ -11,11 +11,11 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::containers::Which;
-use super::{Effects, fail};
 use crate::clock;
 use crate::database::{self, Access, Control, Database, Runner, UsageWatch, Use, Workplace};
+use crate::driver::context::StepContext;
 use crate::error::Trouble;
-use crate::machine::Known;
+use crate::error::fail;
 use crate::machine::facts::{Cluster, Copy, Habits};
 use crate::machine::failure::FailureCode;
 
@@ -30,17 +30,17 @@ const ASK_WITHIN: (Duration, u32) = (Duration::from_secs(30), 3);
 const LOOKS_ENOUGH: u32 = 4;
 
 /// What breaks the watch: what was found, its code, and whether waiting is in vain.
-pub(super) type Found = (String, FailureCode, bool);
+pub(in crate::driver) type Found = (String, FailureCode, bool);
 
 /// The database of one version at the gate.
-pub(super) struct OwnDatabase<'t, 'k> {
-    effects: &'t Effects<'t>,
+pub(in crate::driver) struct OwnDatabase<'t> {
+    cx: &'t StepContext<'t>,
     which: Which<'t>,
     target: Database,
     /// The cluster at the cut-over.
-    expected: Option<&'k Cluster>,
+    expected: Option<&'t Cluster>,
     /// The directory that the restore point was made of; none where the database is elsewhere.
-    source: Option<&'k Path>,
+    source: Option<&'t Path>,
     /// The identifier of the cluster in the restore point, where nothing better was noted.
     identifier: Option<u64>,
     looked: Option<Instant>,
@@ -51,19 +51,15 @@ pub(super) struct OwnDatabase<'t, 'k> {
     to_confirm: Option<String>,
 }
 
-impl<'t, 'k> OwnDatabase<'t, 'k> {
+impl<'t> OwnDatabase<'t> {
     /// What was noted of it for this hop.
     ///
     /// # Errors
     /// When the saved specification does not name a database.
-    pub fn new(
-        effects: &'t Effects<'t>,
-        known: &Known<'k>,
-        which: Which<'t>,
-    ) -> Result<Self, Trouble> {
-        let target = effects.database(known)?;
-        let expected = known.quiesced.and_then(|quiesced| quiesced.cluster.as_ref());
-        let (source, copy) = match known.copy {
+    pub fn new(cx: &'t StepContext<'t>, which: Which<'t>) -> Result<Self, Trouble> {
+        let target = cx.database()?;
+        let expected = cx.quiesced.and_then(|quiesced| quiesced.cluster.as_ref());
+        let (source, copy) = match cx.copy {
             Some(Copy::Directory { source, copy, .. }) if target.access == Access::InContainer => {
                 (Some(Path::new(source)), Some(Path::new(copy)))
             }
@@ -74,7 +70,7 @@ impl<'t, 'k> OwnDatabase<'t, 'k> {
             .and_then(|copy| Control::read(copy).ok().flatten())
             .map(|control| control.system_identifier);
         Ok(Self {
-            effects,
+            cx,
             which,
             target,
             expected,
@@ -127,7 +123,7 @@ impl<'t, 'k> OwnDatabase<'t, 'k> {
         habits: Option<&Habits>,
     ) -> Result<Result<(), Found>, Trouble> {
         if let Some(source) = self.source {
-            let (engine, port) = (self.effects.engine, self.target.port);
+            let (engine, port) = (self.cx.engine, self.target.port);
             match database::server_works_in(engine, container, port, source).await? {
                 Workplace::There => {}
                 Workplace::Elsewhere(found) => {
@@ -139,9 +135,9 @@ impl<'t, 'k> OwnDatabase<'t, 'k> {
                 }
             }
         }
-        let runner = Runner::new(self.effects.engine, self.which.id, &self.target);
+        let runner = Runner::new(self.cx.engine, self.which.id, &self.target);
         self.unanswered = None;
-        let now = match database::identity(&runner, self.effects.ask_within()).await {
+        let now = match database::identity(&runner, self.cx.ask_within()).await {
             Ok(now) => now,
             Err(Trouble::Failed(failure)) if self.expected.is_some() => {
                 return Ok(Err((failure.message, FailureCode::HealthcheckFailed, false)));
@@ -245,31 +241,43 @@ impl<'t, 'k> OwnDatabase<'t, 'k> {
 }
 
 /// Milliseconds of a clock that goes on, for the time between two looks.
-pub(super) fn now_ms() -> u64 {
+pub(in crate::driver) fn now_ms() -> u64 {
     let up = clock::uptime().map_or_else(|| clock::Timestamp::now().millis(), |up| up.millis);
     u64::try_from(up).unwrap_or_default()
 }
 
-impl Effects<'_> {
+impl StepContext<'_> {
     /// How long the server may take to say which one it is.
-    pub(super) fn ask_within(&self) -> Duration {
+    pub(in crate::driver) fn ask_within(&self) -> Duration {
         let (least, times) = ASK_WITHIN;
         least.max(self.settings.answer_timeout.saturating_mul(times))
     }
 
     /// Sees that the server in this container works in this directory of the host and in no other.
     /// Answers whether it was seen at all.
-    pub(super) async fn works_nowhere_but_in(
+    pub(in crate::driver) async fn works_nowhere_but_in(
         &self,
-        known: &Known<'_>,
         container: &Value,
         source: &Path,
     ) -> Result<Result<(), String>, Trouble> {
-        let port = self.database(known)?.port;
+        let port = self.database()?.port;
         match database::server_works_in(self.engine, container, port, source).await? {
             Workplace::There => Ok(Ok(())),
             Workplace::Elsewhere(found) => fail(FailureCode::DatabaseMismatch, found),
             Workplace::Unseen(found) => Ok(Err(found)),
+        }
+    }
+
+    /// Sees that the database's directory holds the cluster that was noted at the cut-over, as
+    /// far on as it was.
+    pub(in crate::driver) async fn must_be_as_noted(&self) -> Result<(), Trouble> {
+        let cluster = self.quiesced.and_then(|quiesced| quiesced.cluster.as_ref());
+        let (Some(cluster), Some(Copy::Directory { source, .. })) = (cluster, self.copy) else {
+            return Ok(());
+        };
+        match database::directory_difference(cluster, Path::new(source)) {
+            None => Ok(()),
+            Some(found) => fail(FailureCode::DatabaseMismatch, found),
         }
     }
 }

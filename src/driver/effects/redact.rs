@@ -14,7 +14,7 @@ const PLAIN_KEYS: [&str; 14] = [
 const SHORTEST: usize = 6;
 
 /// The values to take out.
-pub(super) struct Redactor(Secret<Vec<String>>);
+pub(in crate::driver) struct Redactor(Secret<Vec<String>>);
 
 impl Redactor {
     /// Of this environment, `KEY=value` each.

@@ -10,22 +10,20 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::containers::Which;
-use super::{Effects, fail};
+use crate::driver::context::StepContext;
 use crate::driver::narrate::short;
 use crate::driver::prepare::SavedSpec;
-use crate::engine::spec::SpecInputs;
-use crate::engine::{parity, spec};
 use crate::error::Trouble;
-use crate::machine::Known;
+use crate::error::fail;
 use crate::machine::facts::Overlay;
 use crate::machine::failure::{Failure, FailureCode};
+use crate::names::{self, REMADE_LABEL};
+use crate::spec::SpecInputs;
+use crate::spec::{self, parity};
 
-/// Label of an old container that was made again: `JOB/HOP`.
-pub(crate) const REMADE_LABEL: &str = "io.payram.updater.old";
-
-impl Effects<'_> {
+impl StepContext<'_> {
     /// The container that was made again for this hop, by its label.
-    pub(super) async fn find_remade(&self) -> Result<Option<String>, Trouble> {
+    pub(in crate::driver) async fn find_remade(&self) -> Result<Option<String>, Trouble> {
         let label = format!("{REMADE_LABEL}={}", self.hop_label());
         Ok(self.engine.containers(Some(&label)).await?.into_iter().next().map(|found| found.id))
     }
@@ -34,21 +32,21 @@ impl Effects<'_> {
     ///
     /// # Errors
     /// `CONTAINER_NOT_FOUND` with what is missing for that.
-    pub(super) async fn ensure_old(&self, known: &Known<'_>) -> Result<(), Trouble> {
-        if self.inspect(self.old(known).id).await?.is_some() {
+    pub(in crate::driver) async fn ensure_old(&self) -> Result<(), Trouble> {
+        if self.inspect(self.old().id).await?.is_some() {
             return Ok(());
         }
         if let Some(id) = self.find_remade().await? {
             self.remade.set(id).ok();
             return Ok(());
         }
-        let id = self.remake(known).await?;
+        let id = self.remake().await?;
         self.remade.set(id).ok();
         Ok(())
     }
 
-    async fn remake(&self, known: &Known<'_>) -> Result<String, Trouble> {
-        let old = &known.hop.old;
+    async fn remake(&self) -> Result<String, Trouble> {
+        let old = &self.hop.old;
         let gone = format!("the old container {} was removed by somebody", short(&old.id));
         let refused = |why: String| {
             fail(FailureCode::ContainerNotFound, format!("{gone}, and it is not made again: {why}"))
@@ -75,8 +73,8 @@ impl Effects<'_> {
         };
         let made = spec::next(&inputs)
             .map_err(|error| Failure::new(FailureCode::DockerRunBuildFailed, error.to_string()))?;
-        let name = format!("{}-previous-{}", old.name, self.id_of_hop());
-        let id = self.create(known, &name, &made.create_body).await?;
+        let name = names::previous(&old.name, &self.id_of_hop());
+        let id = self.create(&name, &made.create_body).await?;
         for (network, endpoint) in &made.further_networks {
             self.engine.connect_network(network, &id, endpoint).await?;
         }

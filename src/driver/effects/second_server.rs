@@ -17,19 +17,19 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::containers::{Which, name_of};
-use super::{Effects, fail};
 use crate::clock::Timestamp;
 use crate::database::{self, HostServer, Place};
+use crate::driver::context::StepContext;
 use crate::driver::durable;
 use crate::driver::narrate::short;
 use crate::driver::prepare::SavedSpec;
-use crate::driver::recovery::directory_of;
 use crate::engine::EngineError;
 use crate::engine::Inspection;
 use crate::error::Trouble;
+use crate::error::fail;
 use crate::journal::Reader;
+use crate::machine::Step;
 use crate::machine::failure::{Failure, FailureCode};
-use crate::machine::{Known, Step};
 
 /// How the journal's line about a second server begins; it is looked for by this.
 const NOTED: &str = "two servers on ";
@@ -45,46 +45,45 @@ const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Which of the journal's lines about a second server count.
 #[derive(Clone, Copy)]
-pub(super) enum Noted {
+pub(in crate::driver) enum Noted {
     /// All of this hop.
     Ever,
     /// Those since a person last said how to go on.
     SinceAsked,
 }
 
-impl Effects<'_> {
+impl StepContext<'_> {
     /// Sees that no second server works in the database's directory beside this version, and that
     /// none did.
     ///
     /// # Errors
     /// `DATABASE_DAMAGED` when one does, or the journal says that one did: none of the two runs
     /// then.
-    pub(super) async fn must_be_alone(
+    pub(in crate::driver) async fn must_be_alone(
         &self,
-        known: &Known<'_>,
         which: Which<'_>,
         noted: Noted,
     ) -> Result<(), Trouble> {
         let container = self.inspect(which.id).await?;
         if let Some(container) = &container {
-            Sentinel::new(self, known, which).look(container).await?;
+            Sentinel::new(self, which).look(container).await?;
         }
         self.none_may_be_noted(container.is_some().then_some(which), noted).await
     }
 
     /// Before each step up to the new version's start: that the old one is alone in the directory,
     /// and that nobody started the prepared new container beside it.
-    pub(super) async fn old_is_alone(&self, step: Step, known: &Known<'_>) -> Result<(), Trouble> {
-        let directory = match (step, directory_of(known)) {
-            (Step::PreCopy, None) => self.directory_of_old(known).await?,
+    pub(in crate::driver) async fn old_is_alone(&self, step: Step) -> Result<(), Trouble> {
+        let directory = match (step, self.directory()) {
+            (Step::PreCopy, None) => self.directory_of_old().await?,
             (_, directory) => directory.map(Path::to_owned),
         };
-        let old = self.old(known);
+        let old = self.old();
         let Some(container) = self.inspect(old.id).await?.filter(|_| directory.is_some()) else {
             return Ok(());
         };
         let place = directory.as_deref().and_then(|directory| Place::of(directory).ok());
-        let mut sentinel = Sentinel::before_the_start(self, known, directory);
+        let mut sentinel = Sentinel::before_the_start(self, directory);
         sentinel.look(&container).await?;
         // One that was started while the old one was on its way down.
         for server in place.map(database::servers_in).unwrap_or_default() {
@@ -96,7 +95,7 @@ impl Effects<'_> {
                 sentinel.meets(&server, place).await?;
             }
         }
-        if let Some(next) = known.next
+        if let Some(next) = self.next_container
             && let Some(next) = self.inspect(&next.id).await?
             && ended_during(&container, &next)
         {
@@ -133,9 +132,8 @@ impl Effects<'_> {
 }
 
 /// Looks out for one version.
-pub(super) struct Sentinel<'t, 'k> {
-    effects: &'t Effects<'t>,
-    known: &'t Known<'k>,
+pub(in crate::driver) struct Sentinel<'t> {
+    cx: &'t StepContext<'t>,
     which: Which<'t>,
     directory: Option<PathBuf>,
     /// Whether the new container may not have been started yet, by nobody.
@@ -144,22 +142,18 @@ pub(super) struct Sentinel<'t, 'k> {
     listed: Option<Instant>,
 }
 
-impl<'t, 'k> Sentinel<'t, 'k> {
+impl<'t> Sentinel<'t> {
     /// For the version in this container.
-    pub fn new(effects: &'t Effects<'t>, known: &'t Known<'k>, which: Which<'t>) -> Self {
-        let directory = directory_of(known).map(Path::to_owned);
+    pub fn new(cx: &'t StepContext<'t>, which: Which<'t>) -> Self {
+        let directory = cx.directory().map(Path::to_owned);
         let next_waits = false;
-        Self { effects, known, which, directory, next_waits, looked: None, listed: None }
+        Self { cx, which, directory, next_waits, looked: None, listed: None }
     }
 
     /// For the old version until the new one is started: whoever started that before was not told
     /// to.
-    pub fn before_the_start(
-        effects: &'t Effects<'t>,
-        known: &'t Known<'k>,
-        directory: Option<PathBuf>,
-    ) -> Self {
-        Self { directory, next_waits: true, ..Self::new(effects, known, effects.old(known)) }
+    pub fn before_the_start(cx: &'t StepContext<'t>, directory: Option<PathBuf>) -> Self {
+        Self { directory, next_waits: true, ..Self::new(cx, cx.old()) }
     }
 
     /// Looks, unless it did so a moment ago; `container` is this version's, as it is now.
@@ -220,12 +214,12 @@ impl<'t, 'k> Sentinel<'t, 'k> {
         container: &Value,
         directory: &Path,
     ) -> Result<Option<Value>, Trouble> {
-        let effects = self.effects;
-        for other in effects.engine.containers(None).await? {
+        let cx = self.cx;
+        for other in cx.engine.containers(None).await? {
             if other.id == self.which.id || !database::may_write_to(&other, directory) {
                 continue;
             }
-            let Some(other) = effects.inspect(&other.id).await? else { continue };
+            let Some(other) = cx.inspect(&other.id).await? else { continue };
             let is_ours = self.is_one_of_the_two(&other);
             let is_our_like =
                 database::is_same_product(container, &other) && is_alike(container, &other);
@@ -244,24 +238,24 @@ impl<'t, 'k> Sentinel<'t, 'k> {
 
     fn is_one_of_the_two(&self, other: &Value) -> bool {
         let id = other["Id"].as_str().unwrap_or_default();
-        id == self.effects.old_id(self.known) || self.known.next.is_some_and(|next| next.id == id)
+        self.cx.is_ours(id)
     }
 
     /// Whether the old container has been started since the upgrade began, or was started at all
     /// where it had to be made again. The new one is started by the upgrade itself, when it is due.
     fn was_started_by_somebody(&self, other: &Value) -> bool {
         let id = other["Id"].as_str().unwrap_or_default();
-        if id != self.known.hop.old.id {
-            return self.next_waits || id == self.effects.old_id(self.known);
+        if id != self.cx.hop.old.id {
+            return self.next_waits || id == self.cx.old_id();
         }
-        let saved = SavedSpec::read(&self.known.hop.old.spec_file);
+        let saved = SavedSpec::read(&self.cx.hop.old.spec_file);
         saved
             .is_ok_and(|saved| saved.container["State"]["StartedAt"] != other["State"]["StartedAt"])
     }
 
     async fn meets(&self, intruder: &HostServer, place: Place) -> Result<(), Trouble> {
         let container = match intruder.container_id() {
-            Some(id) => self.effects.inspect(id).await?,
+            Some(id) => self.cx.inspect(id).await?,
             None => None,
         };
         let found;
@@ -279,16 +273,14 @@ impl<'t, 'k> Sentinel<'t, 'k> {
             }
         }
         if !self.is_gone(intruder.pid, place).await {
-            self.effects
-                .say(&format!("process {} was killed and is still there", intruder.pid))
-                .await;
+            self.cx.say(&format!("process {} was killed and is still there", intruder.pid)).await;
         }
         self.ends(found).await
     }
 
     /// One that has ended by itself meanwhile needs no kill.
     async fn kill_container(&self, id: &str) -> Result<(), Trouble> {
-        match self.effects.engine.kill(id).await {
+        match self.cx.engine.kill(id).await {
             Ok(()) | Err(EngineError::Refused { status: 404 | 409, .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -309,14 +301,14 @@ impl<'t, 'k> Sentinel<'t, 'k> {
     async fn note(&self, found: &str) -> String {
         let directory = self.directory.as_deref().unwrap_or(Path::new("")).display();
         let found = format!("{NOTED}{directory} while the {} ran: {found}", self.which);
-        self.effects.say(&found).await;
+        self.cx.say(&found).await;
         found
     }
 
     /// Stops this version: what it wrote on would only be damaged further. That it can't be
     /// stopped takes nothing from what was found.
     async fn ends(&self, found: String) -> Result<(), Trouble> {
-        let end = match self.effects.stop(self.which).await {
+        let end = match self.cx.stop(self.which).await {
             Ok(()) => "it was stopped, too".to_owned(),
             Err(trouble) => format!("it could not be stopped: {trouble}"),
         };

@@ -6,17 +6,20 @@
 
 use std::path::Path;
 
-use super::lone;
-use super::{Effects, export, fail};
+use super::failed_directory as export;
+use super::standalone_postgres as lone;
 use crate::database::{self, Runner, SequencesBehind};
+use crate::driver::context::StepContext;
 use crate::driver::prepare::SavedSpec;
-use crate::engine::spec;
 use crate::error::Trouble;
+use crate::error::fail;
+use crate::machine::Restore;
+use crate::machine::Sequence;
 use crate::machine::facts::Server;
 use crate::machine::failure::{Failure, FailureCode};
-use crate::machine::{Known, Sequence};
+use crate::spec;
 
-impl Effects<'_> {
+impl StepContext<'_> {
     /// Sets every sequence of the database in `source` to the further one of its own value and
     /// that of the failed version, whose database is kept in `failed`. Run again it finds what was
     /// set and answers the same.
@@ -25,17 +28,17 @@ impl Effects<'_> {
     /// `RESTORE_POINT_FAILED` when a sequence is behind and its server can't be asked: a person is
     /// called then. When that person has it tried again and it fails again, the answer says what is
     /// to be looked at, and the old version may start.
-    pub(super) async fn bring_sequences_up(
+    pub(in crate::driver) async fn bring_sequences_up(
         &self,
-        known: &Known<'_>,
+        work: Restore<'_>,
         server: &Server,
         source: &Path,
         failed: &Path,
     ) -> Result<SequencesBehind, Trouble> {
         let kept;
-        let reached = match known.sequences {
+        let reached = match work.sequences {
             Some(reached) => reached,
-            None => match self.sequences_of_kept(known, server, source, failed).await {
+            None => match self.sequences_of_kept(server, source, failed).await {
                 Ok(read) => {
                     kept = read;
                     &kept
@@ -44,18 +47,18 @@ impl Effects<'_> {
                 Err(unknown @ Trouble::Unknown(_)) => return Err(unknown),
             },
         };
-        let noted = known.quiesced.and_then(|quiesced| quiesced.fingerprint.as_ref());
+        let noted = self.quiesced.and_then(|quiesced| quiesced.fingerprint.as_ref());
         let noted = noted.and_then(|fingerprint| fingerprint.sequences.as_ref());
         // The restore point holds what was noted, or what the old version wrote after that.
         let at_cut_over = noted.map(|noted| database::compare(noted, reached));
         if let Some(behind) = at_cut_over.as_ref().filter(|behind| behind.moves.is_empty()) {
             return Ok(behind.clone());
         }
-        match self.set_on(known, server, source, reached).await {
+        match self.set_on(server, source, reached).await {
             Ok(set) => Ok(set.told(at_cut_over)),
             Err(Trouble::Failed(failure)) => {
                 let behind = not_set(at_cut_over, failed, &failure);
-                if known.is_restore_begun {
+                if work.is_begun {
                     return Ok(behind);
                 }
                 fail(
@@ -73,7 +76,6 @@ impl Effects<'_> {
     /// Those of the failed version's database, which was moved aside.
     async fn sequences_of_kept(
         &self,
-        known: &Known<'_>,
         server: &Server,
         source: &Path,
         failed: &Path,
@@ -81,18 +83,17 @@ impl Effects<'_> {
         let unreadable =
             |reason: String| Trouble::failed(FailureCode::RuntimeInspectionFailed, reason);
         lone::must_be_readable_by(server, failed).await.map_err(unreadable)?;
-        let saved = SavedSpec::read(&known.hop.old.spec_file)?;
+        let saved = SavedSpec::read(&self.hop.old.spec_file)?;
         let mounts = export::mounts_for(&saved.container, source, failed).ok_or_else(|| {
             unreadable(format!("where {} lies in the container is not known", source.display()))
         })?;
-        let asked =
-            match self.start_lone_server(known, (server, failed), mounts, &export::MODEST).await {
-                Ok(lone) => {
-                    database::sequences(&Runner::new(self.engine, &lone.id, &lone.database)).await
-                }
-                Err(trouble) => Err(trouble),
-            };
-        self.remove_lone_server(known).await?;
+        let asked = match self.start_lone_server((server, failed), mounts, &export::MODEST).await {
+            Ok(lone) => {
+                database::sequences(&Runner::new(self.engine, &lone.id, &lone.database)).await
+            }
+            Err(trouble) => Err(trouble),
+        };
+        self.remove_lone_server().await?;
         asked
     }
 
@@ -100,17 +101,16 @@ impl Effects<'_> {
     /// is stopped in order, so that they are on disk.
     async fn set_on(
         &self,
-        known: &Known<'_>,
         server: &Server,
         source: &Path,
         reached: &[Sequence],
     ) -> Result<Set, Trouble> {
-        let mounts = spec::mounts_of(&SavedSpec::read(&known.hop.old.spec_file)?.container);
-        let asked = match self.start_lone_server(known, (server, source), mounts, &[]).await {
+        let mounts = spec::mounts_of(&SavedSpec::read(&self.hop.old.spec_file)?.container);
+        let asked = match self.start_lone_server((server, source), mounts, &[]).await {
             Ok(lone) => set(&Runner::new(self.engine, &lone.id, &lone.database), reached).await,
             Err(trouble) => Err(trouble),
         };
-        self.remove_lone_server(known).await?;
+        self.remove_lone_server().await?;
         asked
     }
 }

@@ -7,15 +7,14 @@
 
 use std::path::Path;
 
-use super::{Effects, fail};
 use crate::database::{self, Place};
-use crate::driver::recovery::directory_of;
+use crate::driver::context::StepContext;
 use crate::error::Trouble;
-use crate::machine::Known;
+use crate::error::fail;
 use crate::machine::failure::FailureCode;
 
 /// The lock file's name.
-pub(super) const LOCK_FILE: &str = "postmaster.pid";
+pub(in crate::driver) const LOCK_FILE: &str = "postmaster.pid";
 
 /// Longest lock file that is kept as noted; a real one has about a hundred bytes.
 const LONGEST_BYTES: usize = 4096;
@@ -35,10 +34,10 @@ const SHARED_WITH_OTHERS: [i64; 10] = [
     0x6573_5546,
 ];
 
-impl Effects<'_> {
+impl StepContext<'_> {
     /// What the lock file says now; none when there is none, or this host can't read it.
-    pub(super) fn lock_file(&self, known: &Known<'_>) -> Option<String> {
-        let bytes = std::fs::read(directory_of(known)?.join(LOCK_FILE)).ok()?;
+    pub(in crate::driver) fn lock_file(&self) -> Option<String> {
+        let bytes = std::fs::read(self.directory()?.join(LOCK_FILE)).ok()?;
         let kept = bytes.get(..LONGEST_BYTES).unwrap_or(&bytes);
         Some(String::from_utf8_lossy(kept).into_owned())
     }
@@ -48,12 +47,8 @@ impl Effects<'_> {
     ///
     /// # Errors
     /// When it is there and may not be renamed: the new version is not started on it.
-    pub(super) async fn free_of_old_lock(
-        &self,
-        known: &Known<'_>,
-        noted: &str,
-    ) -> Result<(), Trouble> {
-        match self.free_of_lock(known, Some(noted)).await? {
+    pub(in crate::driver) async fn free_of_old_lock(&self, noted: &str) -> Result<(), Trouble> {
+        match self.free_of_lock(Some(noted)).await? {
             Ok(()) => Ok(()),
             Err(why) => fail(
                 FailureCode::DatabaseMismatch,
@@ -65,21 +60,17 @@ impl Effects<'_> {
     /// Before any container is started again: the same, whoever left it, where it is safe. Where
     /// it is not, it is said, and the server itself decides: not to start the shop for it would be
     /// the greater harm.
-    pub(super) async fn free_of_any_lock(&self, known: &Known<'_>) -> Result<(), Trouble> {
-        if let Err(why) = self.free_of_lock(known, None).await? {
+    pub(in crate::driver) async fn free_of_any_lock(&self) -> Result<(), Trouble> {
+        if let Err(why) = self.free_of_lock(None).await? {
             self.say(&why).await;
         }
         Ok(())
     }
 
     /// Renames a lock file aside; a sentence where that may not be done.
-    async fn free_of_lock(
-        &self,
-        known: &Known<'_>,
-        noted: Option<&str>,
-    ) -> Result<Result<(), String>, Trouble> {
-        let Some(directory) = directory_of(known) else { return Ok(Ok(())) };
-        let Some(found) = self.lock_file(known) else { return Ok(Ok(())) };
+    async fn free_of_lock(&self, noted: Option<&str>) -> Result<Result<(), String>, Trouble> {
+        let Some(directory) = self.directory() else { return Ok(Ok(())) };
+        let Some(found) = self.lock_file() else { return Ok(Ok(())) };
         let path = directory.join(LOCK_FILE);
         let refused = |why: String| {
             let path = path.display();
@@ -99,7 +90,7 @@ impl Effects<'_> {
         if let Some(server) = database::servers_in(place).first() {
             return refused(format!("process {} of this host works in its directory", server.pid));
         }
-        if let Some(name) = self.running_on(known, directory).await? {
+        if let Some(name) = self.running_on(directory).await? {
             return refused(format!("container {name} runs and mounts its directory"));
         }
         match rustix::fs::statfs(directory) {
@@ -125,17 +116,13 @@ impl Effects<'_> {
 
     /// The name of a running container that mounts the directory, ours included; none when there
     /// is none.
-    async fn running_on(
-        &self,
-        known: &Known<'_>,
-        directory: &Path,
-    ) -> Result<Option<String>, Trouble> {
+    async fn running_on(&self, directory: &Path) -> Result<Option<String>, Trouble> {
         for container in self.engine.containers(None).await? {
             if container.state != "running" || !database::may_write_to(&container, directory) {
                 continue;
             }
-            let is_product = container.id == self.old_id(known)
-                || known.next.is_some_and(|next| next.id == container.id)
+            let is_product = container.id == self.old_id()
+                || self.next_container.is_some_and(|next| next.id == container.id)
                 || self.is_a_server(&container.id).await?;
             if is_product {
                 return Ok(Some(container.name));

@@ -11,12 +11,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::containers::name_of;
-use super::{Effects, fail};
 use crate::database::{self, HostServer, Place};
+use crate::driver::context::StepContext;
 use crate::driver::narrate::short;
-use crate::driver::recovery::directory_of;
 use crate::error::Trouble;
-use crate::machine::Known;
+use crate::error::fail;
 use crate::machine::failure::FailureCode;
 
 /// How long the last process of a container that has ended may take to be gone.
@@ -25,29 +24,24 @@ const GONE_WITHIN: Duration = Duration::from_secs(5);
 /// Between two looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-impl Effects<'_> {
+impl StepContext<'_> {
     /// Refuses where somebody else's server works in the shop's directory; `or_else` says what is
     /// not done then.
-    pub(super) async fn nobody_works_there(
-        &self,
-        known: &Known<'_>,
-        or_else: &str,
-    ) -> Result<(), Trouble> {
-        match directory_of(known) {
-            Some(directory) => self.nobody_works_in(known, directory, or_else).await,
+    pub(in crate::driver) async fn nobody_works_there(&self, or_else: &str) -> Result<(), Trouble> {
+        match self.directory() {
+            Some(directory) => self.nobody_works_in(directory, or_else).await,
             None => Ok(()),
         }
     }
 
     /// The same, of any directory; neither version runs in it.
-    pub(super) async fn nobody_works_in(
+    pub(in crate::driver) async fn nobody_works_in(
         &self,
-        known: &Known<'_>,
         directory: &Path,
         or_else: &str,
     ) -> Result<(), Trouble> {
         let docker = &self.settings.docker_bin;
-        let (who, end) = match self.stranger_in(known, directory).await? {
+        let (who, end) = match self.stranger_in(directory).await? {
             None => return Ok(()),
             Some(Worker::Container(name, id)) => {
                 (format!("container {name} ({})", short(&id)), format!("{docker} stop {name}"))
@@ -65,13 +59,9 @@ impl Effects<'_> {
         )
     }
 
-    async fn stranger_in(
-        &self,
-        known: &Known<'_>,
-        directory: &Path,
-    ) -> Result<Option<Worker>, Trouble> {
+    async fn stranger_in(&self, directory: &Path) -> Result<Option<Worker>, Trouble> {
         if let Ok(place) = Place::of(directory)
-            && let Some(server) = self.server_that_stays(known, place).await
+            && let Some(server) = self.server_that_stays(place).await
         {
             let container = match server.container_id() {
                 Some(id) => self.inspect(id).await?,
@@ -84,7 +74,7 @@ impl Effects<'_> {
         }
         // Of a container that this host does not see into, the engine tells.
         for other in self.engine.containers(None).await? {
-            if self.is_ours(known, &other.id)
+            if self.is_ours(&other.id)
                 || other.state != "running"
                 || !database::may_write_to(&other, directory)
             {
@@ -97,18 +87,17 @@ impl Effects<'_> {
         Ok(None)
     }
 
-    pub(super) fn is_ours(&self, known: &Known<'_>, id: &str) -> bool {
-        id == self.old_id(known) || known.next.is_some_and(|next| next.id == id)
+    pub(in crate::driver) fn is_ours(&self, id: &str) -> bool {
+        id == self.old_id() || self.next_container.is_some_and(|next| next.id == id)
     }
 
     /// One that works there; of the two versions' own, one that does not end in time.
-    async fn server_that_stays(&self, known: &Known<'_>, place: Place) -> Option<HostServer> {
+    async fn server_that_stays(&self, place: Place) -> Option<HostServer> {
         let deadline = Instant::now() + GONE_WITHIN;
         loop {
             let servers = database::servers_in(place);
-            let is_ending = |server: &HostServer| {
-                server.container_id().is_some_and(|id| self.is_ours(known, id))
-            };
+            let is_ending =
+                |server: &HostServer| server.container_id().is_some_and(|id| self.is_ours(id));
             if let Some(other) = servers.iter().find(|server| !is_ending(server)) {
                 return Some(other.clone());
             }

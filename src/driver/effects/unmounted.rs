@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
 
-use super::{Effects, fail};
 use crate::app::unmounted;
+use crate::driver::context::StepContext;
 use crate::error::Trouble;
-use crate::machine::Known;
+use crate::error::fail;
 use crate::machine::failure::{Failure, FailureCode};
 
 /// Bytes that are kept at most: more than that is no file that somebody put there by mistake.
@@ -23,11 +23,11 @@ const LARGEST_BYTES: u64 = 2 << 30;
 /// How long the engine may take for the next piece.
 const PIECE_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
 
-impl Effects<'_> {
+impl StepContext<'_> {
     /// Keeps what the old container changed outside of its mounts.
-    pub(super) async fn keep_unmounted_files(&self, known: &Known<'_>) -> Result<(), Trouble> {
-        let old = self.inspect_present(self.old_id(known), "old").await?;
-        let changes = self.engine.changes(self.old_id(known)).await?;
+    pub(in crate::driver) async fn keep_unmounted_files(&self) -> Result<(), Trouble> {
+        let old = self.inspect_present(self.old_id(), "old").await?;
+        let changes = self.engine.changes(self.old_id()).await?;
         let files = unmounted::files(&old, &changes);
         if files.is_empty() {
             return Ok(());
@@ -36,8 +36,7 @@ impl Effects<'_> {
         let mut bytes = 0;
         for (number, file) in files.iter().enumerate() {
             let name = format!("{:03}-{}.tar", number + 1, unmounted::file_name(file));
-            bytes +=
-                self.keep_one(known, file, directory.join(name), LARGEST_BYTES - bytes).await?;
+            bytes += self.keep_one(file, directory.join(name), LARGEST_BYTES - bytes).await?;
         }
         self.say(&format!(
             "{} outside of every mount of the old container, which the new one does not have: {}; kept in {} ({bytes} bytes)",
@@ -55,13 +54,7 @@ impl Effects<'_> {
         self.settings.state_dir.join("unmounted").join(name)
     }
 
-    async fn keep_one(
-        &self,
-        known: &Known<'_>,
-        inside: &str,
-        path: PathBuf,
-        most: u64,
-    ) -> Result<u64, Trouble> {
+    async fn keep_one(&self, inside: &str, path: PathBuf, most: u64) -> Result<u64, Trouble> {
         let failed = |error: std::io::Error| {
             let code = match error.kind() {
                 std::io::ErrorKind::StorageFull => FailureCode::DiskSpaceLow,
@@ -77,7 +70,7 @@ impl Effects<'_> {
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = tokio::fs::File::from_std(options.open(&path).map_err(failed)?);
-        let mut pieces = self.engine.archive(self.old_id(known), inside).await?;
+        let mut pieces = self.engine.archive(self.old_id(), inside).await?;
         let mut written = 0;
         loop {
             let Ok(piece) = tokio::time::timeout(PIECE_WITHIN, pieces.next()).await else {

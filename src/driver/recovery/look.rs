@@ -10,13 +10,14 @@ use super::{CopySeen, Good, Names, Seen, Serving, Sight, Stranger, World};
 use crate::app::container;
 use crate::app::core::{Probe, is_same_version};
 use crate::config::Settings;
-use crate::driver::effects::{REMADE_LABEL, name_of, occupies_database, was_started};
+use crate::driver::effects::{name_of, occupies_database, was_started};
 use crate::driver::failed_path;
 use crate::engine::{Engine, EngineError};
 use crate::history::{By, LastGood};
 use crate::journal::JobRecord;
 use crate::machine::facts::Copy;
 use crate::machine::{Hop, Known, State};
+use crate::names::REMADE_LABEL;
 
 /// What is done about an unfinished job without being asked.
 #[derive(Clone, Copy, Debug)]
@@ -219,7 +220,7 @@ fn seen(container: Option<&Value>) -> Seen {
 }
 
 /// The database's directory on this host, once it is known; none where it is elsewhere.
-pub(in crate::driver) fn directory_of<'k>(known: &Known<'k>) -> Option<&'k Path> {
+fn directory_of<'k>(known: &Known<'k>) -> Option<&'k Path> {
     match known.copy {
         Some(Copy::Directory { source, .. }) => Some(Path::new(source)),
         Some(Copy::Dump { .. }) | None => None,

@@ -13,12 +13,12 @@ use crate::app::core::label_version;
 use crate::clock::Timestamp;
 use crate::config::Settings;
 use crate::database::{self, Access, Place, is_same_product};
-use crate::driver::HOP_LABEL;
 use crate::driver::effects::{name_of, occupies_database};
 use crate::engine::{ContainerSummary, Engine, EngineError, Inspection};
 use crate::history::LastGood;
 use crate::journal::{HopRecord, JobRecord};
 use crate::machine::{Begun, State};
+use crate::names::HOP_LABEL;
 use crate::plan::versions::{Version, tag_of};
 
 /// Where to look for them.

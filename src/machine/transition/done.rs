@@ -1,4 +1,4 @@
-//! Where a step that is done leads: its fact is taken into the state, and the last step of a state
+//! Where a step that is done leads: each state takes its fact in, and the last step of a state
 //! leads into the next one.
 //!
 //! Called by [`Machine::apply`] alone. A fact that is not one of the pending step is refused, and
@@ -7,8 +7,12 @@
 use super::{Event, Forbidden, Machine};
 use crate::machine::facts::{Quiesced, RestorePoint};
 use crate::machine::outcome::Fact;
+use crate::machine::rollback::RollingBack;
 use crate::machine::state::{BackedUp, CutOver, Phase, Planned, Pulled, State, Swapped, Verified};
 use crate::machine::step::Step;
+
+/// Where a fact leads, or the fact again where it does not fit.
+type Advanced = Result<(State, Option<Event>), Box<Fact>>;
 
 impl Machine {
     pub(super) fn done(
@@ -16,130 +20,83 @@ impl Machine {
         pending: Step,
         fact: Fact,
     ) -> Result<(Machine, Option<Event>), Forbidden> {
-        let (state, event) = match (self.state, fact) {
-            (State::Planned(Planned { hop, backup: None }), Fact::Backup(backup)) => {
-                (State::Planned(Planned { hop, backup: Some(backup) }), None)
-            }
-            (State::Planned(Planned { hop, backup: Some(backup) }), Fact::Proof(proof)) => (
-                State::BackedUp(BackedUp { hop, backup, proof, image: None }),
-                Some(Event::BackedUp),
-            ),
-            (State::BackedUp(state @ BackedUp { image: None, .. }), Fact::Image(image)) => {
-                (State::BackedUp(BackedUp { image: Some(image), ..state }), None)
-            }
-            (
-                State::BackedUp(BackedUp { image: Some(image), hop, backup, proof }),
-                Fact::Next(next),
-            ) => {
-                let backed_up = BackedUp { hop, backup, proof, image: Some(image.clone()) };
-                let pulled =
-                    Pulled { backed_up, image, next, copy: None, cut_over: CutOver::Ready };
-                (State::Pulled(Box::new(pulled)), Some(Event::Pulled))
-            }
-            (State::Pulled(mut pulled), Fact::Copy(copy)) if pending == Step::PreCopy => {
-                pulled.copy = Some(copy);
-                (State::Pulled(pulled), None)
-            }
-            (State::Pulled(pulled), fact) if pulled.copy.is_none() => {
-                return Err(unfit(Phase::Pulled, pending, &fact));
-            }
-            (State::Pulled(mut pulled), fact) => {
-                let phase = Phase::Pulled;
-                match pulled.cut_over.advance(fact) {
-                    Ok(Advance::Further(cut_over)) => {
-                        pulled.cut_over = cut_over;
-                        (State::Pulled(pulled), None)
-                    }
-                    Ok(Advance::Started(quiesced, restore_point)) => {
-                        let Pulled { backed_up, image, next, copy, .. } = *pulled;
-                        let Some(copy) = copy else {
-                            return Err(unfit(phase, pending, &Fact::Done));
-                        };
-                        let swapped = Swapped {
-                            backed_up,
-                            image,
-                            next,
-                            copy,
-                            quiesced,
-                            restore_point,
-                            verdict: None,
-                            kept: None,
-                        };
-                        (State::Swapped(Box::new(swapped)), Some(Event::Swapped))
-                    }
-                    Err(fact) => return Err(unfit(phase, pending, &fact)),
-                }
-            }
-            (State::Swapped(mut swapped), Fact::Verdict(verdict)) if swapped.verdict.is_none() => {
-                swapped.verdict = Some(verdict);
-                (State::Swapped(swapped), None)
-            }
-            (State::Swapped(mut swapped), Fact::Done) if pending == Step::StartAgain => {
-                if let Some(kept) = swapped.kept.as_mut() {
-                    kept.is_started = true;
-                }
-                (State::Swapped(swapped), None)
-            }
-            (State::Swapped(swapped), Fact::Done) => match swapped.verdict.clone() {
-                Some(verdict) => {
-                    let verified =
-                        Verified { swapped: *swapped, verdict, probation: None, is_tidy: false };
-                    (State::Verified(Box::new(verified)), Some(Event::Verified))
-                }
-                None => return Err(unfit(Phase::Swapped, pending, &Fact::Done)),
-            },
-            (State::Verified(verified), Fact::Probation(probation))
-                if pending == Step::Probation =>
-            {
-                let probation = Some(probation);
-                (State::Verified(Box::new(Verified { probation, ..*verified })), None)
-            }
-            (State::Verified(verified), Fact::Done) if pending == Step::Tidy => {
-                (State::Verified(Box::new(Verified { is_tidy: true, ..*verified })), None)
-            }
-            (State::RollingBack(mut back), fact) => {
-                back.remaining.remove(0);
-                match (pending, fact) {
-                    (Step::AssessDatabase, Fact::Assessment(assessment)) => {
-                        (State::RollingBack(Box::new(back.assessed(assessment))), None)
-                    }
-                    (Step::AssessAgain, Fact::Assessment(assessment)) => {
-                        (State::RollingBack(Box::new(back.assessed_again(assessment))), None)
-                    }
-                    (Step::RestoreDatabase, Fact::Restored(restored)) => {
-                        back.restored = Some(restored);
-                        back.plan_export();
-                        (State::RollingBack(back), None)
-                    }
-                    (Step::RestoreFiles, Fact::Files(found)) => {
-                        (State::RollingBack(Box::new(back.with_files(found))), None)
-                    }
-                    (Step::ExportRows, Fact::Export(export)) => {
-                        back.export = Some(export);
-                        (State::RollingBack(back), None)
-                    }
-                    (Step::VerifyOld, Fact::Verdict(verdict)) => {
-                        back.verdict = Some(verdict);
-                        (State::RollingBack(back), None)
-                    }
-                    (
-                        Step::DisarmNext
-                        | Step::StopNext
-                        | Step::RestoreNextName
-                        | Step::RestoreOldName
-                        | Step::StartOld
-                        | Step::ResumePrograms
-                        | Step::RearmOld
-                        | Step::RemoveNext
-                        | Step::DiscardCopy,
-                        Fact::Done,
-                    ) => (State::RollingBack(back), None),
-                    (pending, fact) => return Err(unfit(Phase::RollingBack, pending, &fact)),
-                }
-            }
-            (state, fact) => return Err(unfit(state.phase(), pending, &fact)),
+        let phase = self.phase();
+        let advanced = match self.state {
+            State::Planned(state) => state.advance(fact),
+            State::BackedUp(state) => state.advance(fact),
+            State::Pulled(state) => state.advance(fact),
+            State::Swapped(state) => state.advance(pending, fact),
+            State::Verified(state) => state.advance(pending, fact),
+            State::RollingBack(state) => state.advance(pending, fact),
+            State::RolledBack(_) | State::NeedsOperator(_) => Err(Box::new(fact)),
         };
-        Ok((Machine::at(state), event))
+        match advanced {
+            Ok((state, event)) => Ok((Machine::at(state), event)),
+            Err(fact) => Err(unfit(phase, pending, &fact)),
+        }
+    }
+}
+
+impl Planned {
+    fn advance(self, fact: Fact) -> Advanced {
+        let Planned { hop, backup } = self;
+        match (backup, fact) {
+            (None, Fact::Backup(backup)) => {
+                Ok((State::Planned(Planned { hop, backup: Some(backup) }), None))
+            }
+            (Some(backup), Fact::Proof(proof)) => {
+                let backed_up = BackedUp { hop, backup, proof, image: None };
+                Ok((State::BackedUp(backed_up), Some(Event::BackedUp)))
+            }
+            (_, fact) => Err(Box::new(fact)),
+        }
+    }
+}
+
+impl BackedUp {
+    fn advance(self, fact: Fact) -> Advanced {
+        match (&self.image, fact) {
+            (None, Fact::Image(image)) => {
+                Ok((State::BackedUp(BackedUp { image: Some(image), ..self }), None))
+            }
+            (Some(image), Fact::Next(next)) => {
+                let (image, copy, cut_over) = (image.clone(), None, CutOver::Ready);
+                let pulled = Pulled { backed_up: self, image, next, copy, cut_over };
+                Ok((State::Pulled(Box::new(pulled)), Some(Event::Pulled)))
+            }
+            (_, fact) => Err(Box::new(fact)),
+        }
+    }
+}
+
+impl Pulled {
+    fn advance(mut self: Box<Self>, fact: Fact) -> Advanced {
+        let Some(copy) = self.copy.clone() else {
+            let Fact::Copy(copy) = fact else { return Err(Box::new(fact)) };
+            self.copy = Some(copy);
+            return Ok((State::Pulled(self), None));
+        };
+        match self.cut_over.advance(fact)? {
+            Advance::Further(cut_over) => {
+                self.cut_over = cut_over;
+                Ok((State::Pulled(self), None))
+            }
+            Advance::Started(quiesced, restore_point) => {
+                let Pulled { backed_up, image, next, .. } = *self;
+                let (verdict, kept) = (None, None);
+                let swapped = Swapped {
+                    backed_up,
+                    image,
+                    next,
+                    copy,
+                    quiesced,
+                    restore_point,
+                    verdict,
+                    kept,
+                };
+                Ok((State::Swapped(Box::new(swapped)), Some(Event::Swapped)))
+            }
+        }
     }
 }
 
@@ -168,6 +125,78 @@ impl CutOver {
             (_, fact) => return Err(Box::new(fact)),
         };
         Ok(Advance::Further(further))
+    }
+}
+
+impl Swapped {
+    fn advance(mut self: Box<Self>, pending: Step, fact: Fact) -> Advanced {
+        match (pending, fact, self.verdict.clone()) {
+            (Step::StartAgain, Fact::Done, _) => {
+                if let Some(kept) = self.kept.as_mut() {
+                    kept.is_started = true;
+                }
+                Ok((State::Swapped(self), None))
+            }
+            (Step::Verify, Fact::Verdict(verdict), None) => {
+                self.verdict = Some(verdict);
+                Ok((State::Swapped(self), None))
+            }
+            (Step::ArmNext, Fact::Done, Some(verdict)) => {
+                let (swapped, probation, is_tidy) = (*self, None, false);
+                let verified = Verified { swapped, verdict, probation, is_tidy };
+                Ok((State::Verified(Box::new(verified)), Some(Event::Verified)))
+            }
+            (_, fact, _) => Err(Box::new(fact)),
+        }
+    }
+}
+
+impl Verified {
+    fn advance(mut self: Box<Self>, pending: Step, fact: Fact) -> Advanced {
+        match (pending, fact) {
+            (Step::Probation, Fact::Probation(probation)) => self.probation = Some(probation),
+            (Step::Tidy, Fact::Done) => self.is_tidy = true,
+            (_, fact) => return Err(Box::new(fact)),
+        }
+        Ok((State::Verified(self), None))
+    }
+}
+
+impl RollingBack {
+    fn advance(mut self: Box<Self>, pending: Step, fact: Fact) -> Advanced {
+        self.remaining.remove(0);
+        let back = match (pending, fact) {
+            (Step::AssessDatabase, Fact::Assessment(found)) => Box::new(self.assessed(found)),
+            (Step::AssessAgain, Fact::Assessment(found)) => Box::new(self.assessed_again(found)),
+            (Step::RestoreFiles, Fact::Files(found)) => Box::new(self.with_files(found)),
+            (Step::RestoreDatabase, Fact::Restored(restored)) => {
+                self.restored = Some(restored);
+                self.plan_export();
+                self
+            }
+            (Step::ExportRows, Fact::Export(export)) => {
+                self.export = Some(export);
+                self
+            }
+            (Step::VerifyOld, Fact::Verdict(verdict)) => {
+                self.verdict = Some(verdict);
+                self
+            }
+            (
+                Step::DisarmNext
+                | Step::StopNext
+                | Step::RestoreNextName
+                | Step::RestoreOldName
+                | Step::StartOld
+                | Step::ResumePrograms
+                | Step::RearmOld
+                | Step::RemoveNext
+                | Step::DiscardCopy,
+                Fact::Done,
+            ) => self,
+            (_, fact) => return Err(Box::new(fact)),
+        };
+        Ok((State::RollingBack(back), None))
     }
 }
 

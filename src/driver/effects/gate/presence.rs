@@ -9,12 +9,11 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::super::fail;
 use super::super::outside::Cause;
 use super::{Trial, is_steady, not_running};
 use crate::app::watch::Watch;
 use crate::engine::Inspection;
-use crate::error::Trouble;
+use crate::error::{Trouble, fail};
 use crate::machine::failure::FailureCode;
 
 /// Between two looks at a container that somebody froze.
@@ -25,22 +24,22 @@ const FROZEN_EVERY: Duration = Duration::from_millis(500);
 const GAP_BORNE: (Duration, u32) = (Duration::from_secs(10), 2);
 
 /// What the look at a container found.
-pub(super) enum Present {
+pub(in crate::driver) enum Present {
     AsBefore(Value),
     Anew(Value),
     /// Somebody froze it meanwhile; whether for the first time.
     Thawed(Value, bool),
 }
 
-impl Trial<'_, '_> {
-    pub(super) fn gap_borne(&self) -> Duration {
+impl Trial<'_> {
+    pub(in crate::driver) fn gap_borne(&self) -> Duration {
         let (least, times) = GAP_BORNE;
-        least.max(self.effects.settings.answer_timeout.saturating_mul(times))
+        least.max(self.cx.settings.answer_timeout.saturating_mul(times))
     }
 
     /// Tells of a gap in the watch: the host slept, or this program did. Waiting for a watch
     /// without one has its end.
-    pub(super) async fn not_watched(
+    pub(in crate::driver) async fn not_watched(
         &self,
         gap: Duration,
         deadline: Instant,
@@ -53,12 +52,12 @@ impl Trial<'_, '_> {
         if Instant::now() >= deadline {
             return fail(FailureCode::RuntimeInspectionFailed, found);
         }
-        self.effects.say(&format!("{found}; it is watched anew")).await;
+        self.cx.say(&format!("{found}; it is watched anew")).await;
         Ok(())
     }
 
     /// That somebody freezes it again and again is no fault of it, and has its end, too.
-    pub(super) fn frozen_too_often(&self, deadline: Instant) -> Result<(), Trouble> {
+    pub(in crate::driver) fn frozen_too_often(&self, deadline: Instant) -> Result<(), Trouble> {
         match Instant::now() >= deadline {
             false => Ok(()),
             true => fail(
@@ -70,16 +69,16 @@ impl Trial<'_, '_> {
 
     /// Waits until somebody who froze it has it go on; whatever it is then is looked at anew.
     async fn thawed(&mut self) -> Result<Present, Trouble> {
-        let (effects, which) = (self.effects, self.which);
-        effects.say(&format!("the {which} was paused from outside; it is waited for")).await;
-        let patience = effects.settings.health_timeout;
+        let (cx, which) = (self.cx, self.which);
+        cx.say(&format!("the {which} was paused from outside; it is waited for")).await;
+        let patience = cx.settings.health_timeout;
         let deadline = Instant::now() + patience;
         loop {
-            let container = effects.inspect_present(which.id, which.role).await?;
+            let container = cx.inspect_present(which.id, which.role).await?;
             self.sentinel.look(&container).await?;
             if !Inspection(&container).is_frozen() {
                 // Its events are about what is told here.
-                self.outside.listen_now(effects.engine, which.id).await;
+                self.outside.listen_now(cx.engine, which.id).await;
                 self.outside.was_frozen();
                 return Ok(self.thawed_again(container).await);
             }
@@ -100,17 +99,17 @@ impl Trial<'_, '_> {
         let is_first = !std::mem::replace(&mut self.was_frozen, true);
         let which = self.which;
         let told = format!("the {which} was paused and unpaused from outside; it is watched anew");
-        self.effects.say(&told).await;
+        self.cx.say(&told).await;
         Present::Thawed(container, is_first)
     }
 
     /// The container's inspection, while it is the run that is judged. One that somebody else
     /// stopped or restarted is started again where it is down and judged anew, once: anything
     /// else is its own end.
-    pub(super) async fn present(&mut self) -> Result<Present, Trouble> {
-        let effects = self.effects;
-        let container = effects.inspect_present(self.which.id, self.which.role).await?;
-        self.outside.listen(effects.engine, self.which.id).await;
+    pub(in crate::driver) async fn present(&mut self) -> Result<Present, Trouble> {
+        let cx = self.cx;
+        let container = cx.inspect_present(self.which.id, self.which.role).await?;
+        self.outside.listen(cx.engine, self.which.id).await;
         if self.outside.is_same_run(&container) && Inspection(&container).is_frozen() {
             return self.thawed().await;
         }
@@ -120,13 +119,13 @@ impl Trial<'_, '_> {
                 true => Ok(self.thawed_again(container).await),
             };
         }
-        match self.outside.cause(effects.engine, self.which.id).await {
+        match self.outside.cause(cx.engine, self.which.id).await {
             Cause::Itself => {
                 fail(FailureCode::HealthcheckFailed, not_running(self.which, &container))
             }
             // Of the old version it is no word on its database, which is not replaced for it.
             Cause::SomebodyAgain { how } => fail(
-                match self.which.id == effects.old_id(self.known) {
+                match self.which.id == cx.old_id() {
                     true => FailureCode::RuntimeInspectionFailed,
                     false => FailureCode::HealthcheckFailed,
                 },
@@ -138,13 +137,13 @@ impl Trial<'_, '_> {
             Cause::Somebody { how } => {
                 let again =
                     format!("the {} was {how} from outside; it is watched anew", self.which);
-                effects.say(&again).await;
-                let container = effects.settled(self.which).await?;
+                cx.say(&again).await;
+                let container = cx.settled(self.which).await?;
                 if !is_steady(&container) {
-                    let other = effects.other_than(self.known, self.which)?;
-                    effects.start(self.known, self.which, other).await?;
+                    let other = cx.other_than(self.which)?;
+                    cx.start(self.which, other).await?;
                 }
-                let container = effects.running(self.which).await?;
+                let container = cx.running(self.which).await?;
                 self.outside = self.outside.again(&container);
                 self.watch = Watch::default();
                 Ok(Present::Anew(container))

@@ -7,7 +7,7 @@
 //! out: a field that this program has never heard of survives.
 //!
 //! Called by `driver` (the step `create_next`) and by `plan` (what the operator is told before).
-//! Pure: no engine, no clock. What the engine made of it is proved by [`super::parity`], which
+//! Pure: no engine, no clock. What the engine made of it is proved by [`parity`], which
 //! shares only the reading of single fields ([`read`]) with this module, so that a mistake made
 //! here is found there.
 //!
@@ -24,10 +24,11 @@ pub(super) mod model;
 mod mounts;
 mod networks;
 mod overlay;
+pub mod parity;
 #[cfg(test)]
 mod tests;
 
-pub(super) use networks::configured_mac;
+use networks::configured_mac;
 pub(crate) use overlay::added_ports;
 
 use serde_json::{Map, Value, json};

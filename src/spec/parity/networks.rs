@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::compare::{Comparison, union};
-use crate::engine::spec::read::{self, ApiVersion, NetworkMode};
-use crate::engine::spec::{self, SpecInputs};
+use crate::spec::read::{self, ApiVersion, NetworkMode};
+use crate::spec::{self, SpecInputs};
 
 /// Fields of an endpoint that the engine fills in when the container starts.
 const ASSIGNED: [&str; 9] = [

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::compare::{Comparison, union};
-use crate::engine::spec::SpecInputs;
-use crate::engine::spec::read::{self, NetworkMode};
+use crate::spec::SpecInputs;
+use crate::spec::read::{self, NetworkMode};
 
 /// Compares the fields of `Config` that the table sets apart.
 pub(super) fn compare(comparison: &mut Comparison, container: &Value, inputs: &SpecInputs<'_>) {

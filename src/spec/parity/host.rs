@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::compare::{Comparison, union};
-use crate::engine::spec::SpecInputs;
-use crate::engine::spec::read::{self, Bind};
 use crate::machine::facts::OverlayVolume;
+use crate::spec::SpecInputs;
+use crate::spec::read::{self, Bind};
 
 /// Compares `Mounts` and the fields of `HostConfig` that the table sets apart.
 pub(super) fn compare(comparison: &mut Comparison, container: &Value, inputs: &SpecInputs<'_>) {

@@ -8,120 +8,16 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::carry::LogPlace;
-use super::lone;
-use super::{Effects, fail};
-use crate::clock::Timestamp;
-use crate::database::{self, Heading, Runner, said_of_table};
-use crate::driver::prepare::SavedSpec;
 use crate::engine::mounts;
-use crate::error::Trouble;
-use crate::machine::facts::{Copy, Export, Fingerprint, Server};
-use crate::machine::failure::FailureCode;
-use crate::machine::{Fact, Known};
 
 /// It shares the host with the old version, which serves: it takes little, and keeps no log.
-pub(super) const MODEST: [&str; 3] =
+pub(in crate::driver) const MODEST: [&str; 3] =
     ["shared_buffers=32MB", "huge_pages=off", "logging_collector=off"];
-
-impl Effects<'_> {
-    /// Exports what the failed version wrote to a file beside its directory. Written anew when it
-    /// is run again.
-    pub(super) async fn export_rows(&self, known: &Known<'_>) -> Result<Fact, Trouble> {
-        self.remove_lone_server(known).await?;
-        let unknown = |what: &str| fail(FailureCode::RuntimeInspectionFailed, what);
-        let (Some(restored), Some(Copy::Directory { source, server, .. })) =
-            (known.restored, known.copy)
-        else {
-            return unknown("no database was moved aside");
-        };
-        let Some(before) = known.quiesced.and_then(|quiesced| quiesced.fingerprint.as_ref()) else {
-            return unknown("the database was not fingerprinted at the cut-over");
-        };
-        let failed = PathBuf::from(&restored.failed);
-        if let Err(reason) = lone::must_be_readable_by(server, &failed).await {
-            return unknown(&reason);
-        }
-        let exported = self.export_from(known, Path::new(source), &failed, server, before).await;
-        if let Err(trouble) = self.remove_lone_server(known).await {
-            // It goes with the new container, two steps on.
-            self.say(&format!("the export's server is not removed yet: {trouble}")).await;
-        }
-        let export = exported?;
-        if let Export::Written { tables, .. } = &export {
-            for table in tables {
-                self.say(&format!("written by the failed version: {}", said_of_table(table))).await;
-                for refused in &table.refused {
-                    let said = database::said_of_refused(refused);
-                    self.say(&format!("export of {}: {said}", table.name)).await;
-                }
-            }
-        }
-        Ok(Fact::Export(export))
-    }
-
-    async fn export_from(
-        &self,
-        known: &Known<'_>,
-        source: &Path,
-        failed: &Path,
-        server: &Server,
-        before: &Fingerprint,
-    ) -> Result<Export, Trouble> {
-        let saved = SavedSpec::read(&known.hop.old.spec_file)?;
-        let Some(mounts) = mounts_for(&saved.container, source, failed) else {
-            return fail(
-                FailureCode::RuntimeInspectionFailed,
-                format!("where {} lies inside the container is not known", source.display()),
-            );
-        };
-        let alone = self.start_lone_server(known, (server, failed), mounts, &MODEST).await?;
-        let target = self.database(known)?;
-        let (lone, old) = (
-            Runner::new(self.engine, &alone.id, &alone.database),
-            Runner::new(self.engine, self.old_id(known), &target),
-        );
-        let path = crate::driver::export_path(&failed.to_string_lossy());
-        let container = &known.hop.old.name;
-        let docker = &self.settings.docker_bin;
-        let heading = Heading {
-            upgrade: format!("{} hop {}", self.at.job.id, self.at.hop),
-            version: &known.hop.version,
-            old_version: known.hop.from.as_deref().unwrap_or("the old version"),
-            written_at: Timestamp::now().rfc3339(),
-            directory: failed,
-            load_command: load_command(docker, container, &target),
-        };
-        let within = self.settings.backup_timeout;
-        let is_carried = known.restored.is_some_and(|restored| restored.carried.is_some());
-        let at = LogPlace::of(&saved.container, server, source);
-        let carried = match is_carried {
-            true => Some(at.cut_over(known)?),
-            false => None,
-        };
-        let file = (Path::new(&path), &heading);
-        database::export_rows(&lone, &old, before, carried.as_ref(), file, within).await
-    }
-}
-
-/// A command that loads a file from its standard input as the application's role. The password
-/// stays inside the container.
-fn load_command(docker: &str, container: &str, target: &database::Database) -> String {
-    let word = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
-    let inside = format!(
-        "PGPASSWORD=$POSTGRES_PASSWORD psql -X -h {} -p {} -U {} -d {}",
-        word(&target.host),
-        target.port,
-        word(&target.user),
-        word(&target.name),
-    );
-    format!("{docker} exec -i {} sh -c {}", word(container), word(&inside))
-}
 
 /// What the server of the failed directory mounts: that directory wherever the container sees the
 /// one in use, one of which its server expects, and of the old container's other mounts those that
 /// hold nothing of the database in use, to be read only. None when the directory lies on no mount.
-pub(super) fn mounts_for(old: &Value, source: &Path, failed: &Path) -> Option<Value> {
+pub(in crate::driver) fn mounts_for(old: &Value, source: &Path, failed: &Path) -> Option<Value> {
     let inside = places_inside(old, source);
     if inside.is_empty() {
         return None;
@@ -152,7 +48,7 @@ fn places_of(old: &Value) -> impl Iterator<Item = (&Path, &Path)> {
 }
 
 /// Wherever the container sees this directory of the host.
-pub(super) fn places_inside(old: &Value, source: &Path) -> Vec<PathBuf> {
+pub(in crate::driver) fn places_inside(old: &Value, source: &Path) -> Vec<PathBuf> {
     let mut inside: Vec<PathBuf> = places_of(old)
         .filter_map(|(from, to)| {
             let rest = source.strip_prefix(from).ok()?;

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::engine::spec::model::{World, created, world};
 use crate::machine::facts::{OverlayPort, OverlayVolume};
+use crate::spec::model::{World, created, world};
 
 impl World {
     fn created(&self) -> Value {
@@ -312,7 +312,7 @@ proptest! {
         world.old_image["Config"]["Env"] = json!(old_image);
         world.new_image["Config"]["Env"] = json!(new_image);
         // What the engine made of the operator's request and the old image.
-        let request = crate::engine::spec::NextSpec {
+        let request = crate::spec::NextSpec {
             create_body: json!({
                 "Env": own, "Cmd": command, "Entrypoint": entrypoint, "Image": "x",
                 "HostConfig": world.old["HostConfig"],

@@ -12,14 +12,16 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::containers::{Which, occupies_database};
-use super::{Effects, HOP_LABEL, fail};
 use crate::database::{self, Database, Runner};
+use crate::driver::context::StepContext;
 use crate::driver::narrate::short;
 use crate::driver::prepare::SavedSpec;
 use crate::error::Trouble;
-use crate::machine::Known;
+use crate::error::fail;
 use crate::machine::facts::Server;
 use crate::machine::failure::FailureCode;
+use crate::names;
+use crate::names::HOP_LABEL;
 
 /// How long it may take until it answers: recovery after a crash included.
 const STARTS_WITHIN: Duration = Duration::from_secs(120);
@@ -32,7 +34,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const KEPT: [&str; 4] = ["ShmSize", "Ulimits", "SecurityOpt", "UsernsMode"];
 
 /// Whether the server's program reads this directory; otherwise why not.
-pub(super) async fn must_be_readable_by(server: &Server, directory: &Path) -> Result<(), String> {
+pub(in crate::driver) async fn must_be_readable_by(
+    server: &Server,
+    directory: &Path,
+) -> Result<(), String> {
     let path = directory.join("PG_VERSION");
     match tokio::fs::read_to_string(&path).await.map(|text| text.trim().parse::<u32>()) {
         Ok(Ok(major)) if major == server.major => Ok(()),
@@ -43,37 +48,34 @@ pub(super) async fn must_be_readable_by(server: &Server, directory: &Path) -> Re
     }
 }
 
-impl Effects<'_> {
+impl StepContext<'_> {
     /// Starts it and waits until it answers, unless somebody else's server works in `directory`,
     /// which is where it will work. The caller has seen that neither version runs in it.
     ///
     /// Where it does not start as it is configured, or refuses the application's role, whoever
     /// changed that: it is started once more without its libraries, and trusts whoever asks.
-    pub(super) async fn start_lone_server(
+    pub(in crate::driver) async fn start_lone_server(
         &self,
-        known: &Known<'_>,
         place: (&Server, &Path),
         mounts: Value,
         settings: &[&str],
     ) -> Result<Lone, Trouble> {
-        self.start_one_of(known, &self.lone_server_name(known), place, mounts, settings).await
+        self.start_one_of(&self.lone_server_name(), place, mounts, settings).await
     }
 
     /// The same, of a second one beside it, on another directory.
-    pub(super) async fn start_second_lone_server(
+    pub(in crate::driver) async fn start_second_lone_server(
         &self,
-        known: &Known<'_>,
         place: (&Server, &Path),
         mounts: Value,
         settings: &[&str],
     ) -> Result<Lone, Trouble> {
-        let name = self.second_lone_server_name(known);
-        self.start_one_of(known, &name, place, mounts, settings).await
+        let name = self.second_lone_server_name();
+        self.start_one_of(&name, place, mounts, settings).await
     }
 
     async fn start_one_of(
         &self,
-        known: &Known<'_>,
         name: &str,
         (server, directory): (&Server, &Path),
         mounts: Value,
@@ -81,8 +83,8 @@ impl Effects<'_> {
     ) -> Result<Lone, Trouble> {
         const OR_ELSE: &str = "the database's server is not started alone";
         let place = (server, name);
-        self.nobody_works_in(known, directory, OR_ELSE).await?;
-        let asked = self.start_lone(known, place, &mounts, settings, Admits::AsConfigured).await;
+        self.nobody_works_in(directory, OR_ELSE).await?;
+        let asked = self.start_lone(place, &mounts, settings, Admits::AsConfigured).await;
         let refused = match asked {
             Err(trouble @ Trouble::Failed(_)) if is_the_directorys_doing(&trouble) => {
                 trouble.into_failure()
@@ -91,25 +93,24 @@ impl Effects<'_> {
         };
         self.say(&format!("the database's server alone: {refused}; it is asked without its libraries, and trusts whoever asks")).await;
         self.remove_named(name).await?;
-        self.nobody_works_in(known, directory, OR_ELSE).await?;
-        self.start_lone(known, place, &mounts, settings, Admits::Anyone).await
+        self.nobody_works_in(directory, OR_ELSE).await?;
+        self.start_lone(place, &mounts, settings, Admits::Anyone).await
     }
 
     async fn start_lone(
         &self,
-        known: &Known<'_>,
         (server, name): (&Server, &str),
         mounts: &Value,
         settings: &[&str],
         admits: Admits,
     ) -> Result<Lone, Trouble> {
-        let saved = SavedSpec::read(&known.hop.old.spec_file)?;
+        let saved = SavedSpec::read(&self.hop.old.spec_file)?;
         let label = json!({HOP_LABEL: self.hop_label()});
-        let alone = Alone { image: &known.hop.old.image_id, server, settings, admits };
+        let alone = Alone { image: &self.hop.old.image_id, server, settings, admits };
         let spec = specification(&saved.container, &alone, mounts.clone(), &label);
-        let id = self.create(known, name, &spec).await?;
+        let id = self.create(name, &spec).await?;
         self.engine.start(&id).await?;
-        let mut database = self.database(known)?;
+        let mut database = self.database()?;
         // Who may not log in may still be read for, by the one who may do everything.
         let mut others = match admits {
             Admits::AsConfigured => [].as_slice(),
@@ -138,18 +139,18 @@ impl Effects<'_> {
         }
     }
 
-    pub(super) fn lone_server_name(&self, known: &Known<'_>) -> String {
-        format!("{}-database-{}", known.hop.old.name, self.at.job.id.short())
+    pub(in crate::driver) fn lone_server_name(&self) -> String {
+        names::database(&self.hop.old.name, self.at.job.id.short())
     }
 
-    pub(super) fn second_lone_server_name(&self, known: &Known<'_>) -> String {
-        format!("{}-second", self.lone_server_name(known))
+    pub(in crate::driver) fn second_lone_server_name(&self) -> String {
+        format!("{}-second", self.lone_server_name())
     }
 
     /// Stops and removes both, of an earlier attempt too.
-    pub(super) async fn remove_lone_server(&self, known: &Known<'_>) -> Result<(), Trouble> {
-        self.remove_named(&self.second_lone_server_name(known)).await?;
-        self.remove_named(&self.lone_server_name(known)).await
+    pub(in crate::driver) async fn remove_lone_server(&self) -> Result<(), Trouble> {
+        self.remove_named(&self.second_lone_server_name()).await?;
+        self.remove_named(&self.lone_server_name()).await
     }
 
     async fn remove_named(&self, name: &str) -> Result<(), Trouble> {
@@ -168,7 +169,7 @@ impl Effects<'_> {
 
 /// Whom the server alone lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admits {
+pub(in crate::driver) enum Admits {
     /// Whom its own files name, by the password that it knows.
     AsConfigured,
     /// Whoever asks from inside of its container, which has no network.
@@ -176,7 +177,7 @@ pub(super) enum Admits {
 }
 
 /// A server that runs alone.
-pub(super) struct Lone {
+pub(in crate::driver) struct Lone {
     /// Its container.
     pub id: String,
     /// How it is asked.

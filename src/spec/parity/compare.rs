@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Difference, table};
-use crate::engine::spec::read;
+use crate::spec::read;
 
 /// Longer values are cut in messages (a seccomp profile is a page of JSON).
 const SHOWN_CHARS: usize = 200;

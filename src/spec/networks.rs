@@ -109,7 +109,7 @@ fn configured(inputs: &SpecInputs<'_>, api: ApiVersion, name: &str, endpoint: &V
 
 /// The hardware address to ask for on this network where the API takes one for each network;
 /// see the head of this module.
-pub(in crate::engine) fn configured_mac<'a>(
+pub(in crate::spec) fn configured_mac<'a>(
     inputs: &SpecInputs<'a>,
     network: &str,
 ) -> Option<&'a str> {

@@ -6,7 +6,7 @@
 //! the way refuses the swap by name.
 //!
 //! Called by `driver` (the step `create_next`) and by `plan` (its report). Pure. It does not
-//! look at the specification that was sent: whatever [`super::spec`] did wrong, and whatever
+//! look at the specification that was sent: whatever [`super`] did wrong, and whatever
 //! the engine made of it, shows in the result.
 //!
 //! Values that may be secrets (environment, labels, commands, options of logging and volume
@@ -22,8 +22,8 @@ mod tests;
 
 use serde_json::Value;
 
-use super::spec::SpecInputs;
-use super::spec::read;
+use super::SpecInputs;
+use super::read;
 use compare::Comparison;
 use table::Rule;
 
