@@ -24,8 +24,8 @@ use crate::journal::{HopRecord, JobRecord};
 use crate::machine::failure::FailureCode;
 use crate::machine::{Event, Phase, State};
 
-pub use look::{Hand, look};
 pub(super) use look::old_container;
+pub use look::{Hand, look};
 pub(super) use neighbours::rival;
 
 /// How a stranger is called that is no container: this, its number, and the rest.

@@ -5,81 +5,122 @@ use serde::{Deserialize, Serialize};
 
 use super::state::Phase;
 
-/// One thing to do. The first group leads forward, the second back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Step {
+/// One row for each step: its name as the journal, the API and the statechart write it, the state
+/// in which it is done, and what takes it back.
+macro_rules! steps {
+    ($($(#[$doc:meta])* $step:ident: $name:literal in $home:ident $(undone by $undo:ident)?;)*) => {
+        /// One thing to do. The first group leads forward, the second back.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Step {
+            $($(#[$doc])* $step,)*
+        }
+
+        impl Step {
+            /// The step's name as the journal, the API and the statechart write it.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Step::$step => $name,)*
+                }
+            }
+
+            /// The state in which it is done.
+            pub fn home(self) -> Phase {
+                match self {
+                    $(Step::$step => Phase::$home,)*
+                }
+            }
+
+            /// What takes this step back; `None` where it changed nothing or what it made is kept.
+            pub fn compensation(self) -> Option<Step> {
+                match self {
+                    $(Step::$step => steps!(@undo $($undo)?),)*
+                }
+            }
+        }
+    };
+    (@undo) => {
+        None
+    };
+    (@undo $undo:ident) => {
+        Some(Step::$undo)
+    };
+}
+
+// A backup and an image are kept; a verification changes nothing; the restore point goes with its
+// copy; what follows Verified, and the way back itself, is never taken back.
+steps! {
     /// Logical dump while the application serves.
-    BackUp,
+    BackUp: "back_up" in Planned;
     /// Prove that the dump can be read back.
-    ProveBackup,
+    ProveBackup: "prove_backup" in Planned;
     /// Pull the image of the new version.
-    Pull,
+    Pull: "pull" in BackedUp;
     /// Create the next container, stopped, under a temporary name; prove parity.
-    CreateNext,
+    CreateNext: "create_next" in BackedUp undone by RemoveNext;
     /// First copy of the database, while the application serves.
-    PreCopy,
+    PreCopy: "pre_copy" in Pulled undone by DiscardCopy;
     /// Old container's restart policy to `no`.
-    DisarmOld,
+    DisarmOld: "disarm_old" in Pulled undone by RearmOld;
     /// Note which of the application's programs run, before any of them is stopped.
-    NotePrograms,
+    NotePrograms: "note_programs" in Pulled;
     /// Stop the application's programs; the database stays up. Downtime begins.
-    Quiesce,
+    Quiesce: "quiesce" in Pulled undone by ResumePrograms;
     /// Stop the old container with its own grace period.
-    StopOld,
+    StopOld: "stop_old" in Pulled undone by StartOld;
     /// The copy is brought up to the last write of the old version (I6).
-    RestorePoint,
+    RestorePoint: "restore_point" in Pulled;
     /// The old container gives up its name.
-    RenameOld,
+    RenameOld: "rename_old" in Pulled undone by RestoreOldName;
     /// The next container takes the name.
-    RenameNext,
+    RenameNext: "rename_next" in Pulled undone by RestoreNextName;
     /// Start the next container.
-    StartNext,
+    StartNext: "start_next" in Pulled undone by StopNext;
     /// Start a next container that had failed and that a person goes on with.
-    StartAgain,
+    StartAgain: "start_again" in Swapped;
     /// Running, healthy, the expected version. Downtime ends at its first answer.
-    Verify,
+    Verify: "verify" in Swapped;
     /// The old container's restart policy is set on the next one.
-    ArmNext,
+    ArmNext: "arm_next" in Swapped undone by DisarmNext;
     /// After Verified: the watch goes on for a while, with everything for the way back still
     /// there. No finding of it changes the verdict.
-    Probation,
+    Probation: "probation" in Verified;
     /// After it: remove the old container, prune. No failure of it changes the verdict.
-    Tidy,
+    Tidy: "tidy" in Verified;
 
     /// Back: next container's restart policy to `no` again.
-    DisarmNext,
+    DisarmNext: "disarm_next" in RollingBack;
     /// Back: silence the failed version and find out what it did to the database.
-    AssessDatabase,
+    AssessDatabase: "assess_database" in RollingBack;
     /// Back: stop the next container.
-    StopNext,
+    StopNext: "stop_next" in RollingBack;
     /// Back: the restore point takes the place of the database that the failed version changed,
     /// which is moved aside and kept (I7).
-    RestoreDatabase,
+    RestoreDatabase: "restore_database" in RollingBack;
     /// Back: the files beside the database that the failed version changed come back.
-    RestoreFiles,
+    RestoreFiles: "restore_files" in RollingBack;
     /// Back: the next container returns to its temporary name.
-    RestoreNextName,
+    RestoreNextName: "restore_next_name" in RollingBack;
     /// Back: the old container gets its name again.
-    RestoreOldName,
+    RestoreOldName: "restore_old_name" in RollingBack;
     /// Back: start the old container.
-    StartOld,
+    StartOld: "start_old" in RollingBack;
     /// Back: start exactly the programs that were stopped.
-    ResumePrograms,
+    ResumePrograms: "resume_programs" in RollingBack;
     /// Back: the old container's restart policy as it was.
-    RearmOld,
+    RearmOld: "rearm_old" in RollingBack;
     /// Back: the old version passes the same verification as a new one.
-    VerifyOld,
+    VerifyOld: "verify_old" in RollingBack;
     /// Back: the old version did not pass its gate on the database that was kept: it is silenced,
     /// and whether it or the failed one wrote a row is found out.
-    AssessAgain,
+    AssessAgain: "assess_again" in RollingBack;
     /// Back: the rows that the failed version wrote go into a file beside its database, which is
     /// kept. Only where the restore point came back, and no failure of it holds anything up.
-    ExportRows,
+    ExportRows: "export_rows" in RollingBack;
     /// Back: remove the next container, last, when nothing depends on it any more.
-    RemoveNext,
+    RemoveNext: "remove_next" in RollingBack;
     /// Back: remove the copy, when nothing depends on it any more.
-    DiscardCopy,
+    DiscardCopy: "discard_copy" in RollingBack;
 }
 
 impl Step {
@@ -123,121 +164,6 @@ impl Step {
         Step::RemoveNext,
         Step::DiscardCopy,
     ];
-
-    /// The step's name as the journal, the API and the statechart write it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Step::BackUp => "back_up",
-            Step::ProveBackup => "prove_backup",
-            Step::Pull => "pull",
-            Step::CreateNext => "create_next",
-            Step::PreCopy => "pre_copy",
-            Step::DisarmOld => "disarm_old",
-            Step::NotePrograms => "note_programs",
-            Step::Quiesce => "quiesce",
-            Step::StopOld => "stop_old",
-            Step::RestorePoint => "restore_point",
-            Step::RenameOld => "rename_old",
-            Step::RenameNext => "rename_next",
-            Step::StartNext => "start_next",
-            Step::StartAgain => "start_again",
-            Step::Verify => "verify",
-            Step::ArmNext => "arm_next",
-            Step::Probation => "probation",
-            Step::Tidy => "tidy",
-            Step::DisarmNext => "disarm_next",
-            Step::AssessDatabase => "assess_database",
-            Step::StopNext => "stop_next",
-            Step::RestoreDatabase => "restore_database",
-            Step::RestoreFiles => "restore_files",
-            Step::RestoreNextName => "restore_next_name",
-            Step::RestoreOldName => "restore_old_name",
-            Step::StartOld => "start_old",
-            Step::ResumePrograms => "resume_programs",
-            Step::RearmOld => "rearm_old",
-            Step::VerifyOld => "verify_old",
-            Step::AssessAgain => "assess_again",
-            Step::ExportRows => "export_rows",
-            Step::RemoveNext => "remove_next",
-            Step::DiscardCopy => "discard_copy",
-        }
-    }
-
-    /// The state in which it is done.
-    pub fn home(self) -> Phase {
-        match self {
-            Step::BackUp | Step::ProveBackup => Phase::Planned,
-            Step::Pull | Step::CreateNext => Phase::BackedUp,
-            Step::PreCopy
-            | Step::DisarmOld
-            | Step::NotePrograms
-            | Step::Quiesce
-            | Step::StopOld
-            | Step::RestorePoint
-            | Step::RenameOld
-            | Step::RenameNext
-            | Step::StartNext => Phase::Pulled,
-            Step::StartAgain | Step::Verify | Step::ArmNext => Phase::Swapped,
-            Step::Probation | Step::Tidy => Phase::Verified,
-            Step::DisarmNext
-            | Step::AssessDatabase
-            | Step::StopNext
-            | Step::RestoreDatabase
-            | Step::RestoreFiles
-            | Step::RestoreNextName
-            | Step::RestoreOldName
-            | Step::StartOld
-            | Step::ResumePrograms
-            | Step::RearmOld
-            | Step::VerifyOld
-            | Step::AssessAgain
-            | Step::ExportRows
-            | Step::RemoveNext
-            | Step::DiscardCopy => Phase::RollingBack,
-        }
-    }
-
-    /// What takes this step back; `None` where it changed nothing or what it made is kept.
-    pub fn compensation(self) -> Option<Step> {
-        match self {
-            Step::CreateNext => Some(Step::RemoveNext),
-            Step::PreCopy => Some(Step::DiscardCopy),
-            Step::DisarmOld => Some(Step::RearmOld),
-            Step::Quiesce => Some(Step::ResumePrograms),
-            Step::StopOld => Some(Step::StartOld),
-            Step::RenameOld => Some(Step::RestoreOldName),
-            Step::RenameNext => Some(Step::RestoreNextName),
-            Step::StartNext => Some(Step::StopNext),
-            Step::ArmNext => Some(Step::DisarmNext),
-            // A backup and an image are kept; a verification changes nothing; the restore point
-            // goes with its copy; what follows Verified, and the way back itself, is never taken
-            // back.
-            Step::BackUp
-            | Step::ProveBackup
-            | Step::Pull
-            | Step::NotePrograms
-            | Step::RestorePoint
-            | Step::StartAgain
-            | Step::Verify
-            | Step::Probation
-            | Step::Tidy
-            | Step::DisarmNext
-            | Step::AssessDatabase
-            | Step::StopNext
-            | Step::RestoreDatabase
-            | Step::RestoreFiles
-            | Step::RestoreNextName
-            | Step::RestoreOldName
-            | Step::StartOld
-            | Step::ResumePrograms
-            | Step::RearmOld
-            | Step::VerifyOld
-            | Step::AssessAgain
-            | Step::ExportRows
-            | Step::RemoveNext
-            | Step::DiscardCopy => None,
-        }
-    }
 
     /// Whether a daemon that is told to end may leave this step in the middle: it can take
     /// minutes, and running it again costs time but nothing else.
