@@ -27,6 +27,8 @@ const ENDPOINTS: &[&str] = &[
     "/upgrade/jobs",
     "/versions",
     "/backups",
+    "/metrics",
+    "/openapi.json",
 ];
 
 const COMMANDS: &[&str] = &[
@@ -255,8 +257,6 @@ const CODES: &[&str] = &[
 const NOT_THERE: &[&str] = &[
     "expectedDowntimeSeconds",
     "POST /upgrade/rehearse",
-    "GET /metrics",
-    "GET /openapi.json",
     "GET /",
     "rehearse",
     "undo",

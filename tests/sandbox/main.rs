@@ -13,6 +13,8 @@ mod invariants;
 mod keeping;
 mod last_good;
 mod matrix;
+mod metrics;
+mod openapi;
 mod operations;
 mod overlay;
 mod plays;

@@ -386,8 +386,12 @@ pub(super) async fn sync(api: &Api, asked: &Asked) -> Result<Response, JournalEr
 }
 
 /// A body of the shape expected; `Err` says what is wrong with it.
-fn body_of<T: serde::de::DeserializeOwned>(asked: &Asked) -> Result<T, String> {
+pub(super) fn body_of<T: serde::de::DeserializeOwned>(asked: &Asked) -> Result<T, String> {
     let body = crate::json::read(&asked.body)?;
+    // A list would be taken for the fields in their order.
+    if !body.is_object() {
+        return Err("it is not an object".to_owned());
+    }
     serde_json::from_value(body).map_err(|error| error.to_string())
 }
 
@@ -483,6 +487,16 @@ mod tests {
         let (over_tcp, _) = wanted(&asked(tcp(), body)).expect("a request");
         assert_eq!((over_tcp.mode, over_tcp.force), (Mode::Dashboard, false));
         assert_eq!(over_tcp.source.as_deref(), Some("CLI"));
+    }
+
+    #[test]
+    fn a_list_is_no_body_of_anything() {
+        for body in ["[]", "[true]", "null", "7", "\"recover\""] {
+            let read = body_of::<RecoverWanted>(&asked(Caller::Operator, body));
+            assert!(read.is_err(), "{body} was taken for {read:?}");
+        }
+        let read = body_of::<RecoverWanted>(&asked(Caller::Operator, "{}"));
+        assert!(!read.expect("an object").restore_database);
     }
 
     #[test]
