@@ -10,11 +10,11 @@
 //! begins; [`history`] says what its rows mean. The driver's effects work through [`engine`] (containers), [`database`] (dumps,
 //! evidence), [`restore_point`] (the database's directory) and [`app`] (the core and its
 //! programs). [`inspect`] looks at all of it and says what to do; [`auto_update`] plans and begins
-//! by itself what a dashboard could.
+//! by itself what a dashboard could; [`notify`] tells somebody who is not looking.
 //!
 //! A backup is put back by a job of its own kind: [`restore`] decides, as pure as [`machine`].
 //!
-//! Arrows point one way: `cli, api → inspect → auto_update → driver → (plan, engine, database,
+//! Arrows point one way: `cli, api → inspect → (auto_update, notify) → driver → (plan, engine, database,
 //! restore_point, app, history → journal) → (machine, restore)`. `machine` imports nothing of ours; nobody imports
 //! `api` or `cli`.
 
@@ -34,6 +34,7 @@ pub mod inspect;
 pub mod journal;
 pub(crate) mod json;
 pub mod machine;
+pub mod notify;
 pub mod plan;
 pub mod restore;
 pub mod restore_point;

@@ -122,6 +122,8 @@ const SETTINGS: &[&str] = &[
     "KEEP_PREVIOUS_HOURS",
     "AUTO_UPDATE_WINDOW",
     "BACKUP_COPY_COMMAND",
+    "NOTIFY_URL",
+    "NOTIFY_SECRET",
     "PROBATION_MINUTES",
     "RUN_DIR",
     "ALLOWED_HOSTS",
@@ -264,8 +266,6 @@ const NOT_THERE: &[&str] = &[
     "REHEARSAL",
     "REHEARSAL_MINUTES",
     "REHEARSAL_DIR",
-    "NOTIFY_URL",
-    "NOTIFY_SECRET",
     "REHEARSAL_FAILED",
 ];
 

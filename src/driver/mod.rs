@@ -339,7 +339,12 @@ impl Driver {
         let Some(waits) = waits_for(job, Worker::Holds) else { return Ok(()) };
         let (journal, id, line) = (Arc::clone(&self.journal), job.id.clone(), waits.sentence());
         tracing::warn!(job = %job.id, "{line}");
-        durable(move || journal.log(&id, None, &line)).await
+        let events = [narrate::waiting(job, &line)];
+        durable(move || {
+            journal.log(&id, None, &line)?;
+            journal.note_of(&id, &events)
+        })
+        .await
     }
 
     /// Whose word calls this job off: a person's, or a setting's after a restart.

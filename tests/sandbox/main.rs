@@ -14,6 +14,7 @@ mod keeping;
 mod last_good;
 mod matrix;
 mod metrics;
+mod notify;
 mod openapi;
 mod operations;
 mod overlay;
