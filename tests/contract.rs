@@ -175,6 +175,7 @@ const FIELDS: &[&str] = &[
     "planHash",
     "owners",
     "onFailure",
+    "expectedDowntimeSeconds",
     "code",
     "severity",
     "title",
@@ -257,7 +258,6 @@ const CODES: &[&str] = &[
 
 /// Promised, and not there yet.
 const NOT_THERE: &[&str] = &[
-    "expectedDowntimeSeconds",
     "POST /upgrade/rehearse",
     "GET /",
     "rehearse",

@@ -13,12 +13,13 @@ use serde::Deserialize;
 use serde_json::json;
 use warp::reply::Response;
 
-use super::{Asked, read};
+use super::{Asked, read, read_much};
 use crate::api::access::Caller;
 use crate::api::serving;
 use crate::api::{Api, answers};
 use crate::driver::{
-    CleanupError, Consent, Decision, NotBegun, RecoverError, Rubbish, Worker, make_plan, may_turn,
+    CleanupError, Consent, Decision, NotBegun, RecoverError, Rubbish, Worker, last_downtime,
+    make_plan, may_turn,
 };
 use crate::journal::{JobId, JobRecord, JournalError, LastJob, Mode, Reader, RestoreRecord};
 use crate::machine::Phase;
@@ -102,8 +103,9 @@ pub(super) async fn plan(api: &Api, asked: &Asked) -> Result<Response, JournalEr
 async fn planned(api: &Api, request: &plan::Request) -> Result<plan::Plan, JournalError> {
     let quarantined = read(api, Reader::quarantine).await?;
     let last = read(api, Reader::last_executed_job).await?;
-    let engine = api.engine.as_ref();
-    Ok(make_plan(&api.settings, engine, request, &quarantined, last.as_ref()).await)
+    let measured = read_much(api, last_downtime).await?;
+    let (engine, last) = (api.engine.as_ref(), last.as_ref());
+    Ok(make_plan(&api.settings, engine, request, &quarantined, last, measured.as_ref()).await)
 }
 
 pub(super) async fn run(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
