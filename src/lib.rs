@@ -10,12 +10,12 @@
 //! steps work through [`engine`] (containers), [`spec`] (what the new container is), [`database`]
 //! (dumps, evidence), [`restore_point`] (the database's directory) and [`app`] (the core and its
 //! programs). [`inspect`] looks at all of it and says what to do; [`auto_update`] plans and begins by
-//! itself what a dashboard could.
+//! itself what a dashboard could; [`notify`] tells somebody who is not looking.
 //!
 //! A backup is put back by a job of its own kind: [`restore`] decides, as pure as [`machine`].
 //!
-//! Arrows point one way: `cli, api → inspect → auto_update → driver → (plan, spec, engine, database,
-//! restore_point, app, history → journal) → (machine, restore)`. `machine` imports nothing of ours;
+//! Arrows point one way: `cli, api → inspect → (auto_update, notify) → driver → (plan, spec, engine,
+//! database, restore_point, app, history → journal) → (machine, restore)`. `machine` imports nothing of ours;
 //! nobody imports `api` or `cli`.
 
 pub mod api;
@@ -35,6 +35,7 @@ pub mod journal;
 pub(crate) mod json;
 pub mod machine;
 pub(crate) mod names;
+pub mod notify;
 pub mod plan;
 pub mod restore;
 pub mod restore_point;

@@ -66,6 +66,8 @@ fn settings(policy_url: &str, manifest_url: &str, directory: &Path) -> Settings 
         probation: Duration::from_secs(900),
         keep_previous: Duration::from_secs(72 * 3600),
         auto_update_window: payram_updater::auto_update::window::Window::default(),
+        notify_url: None,
+        notify_secret: None,
         log: String::new(),
         log_format: LogFormat::Text,
     }

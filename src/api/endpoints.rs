@@ -1,11 +1,13 @@
 //! What each endpoint answers (contract sections 1 and 3).
 //!
 //! Called by [`super::listen`] with a request that access control has let through. Those that
-//! tell what the journal holds are in `reads` and `jobs`, what can be gone to in `versions`, those
-//! that plan an upgrade or ask the driver for something in `orders`, those of backups in `backups`.
+//! tell what the journal holds are in `reads` and `jobs`, what can be gone to in `versions`, what
+//! a monitoring system asks in `metrics`, those that plan an upgrade or ask the driver for something
+//! in `orders`, those of backups in `backups`.
 
 mod backups;
 mod jobs;
+mod metrics;
 mod orders;
 mod paged;
 mod reads;
@@ -26,7 +28,7 @@ use super::answers;
 use super::fresh::Lost;
 use super::places::Place;
 use super::routes::{self, Endpoint, NoRoute};
-use super::{Api, events};
+use super::{Api, events, openapi};
 use crate::inspect::{self, Chain};
 use crate::journal::{JournalError, Reader};
 use crate::plan;
@@ -67,6 +69,10 @@ pub(super) async fn answer(api: Arc<Api>, method: &Method, path: &str, asked: As
         Endpoint::JobEvents => reads::history(&api, &asked, Some(routes::job_of(path))).await,
         Endpoint::Versions => Ok(versions::answer(&api, &asked).await),
         Endpoint::FailureCodes => Ok(answers::json(&versions::failure_codes())),
+        Endpoint::Metrics => Ok(metrics::answer(&api).await),
+        Endpoint::OpenApi => {
+            Ok(answers::ready_json(Bytes::from_static(openapi::document().as_bytes())))
+        }
         Endpoint::Playbook => reads::playbook(&api).await,
         Endpoint::Inspect => Ok(inspection(&api, asked.caller).await),
         Endpoint::Events => Ok(events::stream(&api, &asked)),

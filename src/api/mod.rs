@@ -19,7 +19,9 @@ mod events;
 mod fresh;
 mod limits;
 mod listen;
+mod metrics;
 mod neighbours;
+mod openapi;
 mod pages;
 mod places;
 mod routes;
@@ -28,12 +30,13 @@ mod serving;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Timestamp;
 use crate::config::Settings;
 use crate::driver::Driver;
 use crate::engine::Engine;
@@ -57,6 +60,12 @@ pub struct Api {
     inspection: Arc<Fresh<Result<Bytes, String>>>,
     /// The last `versions`, as JSON, or why there is none.
     versions: Arc<Fresh<Result<Bytes, String>>>,
+    /// The last `metrics`, as text, or why there is none.
+    metrics: Arc<Fresh<Result<Bytes, String>>>,
+    /// What the journal said when they were gathered.
+    counted: Arc<Mutex<metrics::FromJournal>>,
+    /// When this API was made.
+    began: Timestamp,
     /// The container's name as the manifest had it last.
     manifest_name: Arc<Fresh<Option<String>>>,
     serving: serving::Serving,
@@ -100,6 +109,9 @@ impl Api {
             chain,
             inspection: Arc::default(),
             versions: Arc::default(),
+            metrics: Arc::default(),
+            counted: Arc::default(),
+            began: Timestamp::now(),
             manifest_name: Arc::default(),
             serving: serving::Serving::default(),
             neighbours: neighbours::Neighbours::default(),

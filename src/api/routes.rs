@@ -18,6 +18,8 @@ pub(super) enum Endpoint {
     JobEvents,
     Versions,
     FailureCodes,
+    Metrics,
+    OpenApi,
     History,
     Plan,
     Run,
@@ -33,7 +35,8 @@ pub(super) enum Endpoint {
 const GET: &str = "GET";
 const POST: &str = "POST";
 
-const ROUTES: &[(&str, &str, Endpoint)] = &[
+/// Path, method, endpoint; `openapi` describes each of them.
+pub(super) const ROUTES: &[(&str, &str, Endpoint)] = &[
     ("/health", GET, Endpoint::Health),
     ("/upgrade/status", GET, Endpoint::Status),
     ("/upgrade/last", GET, Endpoint::Last),
@@ -49,6 +52,8 @@ const ROUTES: &[(&str, &str, Endpoint)] = &[
     ("/versions", GET, Endpoint::Versions),
     ("/failure-codes", GET, Endpoint::FailureCodes),
     ("/history", GET, Endpoint::History),
+    ("/metrics", GET, Endpoint::Metrics),
+    ("/openapi.json", GET, Endpoint::OpenApi),
     ("/upgrade/plan", POST, Endpoint::Plan),
     ("/upgrade/run", POST, Endpoint::Run),
     ("/upgrade/cancel", POST, Endpoint::Cancel),
@@ -71,6 +76,11 @@ pub(super) enum NoRoute {
 
 /// What stands for the id of a job in a path.
 const ID: &str = "{id}";
+
+/// What a path of the table calls the job in it.
+pub(super) fn job_parameter(known: &str) -> Option<&str> {
+    known.split('/').find_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+}
 
 /// The job that a path names.
 pub(super) fn job_of(path: &str) -> &str {

@@ -117,7 +117,9 @@ impl AutoUpdate {
             force: false,
         };
         let (engine, last) = (self.engine.as_ref(), recorded.last_job.as_ref());
-        let plan = make_plan(&self.settings, engine, &request, &recorded.quarantined, last).await;
+        let quarantined = &recorded.quarantined;
+        // Nobody is asked how long the shop may be down.
+        let plan = make_plan(&self.settings, engine, &request, quarantined, last, None).await;
         if self.stop.is_cancelled() {
             return Ok(());
         }

@@ -209,6 +209,8 @@ pub(super) struct Plan {
     pub owners: Vec<Owner>,
     pub afterwards: Vec<Task>,
     pub on_failure: Option<String>,
+    pub expected_downtime_seconds: Option<f64>,
+    pub expected_downtime_from: Option<String>,
     pub notes: Vec<String>,
     pub quarantined: Vec<Quarantined>,
     pub plan_hash: Option<String>,

@@ -252,6 +252,9 @@ pub(super) struct Recover {
     /// Don't ask
     #[arg(short, long)]
     pub yes: bool,
+    /// Show the whole log of the upgrade, not only what comes from here on
+    #[arg(short, long)]
+    pub verbose: bool,
 }
 
 /// Of `cleanup`.

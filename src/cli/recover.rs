@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::answers::{self, Job, LogLine};
+use super::answers::{self, Job, LogAnswer, LogLine};
 use super::args::Recover;
 use super::ask::{self, Consent};
 use super::client::{ClientError, Ways};
@@ -28,6 +28,9 @@ use crate::journal::Reader;
 
 /// Between two looks at the log of a recovery that this process does itself.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Lines of the log from before that are shown again, so that what comes has its place.
+const LINES_BEFORE: u32 = 3;
 
 /// The answer of `recover` (contract section 8).
 #[derive(Clone, Debug, Deserialize)]
@@ -128,6 +131,7 @@ pub(super) async fn recover(
         }
         // Who was asked has consented to what was shown and to nothing else.
         let shown = (!asked.yes && !plan.shown.is_empty()).then_some(plan.shown.as_str());
+        let after = hand.shown_after(context, asked.verbose).await?;
         let raw = hand.decide(context, asked, false, shown).await?;
         // The world may have changed since the question: what is done is what is said now.
         let done = Decision::read(&raw)?;
@@ -137,7 +141,7 @@ pub(super) async fn recover(
                 show(context, &done, &raw, false, out)?;
                 return Ok(done.exit());
             }
-            let Some(job) = hand.watch(context, out).await? else {
+            let Some(job) = hand.watch(context, after, out).await? else {
                 return Ok(Exit::Interrupted);
             };
             if shown.is_none() || job.0.exit() != Exit::NeedsOperator {
@@ -198,14 +202,27 @@ impl Hand {
         }
     }
 
+    /// The row of the log after which lines are shown: what was before this recovery was read, or
+    /// can be by `logs`.
+    async fn shown_after(&self, context: &Context, is_all: bool) -> Result<i64, Problem> {
+        if is_all || !matches!(self, Hand::Daemon) {
+            return Ok(0);
+        }
+        let path = format!("/upgrade/logs?format=json&last={LINES_BEFORE}");
+        let raw = context.client.get(&path).await?;
+        let log: LogAnswer = answers::read("/upgrade/logs", &raw)?;
+        Ok(log.lines.first().map_or(0, |line| line.seq - 1))
+    }
+
     /// Shows the job until it ends; none when the operator stopped watching.
     async fn watch(
         &self,
         context: &Context,
+        after: i64,
         out: &mut dyn Write,
     ) -> Result<Option<(Job, Value)>, Problem> {
         match self {
-            Hand::Daemon => watch(context, out).await,
+            Hand::Daemon => watch(context, after, out).await,
             Hand::Own(own) => own.run(context, out).await.map(Some),
         }
     }
@@ -339,13 +356,18 @@ async fn ask_daemon(
 }
 
 /// Shows the job until it ends; none when the operator stopped watching.
-async fn watch(context: &Context, out: &mut dyn Write) -> Result<Option<(Job, Value)>, Problem> {
+async fn watch(
+    context: &Context,
+    after: i64,
+    out: &mut dyn Write,
+) -> Result<Option<(Job, Value)>, Problem> {
     let mut observer: Box<dyn follow::Observer + '_> = match context.reading {
         Reading::Person => Box::new(Display::new(context.screen)),
         Reading::Json => Box::new(Silent),
         Reading::Text => Box::new(Lines { out }),
     };
-    match follow::follow(&context.client, Until::LastEnded, observer.as_mut()).await? {
+    let until = Until::LastEnded;
+    match follow::follow_after(&context.client, until, after, observer.as_mut()).await? {
         Watched::Ended(ended) => Ok(Some((ended.job, ended.raw))),
         Watched::Interrupted => Ok(None),
     }

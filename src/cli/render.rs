@@ -43,6 +43,10 @@ pub(super) fn summary_box(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
     writeln!(out, "╠{rule}╣")?;
     writeln!(out, "║{:<INNER$}║", "  ⚠️  This will stop and replace the container.")?;
     writeln!(out, "║{:<INNER$}║", "     Brief downtime expected.")?;
+    if let Some(seconds) = plan.expected_downtime_seconds {
+        let expected = format!("     About {}, as it was here before.", screen::seconds(seconds));
+        writeln!(out, "║{expected:<INNER$}║")?;
+    }
     if plan.mode == Mode::Dashboard.as_str() {
         writeln!(
             out,
@@ -61,11 +65,14 @@ pub(super) fn summary_box(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
     writeln!(out, "╚{rule}╝")
 }
 
-/// From what to what, and what happens where it fails: above the box, which the question follows.
+/// From what to what, how long that took before, and what happens where it fails: above the box, which the question follows.
 pub(super) fn expectation(out: &mut dyn Write, screen: Screen, plan: &Plan) -> io::Result<()> {
     let from = plan.from_version.as_deref().filter(|from| !from.is_empty());
     if let (Some(from), false) = (from, plan.resolved_target.is_empty()) {
         writeln!(out, "{} → {}", clean(from), clean(&plan.resolved_target))?;
+    }
+    if let Some(from) = &plan.expected_downtime_from {
+        writeln!(out, "Downtime: {}", screen.hang(2, &format!("{from}.")))?;
     }
     match &plan.on_failure {
         Some(how) => writeln!(out, "If it fails: {}", screen.hang(2, how)),
@@ -430,6 +437,25 @@ mod tests {
             ..plan("MANUAL", "latest")
         };
         assert_eq!(text(|out| summary_box(out, &plan)), expected);
+    }
+
+    #[test]
+    fn the_summary_says_how_long_the_shop_will_be_down_where_that_is_known() {
+        let from = "the upgrade to 1.9.6 on 2026-01-31 was down for 4.2 s here";
+        let plan = Plan {
+            expected_downtime_seconds: Some(8.4),
+            expected_downtime_from: Some(from.into()),
+            ..plan("MANUAL", "2.0.0")
+        };
+        let shown = text(|out| summary_box(out, &plan));
+        let expected = "\
+║     Brief downtime expected.                                 ║
+║     About 8.4 s, as it was here before.                      ║
+╚══════════════════════════════════════════════════════════════╝
+";
+        assert!(shown.ends_with(expected), "{shown}");
+        let above = text(|out| expectation(out, PLAIN, &plan));
+        assert_eq!(above, format!("Downtime: {from}.\n"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::driver::{Driver, LockError, StateLock};
 use crate::engine::Engine;
 use crate::engine::docker::Docker;
 use crate::journal::Reader;
+use crate::notify::Notifier;
 
 /// Runs until SIGTERM or SIGINT; the step in hand is finished or left resumable first.
 pub(super) async fn serve() -> ExitCode {
@@ -54,6 +55,12 @@ async fn run() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         Arc::clone(&reader),
         stop.clone(),
     );
+    let notifier = Notifier::new(
+        Arc::clone(&settings),
+        Arc::clone(&driver),
+        Arc::clone(&reader),
+        stop.clone(),
+    );
     let api = Arc::new(Api::new(
         Arc::clone(&settings),
         Arc::clone(&engine),
@@ -72,6 +79,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let watched = Watched { driver: Arc::clone(&driver), reader, pulse: Arc::clone(&pulse) };
     let runs = tokio::spawn(async move { pulse.of(driver.run()).await });
     let updates = tokio::spawn(auto_update.run());
+    let tells = tokio::spawn(notifier.run());
     let (socket, told) = (settings.socket_path(), stop.clone());
     let ready = || {
         notify("READY=1");
@@ -83,6 +91,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     notify("STOPPING=1");
     runs.await?;
     updates.await?;
+    tells.await?;
     served?;
     tracing::info!("payram-updater has ended; an unfinished upgrade goes on at the next start");
     Ok(())

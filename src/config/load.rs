@@ -228,6 +228,14 @@ pub(super) fn take_all(reader: &mut Reader<'_>) -> Settings {
             Window::default(),
             Window::parse,
         ),
+        notify_url: reader.optional(
+            "NOTIFY_URL",
+            "an http:// or https:// URL that takes a POST",
+            |text| values::web_hook(text).map(Secret::new),
+        ),
+        notify_secret: reader.optional("NOTIFY_SECRET", "text without a NUL", |text| {
+            values::any_text(text).map(Secret::new)
+        }),
         log: reader.or(
             "LOG",
             "a level (error, warn, info, debug, trace) or target=level pairs",

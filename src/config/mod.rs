@@ -94,6 +94,10 @@ pub struct Settings {
     pub keep_previous: Duration,
     /// `AUTO_UPDATE_WINDOW`: when an upgrade may begin by itself.
     pub auto_update_window: Window,
+    /// `NOTIFY_URL`: where what happens is posted to. The address itself may be the secret.
+    pub notify_url: Option<Secret<Url>>,
+    /// `NOTIFY_SECRET`: what is posted is signed with it.
+    pub notify_secret: Option<Secret<String>>,
     /// `LOG`: a filter of `tracing_subscriber::EnvFilter`.
     pub log: String,
     /// `LOG_FORMAT`

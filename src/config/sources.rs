@@ -25,7 +25,10 @@ const FILE_LIMIT_BYTES: u64 = 1 << 20;
 const SHOWN_CHARS: usize = 200;
 
 /// Keys whose value is never shown (I10).
-const SECRET_KEYS: &[&str] = &["PG_PASSWORD"];
+const SECRET_KEYS: &[&str] = &["PG_PASSWORD", "NOTIFY_SECRET"];
+
+/// Keys whose value is an address that may be known to nobody else: only its host is shown.
+const SECRET_ADDRESSES: &[&str] = &["NOTIFY_URL"];
 
 /// Everything that settings are read from.
 pub struct Sources<'a> {
@@ -243,6 +246,7 @@ impl<'a> Reader<'a> {
         let value = text.as_deref().and_then(parse);
         let shown = match text {
             _ if SECRET_KEYS.contains(&key) => "***".to_owned(),
+            Some(text) if SECRET_ADDRESSES.contains(&key) => shown(&host_only(&text)),
             Some(text) => shown(&without_password(&text)),
             None => "text that is not UTF-8".to_owned(),
         };
@@ -347,6 +351,13 @@ fn shown(text: &str) -> String {
         }
     }
     shown
+}
+
+/// `https://hooks.example/***`; nothing at all of what is no address.
+fn host_only(text: &str) -> String {
+    let url = url::Url::parse(text.trim()).ok();
+    let host = url.as_ref().and_then(|url| Some((url.scheme(), url.host_str()?)));
+    host.map_or_else(|| "***".to_owned(), |(scheme, host)| format!("{scheme}://{host}/***"))
 }
 
 /// A URL's user and password are masked, whatever else is wrong with it (I10): everything up to

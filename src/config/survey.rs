@@ -187,13 +187,21 @@ mod tests {
 
     #[test]
     fn no_secret_is_shown() {
-        let survey = survey(&[(
+        let passwords = survey(&[(
             "/e",
             "PG_PASSWORD=hunter2\nPOLICY_URL=https://u:hunter2@h.example/p?token=hunter2\n",
         )]);
-        assert_eq!(survey.get("PG_PASSWORD").expect("there").value.as_deref(), Some("***"));
-        let policy = survey.get("POLICY_URL").expect("there").value.clone();
+        assert_eq!(passwords.get("PG_PASSWORD").expect("there").value.as_deref(), Some("***"));
+        let hook =
+            "NOTIFY_URL=https://u:hunter2@hooks.example/hunter2?t=hunter2\nNOTIFY_SECRET=hunter2\n";
+        let told = survey(&[("/e", hook)]);
+        let value = |key: &str| told.get(key).expect("there").value.clone();
+        assert_eq!(value("NOTIFY_URL").as_deref(), Some("https://hooks.example/***"));
+        assert_eq!(value("NOTIFY_SECRET").as_deref(), Some("***"));
+        let bad = survey(&[("/e", "NOTIFY_URL=hunter2")]);
+        assert!(!format!("{told:?}{bad:?}").contains("hunter2"), "{bad:?}");
+        let policy = passwords.get("POLICY_URL").expect("there").value.clone();
         assert_eq!(policy.as_deref(), Some("https://***@h.example/p?***"));
-        assert!(!format!("{survey:?}").contains("hunter2"));
+        assert!(!format!("{passwords:?}").contains("hunter2"));
     }
 }

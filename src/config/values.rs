@@ -109,6 +109,11 @@ pub(super) fn base_url(text: &str) -> Option<Url> {
     })
 }
 
+/// Where something is posted to.
+pub(super) fn web_hook(text: &str) -> Option<Url> {
+    http_url(text.trim())
+}
+
 fn http_url(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)

@@ -21,7 +21,7 @@ const KEPT: usize = 8 * 1024;
 const LINES: usize = 20;
 
 /// What is not for it: secrets of the updater's own, and its socket to systemd.
-const WITHHELD: [&str; 3] = ["PG_PASSWORD", "NOTIFY_SECRET", "NOTIFY_SOCKET"];
+const WITHHELD: [&str; 4] = ["PG_PASSWORD", "NOTIFY_URL", "NOTIFY_SECRET", "NOTIFY_SOCKET"];
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,6 +13,7 @@ mod copy_out;
 mod effects;
 mod hop;
 mod lock;
+mod measured;
 mod narrate;
 mod planned;
 mod prepare;
@@ -51,6 +52,7 @@ use control::{Control, Why};
 pub use backup::{CopyEnd, MadeBackup, NotBegun};
 pub use cleanup::{Cleaned, CleanupError, Rubbish};
 pub use lock::{LockError, StateLock};
+pub use measured::{Measured, last_downtime};
 pub use narrate::{closing_message, downtime_seconds};
 pub use planned::make_plan;
 pub use recover::RecoverError;
@@ -305,7 +307,12 @@ impl Driver {
         let Some(waits) = waits_for(job, Worker::Holds) else { return Ok(()) };
         let (journal, id, line) = (Arc::clone(&self.journal), job.id.clone(), waits.sentence());
         tracing::warn!(job = %job.id, "{line}");
-        durable(move || journal.log(&id, None, &line)).await
+        let events = [narrate::waiting(job, &line)];
+        durable(move || {
+            journal.log(&id, None, &line)?;
+            journal.note_of(&id, &events)
+        })
+        .await
     }
 
     /// Whose word calls this job off: a person's, or a setting's after a restart.

@@ -374,6 +374,12 @@ pub(super) fn recovery_started(job: &JobRecord, event: Event) -> NewEvent {
     NewEvent { kind: "recovery", status: "started", message, data }
 }
 
+/// The event of an unfinished upgrade that waits for a person.
+pub(super) fn waiting(job: &JobRecord, message: &str) -> NewEvent {
+    let data = upgrade_data(&job.body);
+    NewEvent { kind: "recovery", status: "waiting", message: message.to_owned(), data }
+}
+
 /// The event of a container that `recover` starts where there never was an upgrade.
 pub(super) fn start_by_recovery(message: String) -> NewEvent {
     NewEvent { kind: "recovery", status: "started", message, data: BTreeMap::new() }
@@ -452,10 +458,25 @@ pub(super) fn events(
 ) -> Vec<NewEvent> {
     let mut events = Vec::new();
     events.extend(backup_event(step, outcome, machine));
+    events.extend(probation_event(job, outcome));
     if ends {
         events.push(upgrade_ended(job, &ending(machine), Some(machine)));
     }
     events
+}
+
+/// What the watch after the verdict found; nothing where it found nothing.
+fn probation_event(job: &JobRecord, outcome: &Outcome) -> Option<NewEvent> {
+    let Outcome::Done { fact: Fact::Probation(probation) } = outcome else { return None };
+    if probation.findings.is_empty() {
+        return None;
+    }
+    let (data, target) = (upgrade_data(&job.body), &job.body.resolved_target);
+    let found = probation.findings.join("; ");
+    let message = format!(
+        "after {target} was verified: {found}; the old container, its image and the restore point are kept"
+    );
+    Some(NewEvent { kind: "probation", status: "failed", message, data })
 }
 
 fn backup_event(step: Step, outcome: &Outcome, machine: &Machine) -> Option<NewEvent> {

@@ -2,6 +2,7 @@
 //! again after a crash at any instant (I4). It decides nothing about what comes next.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -243,8 +244,24 @@ impl RestoreEffects<'_> {
             let message = format!("somebody stopped container {}", container.name);
             return fail(FailureCode::RuntimeInspectionFailed, message);
         }
-        supervisor::start(self.driver.engine.as_ref(), &container.id, &noted.running).await?;
-        Ok(RestoreFact::Done)
+        // The core may answer while a slow worker is still starting: downtime ends there.
+        let engine = self.driver.engine.as_ref();
+        let mut starting = pin!(supervisor::start(engine, &container.id, &noted.running));
+        let mut looking = pin!(self.first_answer(&container));
+        let (mut at_ms, mut is_looking) = (None, noted.served != Served::No);
+        loop {
+            tokio::select! {
+                started = starting.as_mut() => {
+                    started?;
+                    return Ok(RestoreFact::Answer { at_ms });
+                }
+                // One that does not answer in time is `verify`'s to judge.
+                first = looking.as_mut(), if is_looking => {
+                    is_looking = false;
+                    at_ms = first.ok().map(|(_, at_ms)| at_ms);
+                }
+            }
+        }
     }
 
     /// It is as well as it was before, without a break for `VERIFY_SECONDS`.

@@ -11,7 +11,7 @@ pub use last_good::{By, LastGood, last_good, read_last_good};
 pub use set_aside::{SetAside, read_set_aside, set_aside};
 
 /// What the journal's events are called; the API and the commands take no other word.
-pub const TYPES: [&str; 13] = [
+pub const TYPES: [&str; 15] = [
     "upgrade",
     "backup",
     "backup_copy",
@@ -23,6 +23,8 @@ pub const TYPES: [&str; 13] = [
     "rows",
     "auto_update",
     "cleanup",
+    "notification",
+    "probation",
     // Not written yet, and known to clients already.
     "rehearsal",
     "undo",

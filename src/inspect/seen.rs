@@ -14,10 +14,11 @@ use crate::config::Settings;
 use crate::database::{self, OtherCollation};
 use crate::engine::{Engine, Inspection};
 use crate::history::{LastGood, SetAside, read_last_good, read_set_aside};
-use crate::journal::{JobRecord, JournalError, Quarantined, Reader, RestoreRecord};
+use crate::journal::{HistoryEvent, JobRecord, JournalError, Quarantined, Reader, RestoreRecord};
 use crate::machine::facts::CoreRules;
 use crate::machine::failure::{Failure, FailureCode};
 use crate::names::VERSION_LABEL;
+use crate::notify;
 use crate::plan::owners::{self, Owner};
 use crate::plan::quarantine::{self, QuarantinedVersion};
 use crate::plan::{fetch, manifest::Manifest, policy::Policy};
@@ -46,6 +47,8 @@ pub struct Seen {
     pub(super) quarantined: Result<Vec<QuarantinedVersion>, String>,
     /// What auto-update does and why, or why the journal can't say.
     pub(super) auto_update: Result<AutoUpdateView, String>,
+    /// What came of the last notification; none where nobody is to be told or nothing was.
+    pub(super) notified: Option<Result<HistoryEvent, String>>,
     /// Rows of failed versions that nobody has dealt with, or why the journal can't say.
     pub(super) set_aside: Result<Vec<SetAside>, String>,
     /// The database's directory; none where the database is elsewhere or nothing runs.
@@ -121,6 +124,7 @@ pub(super) async fn look(
         version: None,
         quarantined: quarantined(engine, reader).await,
         auto_update: auto_update(settings, reader).await,
+        notified: notified(settings, reader).await,
         set_aside: set_aside(reader).await,
         directory: None,
         collation: None,
@@ -224,6 +228,15 @@ async fn auto_update(
         Some(reader) => read(reader, move |it| AutoUpdateView::read(&settings, Some(it))).await,
         None => AutoUpdateView::read(&settings, None).map_err(|error| error.to_string()),
     }
+}
+
+/// What came of the last notification.
+async fn notified(
+    settings: &Settings,
+    reader: Option<&Arc<Reader>>,
+) -> Option<Result<HistoryEvent, String>> {
+    settings.notify_url.as_ref()?;
+    read(reader?, notify::last_of_all).await.transpose()
 }
 
 /// What was set aside and not dismissed.

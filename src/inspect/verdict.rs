@@ -17,6 +17,7 @@ use crate::journal::JobRecord;
 use crate::machine::Phase;
 use crate::machine::facts::Assessment;
 use crate::machine::failure::FailureCode;
+use crate::notify;
 use crate::plan::quarantine;
 use crate::plan::updates::{UpdateInfo, update_info};
 use crate::plan::versions::Scheme;
@@ -77,6 +78,7 @@ pub(super) fn judge(settings: &Settings, seen: &Seen, worker: Worker<'_>) -> Rep
     judge_rows(&mut verdict, seen);
     judge_quarantine(&mut verdict, seen);
     judge_auto_update(&mut verdict, seen);
+    judge_notifications(&mut verdict, seen);
     let update_info = judge_updates(&mut verdict, settings, seen);
     verdict.issues.sort_by_key(|issue| std::cmp::Reverse(issue.severity));
     let worst = verdict.issues.first().map(|issue| issue.severity);
@@ -126,6 +128,26 @@ fn judge_auto_update(verdict: &mut Verdict, seen: &Seen) {
         Ok(view) => verdict.check("autoUpdate", CheckStatus::Ok, view.sentence()),
         Err(reason) => verdict.check("autoUpdate", CheckStatus::Unknown, reason.clone()),
     }
+}
+
+/// A letter that nobody took says nothing about the shop.
+fn judge_notifications(verdict: &mut Verdict, seen: &Seen) {
+    let (status, message) = match &seen.notified {
+        None => return,
+        Some(Ok(event)) if event.status == notify::FAILED => {
+            (CheckStatus::Warning, event.message.clone())
+        }
+        Some(Ok(event)) => (CheckStatus::Ok, format!("{} at {}", event.message, event.timestamp)),
+        Some(Err(reason)) => (CheckStatus::Unknown, reason.clone()),
+    };
+    if status == CheckStatus::Warning {
+        verdict.issues.push(Issue {
+            component: "notifications".to_owned(),
+            description: message.clone(),
+            severity: Severity::Info,
+        });
+    }
+    verdict.check("notifications", status, message);
 }
 
 fn judge_journal(verdict: &mut Verdict, seen: &Seen, worker: Worker<'_>) {

@@ -11,6 +11,7 @@
 //! returned survives a power cut (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
 
 mod chain;
+mod events;
 mod exports;
 mod fold;
 mod good;
@@ -24,6 +25,7 @@ mod walk;
 mod write;
 
 pub use chain::{Broken, Verified};
+pub use events::{EventTally, Tallied};
 pub use exports::{DISMISSED, ExportRows, ROWS};
 pub use fold::{HopRecord, JobRecord};
 pub use good::{GoodRows, Recorded, VerdictRows};

@@ -77,6 +77,8 @@ fn blank(request: &Request) -> Plan {
         environment: None,
         afterwards: Vec::new(),
         on_failure: None,
+        expected_downtime_seconds: None,
+        expected_downtime_from: None,
         notes: Vec::new(),
         quarantined: Vec::new(),
         plan_hash: None,

@@ -105,6 +105,13 @@ pub struct Plan {
     /// What becomes of the shop and of its rows where the new version fails; none when refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<String>,
+    /// How long the shop will be down, of all hops together; none where nothing of it was ever
+    /// measured here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_downtime_seconds: Option<f64>,
+    /// What that is taken from, as a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_downtime_from: Option<String>,
     /// Things worth knowing that refuse nothing.
     pub notes: Vec<String>,
     /// Versions on the route whose image failed here before.
@@ -177,12 +184,24 @@ impl Plan {
         (self.state == PlanState::Failed).then_some(self.failure_code.as_str())
     }
 
+    /// Expects of each hop what one cost here before; nothing of a plan that is refused.
+    pub fn expect_downtime(&mut self, seconds: f64, from: String) {
+        if self.state == PlanState::Ready {
+            let all = seconds * self.route.len() as f64;
+            // A tenth of a second is more than can be foretold.
+            self.expected_downtime_seconds = Some((all * 10.0).round() / 10.0);
+            self.expected_downtime_from = Some(from);
+        }
+    }
+
     /// Refuses it for a reason that the plan itself could not know.
     pub fn refuse(&mut self, failure: &Failure) {
         self.state = PlanState::Failed;
         self.failure_code = failure.code.to_string();
         self.message = failure.message.clone();
         self.plan_hash = None;
+        self.expected_downtime_seconds = None;
+        self.expected_downtime_from = None;
         self.job = None;
     }
 }

@@ -9,10 +9,11 @@ use serde::Serialize;
 use super::architecture::tag_for;
 use super::current::{Evidence, current};
 use super::manifest::Manifest;
+use super::origin::Origin;
 use super::policy::Policy;
 use super::quarantine::QuarantinedVersion;
 use super::route::{Ground, stop};
-use super::versions::{Scheme, tag_of};
+use super::versions::Scheme;
 use super::{StoppedAt, fetch};
 use crate::app::container;
 use crate::app::core::{self, Probe};
@@ -148,11 +149,15 @@ async fn find(
         Ok(place) => probe.version(&place, &rules, &inspected).await.ok(),
         Err(_silent) => None,
     };
+    // As a plan reads it: the listing shows an id as soon as the tag was moved.
+    let id = inspected["Image"].as_str().unwrap_or(&found.image);
+    let image = engine.inspect_image(id).await.map_err(|error| Failure::from(&error))?;
+    let tag = Origin::of(&inspected, image.as_ref()).tag;
     let evidence =
-        Evidence { reported: reported.as_deref(), stated: None, label, tag: tag_of(&found.image) };
+        Evidence { reported: reported.as_deref(), stated: None, label, tag: tag.as_deref() };
     let scheme = Scheme::select(settings.debug_version_mode, &policy.releases);
     let (version, _) = current(&evidence, Mode::Dashboard, scheme);
-    Ok(Found { version, running_tag: tag_of(&found.image).map(str::to_owned) })
+    Ok(Found { version, running_tag: tag })
 }
 
 /// What the offers are made from.

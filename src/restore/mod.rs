@@ -228,7 +228,8 @@ pub enum RestoreFact {
     Loaded(Loaded),
     /// Of `note_programs`.
     Noted(Noted),
-    /// Of `silence` and `verify`: the last and the first answer, milliseconds since the epoch.
+    /// Of `silence`, `start_programs` and `verify`: the last answer before and the first after,
+    /// milliseconds since the epoch.
     Answer {
         /// None when there was none.
         at_ms: Option<i64>,
@@ -392,11 +393,19 @@ impl Restore {
                 Some(RestoreStep::StartPrograms)
             }
             (RestoreStep::StartPrograms, RestoreFact::Done) => Some(RestoreStep::Verify),
-            (RestoreStep::Verify, RestoreFact::Answer { at_ms }) => {
+            // One of them answers before the last is there: from then on the shop is up.
+            (RestoreStep::StartPrograms, RestoreFact::Answer { at_ms }) => {
                 self.first_answer_ms = at_ms;
+                Some(RestoreStep::Verify)
+            }
+            (RestoreStep::Verify, RestoreFact::Answer { at_ms }) => {
+                self.first_answer_ms = self.first_answer_ms.or(at_ms);
                 self.after_verify()
             }
-            (RestoreStep::SilenceAgain, RestoreFact::Done) => Some(RestoreStep::SwapBack),
+            (RestoreStep::SilenceAgain, RestoreFact::Done) => {
+                self.first_answer_ms = None;
+                Some(RestoreStep::SwapBack)
+            }
             (RestoreStep::SwapBack, RestoreFact::Done) => {
                 self.place = Place::PresentAgain;
                 Some(RestoreStep::StartPrograms)

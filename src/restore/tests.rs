@@ -49,6 +49,25 @@ fn a_good_restore_ends_with_the_backups_data_and_says_how_long_it_was_down() {
 }
 
 #[test]
+fn downtime_ends_with_the_first_answer_also_where_a_program_needs_longer() {
+    let at = |at_ms| RestoreOutcome::Done { fact: RestoreFact::Answer { at_ms: Some(at_ms) } };
+    let until = |wanted: RestoreStep, mut restore: Restore| {
+        while let Some(step) = restore.step().filter(|step| *step != wanted) {
+            restore = restore.apply(good(step, Served::Healthy)).expect("it fits");
+        }
+        restore
+    };
+    let restore = until(RestoreStep::StartPrograms, Restore::new());
+    let restore = restore.apply(at(1_400)).expect("it fits");
+    let end = restore.clone().apply(at(9_000)).expect("it fits");
+    assert_eq!(end.downtime_seconds(), Some(0.4));
+    // It answered on the backup's data and was not well: the answer that counts is the one after.
+    let back = restore.apply(failed("not well")).expect("it fits");
+    let back = until(RestoreStep::Verify, back).apply(at(9_000)).expect("it fits");
+    assert_eq!(back.downtime_seconds(), Some(8.0));
+}
+
+#[test]
 fn what_fails_while_the_application_serves_stops_nothing() {
     for step in [RestoreStep::Load, RestoreStep::NotePrograms] {
         let (end, steps) = run(&[step], Served::Healthy);

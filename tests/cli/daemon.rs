@@ -121,6 +121,9 @@ pub fn answer(
                 .filter(|(seq, _)| *seq > after)
                 .map(|(seq, text)| json!({"seq": seq, "at": "2026-01-31T12:00:00Z", "text": text}))
                 .collect();
+            let last = query.split('&').find_map(|pair| pair.strip_prefix("last="));
+            let last = last.map_or(lines.len(), |last| last.parse().expect("a number"));
+            let lines = &lines[lines.len().saturating_sub(last)..];
             (200, json!({"jobId": "job-1", "lines": lines}))
         }
         ("GET", "/upgrade/playbook") => (200, world.playbook.clone()),

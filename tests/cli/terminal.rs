@@ -149,6 +149,23 @@ fn a_yes_given_beforehand_is_to_whatever_is_found() {
 }
 
 #[test]
+fn a_recovery_shows_what_comes_and_the_whole_log_only_where_it_is_asked_for() {
+    let mut world = world([status("FAILED", "ROLLED_BACK", "MIGRATION_FAILED")]);
+    world.recover = [restores(3)].into();
+    world.logs = vec![(3, "first"), (5, "second"), (8, "third"), (9, "fourth"), (12, "fifth")];
+    let daemon = Daemon::over_socket(world);
+    let shown = |arguments: &[&str]| {
+        let ran = daemon.run(arguments);
+        assert_eq!(ran.exit, 0, "{ran:?}");
+        let lines = ran.out.lines().filter_map(|line| line.strip_prefix("2026-01-31T12:00:00Z "));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let recover = ["recover", "--restore-database", "--yes", "-v"];
+    assert_eq!(shown(&recover[..3]), ["third", "fourth", "fifth"]);
+    assert_eq!(shown(&recover), ["first", "second", "third", "fourth", "fifth"]);
+}
+
+#[test]
 fn cleanup_wants_the_word_yes_and_removes_what_was_shown_and_nothing_else() {
     let mut world = world([]);
     world.cleanup = json!({"success": true, "message": "1 file would go, which gives 2.5 MB",

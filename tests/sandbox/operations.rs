@@ -261,3 +261,43 @@ fn a_daemon_whose_log_nobody_reads_any_more_upgrades_and_ends_when_it_is_told_to
     let ended = wait_until("the daemon ends", SOON, || daemon.try_wait().expect("its state"));
     assert!(ended.success(), "{ended:?}");
 }
+
+#[test]
+fn a_plan_says_how_long_the_shop_will_be_down_once_that_was_measured_here() {
+    let shop = Shop::open(json!({"3.0.0": {}, "2.0.0": {}, "1.9.7": {},
+        "9.0.1": {"health": [500], "takesPayments": false}}));
+    let daemon = shop.daemon();
+    let plan = |target: &str| {
+        let body = json!({"requestedTarget": target});
+        daemon.post("/upgrade/plan", &body).json()
+    };
+    let unknown = plan("1.9.7");
+    assert_eq!(
+        (&unknown["state"], &unknown["expectedDowntimeSeconds"]),
+        (&json!("READY"), &json!(null))
+    );
+    assert_eq!(shop.upgrade("1.9.7").0, Some(0));
+    let down = daemon.status()["downtimeSeconds"].as_f64().expect("measured");
+    let near = |found: &Value, expected: f64| {
+        let found =
+            found["expectedDowntimeSeconds"].as_f64().unwrap_or_else(|| panic!("{found:#}"));
+        assert!((found - expected).abs() < 0.051, "{found} where {expected} was measured");
+    };
+    let one = plan("2.0.0");
+    near(&one, down);
+    let from = one["expectedDowntimeFrom"].as_str().expect("a sentence");
+    assert!(from.starts_with("the upgrade to 1.9.7 on "), "{from}");
+    let shown = shop.cli(&["dry-run", "--to", "2.0.0", "--text"]);
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(text.contains(&format!("Downtime: {from}.")), "{text}");
+    assert!(text.contains(", as it was here before."), "{text}");
+
+    // One that went back says nothing of one that does not; each hop counts.
+    assert_eq!(shop.upgrade("9.0.1").0, Some(4));
+    change_policy(&shop, |policy| policy["breakpoints"] = json!([{"version": "2.0.0"}]));
+    let two = plan("3.0.0");
+    assert_eq!(two["route"].as_array().map(Vec::len), Some(2), "{two:#}");
+    near(&two, down * 2.0);
+    let refused = plan("1.9.7");
+    assert_eq!(refused["expectedDowntimeSeconds"], json!(null), "{refused:#}");
+}

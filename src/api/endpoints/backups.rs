@@ -63,7 +63,7 @@ pub(super) async fn restore(api: &Arc<Api>, asked: &Asked) -> Result<Response, J
     if asked.caller != Caller::Operator {
         return Ok(not_yours("a backup is put back"));
     }
-    let wanted: Wanted = match serde_json::from_slice(&asked.body) {
+    let wanted: Wanted = match orders::body_of(asked) {
         Ok(wanted) => wanted,
         Err(error) => {
             let message = format!("the body is not the JSON expected here: {error}");
@@ -72,7 +72,8 @@ pub(super) async fn restore(api: &Arc<Api>, asked: &Asked) -> Result<Response, J
     };
     if wanted.full_recovery {
         let message = "fullRecovery is not there yet: go back to the backup's version first (payram-updater run --to VERSION --force), then restore the database; nothing was changed";
-        return Ok(answers::error(StatusCode::NOT_IMPLEMENTED, "NOT_SUPPORTED", message));
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        return Ok(answers::error(status, "NOT_SUPPORTED", message));
     }
     if let Some(active) = orders::under_way(api).await? {
         return orders::not_begun(api, NotBegun::Job(active.id().clone())).await;

@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use warp::reply::Response;
 
-use super::reads::{bad_parameter, parameters};
+use super::reads::{bad_parameter, count, parameters};
 use super::{Asked, read, read_much};
 use crate::api::{Api, answers};
 use crate::journal::{JobId, JournalError, LastJob};
@@ -20,7 +20,7 @@ pub(super) async fn list(api: &Api, asked: &Asked) -> Result<Response, JournalEr
     let (mut limit, mut before) = (JOBS, None);
     for (key, value) in parameters(&asked.query) {
         match key.as_str() {
-            "limit" => match value.parse::<u32>().ok().filter(|limit| *limit > 0) {
+            "limit" => match count(&value).filter(|limit| *limit > 0) {
                 Some(wanted) => limit = wanted.min(MOST_JOBS),
                 None => {
                     let message = format!("limit is a whole number from 1, found {value:?}");
@@ -44,9 +44,7 @@ pub(super) async fn list(api: &Api, asked: &Asked) -> Result<Response, JournalEr
         Ok(Some(jobs.collect::<Vec<_>>()))
     });
     let Some(found) = found.await? else {
-        let message =
-            format!("cursor is the id of a job, found {:?}", before.map(|id| id.to_string()));
-        return Ok(bad_parameter(&message));
+        return Ok(unknown(before.as_ref().map(JobId::as_str).unwrap_or_default()));
     };
     let next = (found.len() as u32 == limit).then(|| found.last().map(|(_, id)| id.to_string()));
     let jobs: Vec<Value> = found

@@ -13,12 +13,13 @@ use serde::Deserialize;
 use serde_json::json;
 use warp::reply::Response;
 
-use super::{Asked, read};
+use super::{Asked, read, read_much};
 use crate::api::access::Caller;
 use crate::api::serving;
 use crate::api::{Api, answers};
 use crate::driver::{
-    CleanupError, Consent, Decision, NotBegun, RecoverError, Rubbish, Worker, make_plan, may_turn,
+    CleanupError, Consent, Decision, NotBegun, RecoverError, Rubbish, Worker, last_downtime,
+    make_plan, may_turn,
 };
 use crate::journal::{JobId, JobRecord, JournalError, LastJob, Mode, Reader, RestoreRecord};
 use crate::machine::Phase;
@@ -102,8 +103,9 @@ pub(super) async fn plan(api: &Api, asked: &Asked) -> Result<Response, JournalEr
 async fn planned(api: &Api, request: &plan::Request) -> Result<plan::Plan, JournalError> {
     let quarantined = read(api, Reader::quarantine).await?;
     let last = read(api, Reader::last_executed_job).await?;
-    let engine = api.engine.as_ref();
-    Ok(make_plan(&api.settings, engine, request, &quarantined, last.as_ref()).await)
+    let measured = read_much(api, last_downtime).await?;
+    let (engine, last) = (api.engine.as_ref(), last.as_ref());
+    Ok(make_plan(&api.settings, engine, request, &quarantined, last, measured.as_ref()).await)
 }
 
 pub(super) async fn run(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
@@ -386,8 +388,12 @@ pub(super) async fn sync(api: &Api, asked: &Asked) -> Result<Response, JournalEr
 }
 
 /// A body of the shape expected; `Err` says what is wrong with it.
-fn body_of<T: serde::de::DeserializeOwned>(asked: &Asked) -> Result<T, String> {
+pub(super) fn body_of<T: serde::de::DeserializeOwned>(asked: &Asked) -> Result<T, String> {
     let body = crate::json::read(&asked.body)?;
+    // A list would be taken for the fields in their order.
+    if !body.is_object() {
+        return Err("it is not an object".to_owned());
+    }
     serde_json::from_value(body).map_err(|error| error.to_string())
 }
 
@@ -483,6 +489,16 @@ mod tests {
         let (over_tcp, _) = wanted(&asked(tcp(), body)).expect("a request");
         assert_eq!((over_tcp.mode, over_tcp.force), (Mode::Dashboard, false));
         assert_eq!(over_tcp.source.as_deref(), Some("CLI"));
+    }
+
+    #[test]
+    fn a_list_is_no_body_of_anything() {
+        for body in ["[]", "[true]", "null", "7", "\"recover\""] {
+            let read = body_of::<RecoverWanted>(&asked(Caller::Operator, body));
+            assert!(read.is_err(), "{body} was taken for {read:?}");
+        }
+        let read = body_of::<RecoverWanted>(&asked(Caller::Operator, "{}"));
+        assert!(!read.expect("an object").restore_database);
     }
 
     #[test]

@@ -39,11 +39,7 @@ pub(super) async fn status(api: &Arc<Api>) -> Result<Response, JournalError> {
         return Ok(answers::json(&idle));
     };
     let mut view = api.driver.view_last(&job);
-    let name = match &job {
-        LastJob::Upgrade(job) => Some(&job.body.container_name),
-        LastJob::Restore(job) => job.body.container.as_ref().map(|container| &container.name),
-    };
-    if let Some(name) = name {
+    if let Some(name) = container_of(&job) {
         view.serving = Some(api.serving.of(&api.settings, &api.engine, name).await);
     }
     if let (LastJob::Upgrade(job), Some(true), Some(id)) = (&job, view.serving, api.serving.who()) {
@@ -55,6 +51,14 @@ pub(super) async fn status(api: &Arc<Api>) -> Result<Response, JournalError> {
     }
     answer["autoUpdate"] = auto_update;
     Ok(answers::json(&answer))
+}
+
+/// The container of a job, where it has one.
+pub(super) fn container_of(job: &LastJob) -> Option<&str> {
+    match job {
+        LastJob::Upgrade(job) => Some(&job.body.container_name),
+        LastJob::Restore(job) => job.body.container.as_ref().map(|it| it.name.as_str()),
+    }
 }
 
 pub(super) async fn last(api: &Api) -> Result<Response, JournalError> {
@@ -126,7 +130,7 @@ impl LogWanted {
                     }
                 }
                 "last" => {
-                    let last = value.parse().ok();
+                    let last = count(&value);
                     wanted.last = Some(
                         last.ok_or_else(|| format!("last is a whole number, found {value:?}"))?,
                     );
@@ -137,6 +141,12 @@ impl LogWanted {
         }
         Ok(wanted)
     }
+}
+
+/// A whole number of a query; what is more than can be counted here is as good as the most.
+pub(super) fn count(value: &str) -> Option<u32> {
+    let is_number = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| value.parse().unwrap_or(u32::MAX))
 }
 
 /// An RFC 3339 time of a query.
@@ -208,7 +218,7 @@ fn history_filter(query: &str) -> Result<HistoryFilter, String> {
                 filter.status = Some(one_of("status", value, &STATUSES)?);
             }
             "limit" => {
-                let limit = value.parse::<u32>().ok().filter(|limit| *limit > 0);
+                let limit = count(&value).filter(|limit| *limit > 0);
                 let limit = limit
                     .ok_or_else(|| format!("limit is a whole number from 1, found {value:?}"))?;
                 filter.limit = limit.min(HISTORY_MOST);
@@ -251,9 +261,11 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_no_count_is_a_bad_request() {
-        for query in ["limit=0", "limit=-1", "limit=x", "limit=", "limit=99999999999"] {
+        for query in ["limit=0", "limit=-1", "limit=x", "limit=", "limit=1.5"] {
             assert!(history_filter(query).is_err(), "{query}");
         }
+        let most = history_filter("limit=99999999999").expect("as good as the most");
+        assert_eq!(most.limit, HISTORY_MOST);
         for query in
             ["type=upgrades", "status=ok", "since=yesterday", "before=1", "cursor=0", "cursor=x"]
         {
