@@ -587,11 +587,11 @@ remove_state() { # remove backups: yes|no
         rmdir "$backup_dir" 2>/dev/null || true
     fi
     [[ -d $state_dir ]] || return 0
-    for name in journal.db journal.db-wal journal.db-shm lock specs status.json history.jsonl \
-        updater-config.json updater-config.json.partial; do
+    for name in journal.db journal.db-wal journal.db-shm lock specs database.json database.json.partial \
+        status.json history.jsonl updater-config.json updater-config.json.partial; do
         rm -rf "${state_dir:?}/$name"
     done
-    for name in unmounted files; do
+    for name in unmounted files restore; do
         if [[ $1 == yes ]]; then
             rm -rf "${state_dir:?}/$name"
         elif [[ -d $state_dir/$name ]]; then

@@ -18,6 +18,9 @@
 //! database, restore_point, app, history → journal) → (machine, restore)`. `machine` imports nothing of ours;
 //! nobody imports `api` or `cli`.
 
+// A daemon that panics is a failed step: where it can't happen, a comment says why.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
+
 pub mod api;
 pub mod app;
 pub mod auto_update;

@@ -363,6 +363,7 @@ fn an_uninstall_leaves_nothing_but_backups_and_a_shops_own_files() {
     host.write(&dump, "dump");
     host.write(&file, "a shop's own");
     host.write(&format!("{STATE}/specs/job-1.json"), "{}");
+    host.write(&format!("{STATE}/database.json"), "with the password in it");
     assert_end(&host.bash(&[SCRIPT, "--uninstall"]), 2, &["--yes"]);
     assert!(host.at(PROGRAM).exists());
     assert_end(&host.bash(&[SCRIPT, "--uninstall", "--yes"]), 0, &["Kept: ", "is removed"]);
@@ -522,8 +523,20 @@ fn the_scripts_hold_to_shellcheck() {
         return;
     };
     assert!(found.status.success());
-    for script in ["setup_payram_updater.sh", "release"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(script);
+    for script in [
+        "packaging/setup_payram_updater.sh",
+        "packaging/release",
+        "packaging/sbom",
+        "packaging/deb/preinst",
+        "packaging/deb/postinst",
+        "packaging/deb/prerm",
+        "packaging/deb/postrm",
+        "tests/run",
+        "tests/demo",
+        "tests/fixtures/systemd-machine/make",
+        ".ci/run",
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
         let output = Command::new("shellcheck").arg(&path).output().expect("shellcheck");
         assert!(output.status.success(), "{}", text(&output));
     }

@@ -65,7 +65,7 @@ fn settings(policy_url: &str, manifest_url: &str, directory: &Path) -> Settings 
         verify_for: Duration::from_secs(20),
         probation: Duration::from_secs(900),
         keep_previous: Duration::from_secs(72 * 3600),
-        auto_update_window: payram_updater::auto_update::window::Window::default(),
+        auto_update_window: payram_updater::config::window::Window::default(),
         notify_url: None,
         notify_secret: None,
         log: String::new(),

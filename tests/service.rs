@@ -5,22 +5,20 @@
 mod support;
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use support::http::Request;
+use support::machine::{Machine, release};
 use support::sandbox::{scenario, updater, write_scenario};
 use support::{Sandbox, World, free_port, in_long_run, require, wait_until};
 
 /// From something that was done to what follows from it.
 const SOON: Duration = Duration::from_secs(60);
-const SCRIPT: &str = include_str!("../packaging/setup_payram_updater.sh");
 
 /// Where systemd would listen.
 struct Listener {
@@ -89,6 +87,56 @@ fn systemd_is_told_what_is_done_and_that_it_goes_on() {
     kill_process(pid, Signal::TERM).expect("a signal");
     assert_eq!(systemd.await_message("="), "STOPPING=1");
     assert!(daemon.wait().expect("its end").success());
+}
+
+/// What the program weighs, how soon a daemon answers, and what an idle one keeps in memory: told,
+/// never judged. Of the program that `PAYRAM_WEIGHED` names (a release), or of the test's own.
+#[test]
+fn what_the_program_weighs_and_how_soon_it_answers_is_told() {
+    let program = support::setting::<String>("PAYRAM_WEIGHED");
+    let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_payram-updater").to_owned());
+    let root = tempfile::tempdir().expect("a directory");
+    write_scenario(root.path(), &scenario(50, &json!({})));
+    let sandbox = Sandbox::start(root.path());
+    let port = free_port();
+    let (mut starts, mut memory) = (Vec::new(), String::new());
+    for _ in 0..9 {
+        let began = Instant::now();
+        let mut daemon = Command::new(&program)
+            .arg("serve")
+            .env_clear()
+            .current_dir(root.path())
+            .envs(sandbox.settings(root.path(), port))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the daemon starts");
+        let answers = || Request::get("/health").to_port(port).is_ok_and(|it| it.status == 200);
+        while !answers() {
+            assert!(began.elapsed() < SOON, "it does not answer");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        starts.push(began.elapsed());
+        // It has looked at its engine and its journal by then.
+        std::thread::sleep(Duration::from_secs(1));
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", daemon.id())).expect("a process");
+        let lines =
+            status.lines().filter(|line| line.starts_with("VmRSS") || line.starts_with("RssAnon"));
+        memory = lines
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>()
+            .join(", ");
+        daemon.kill().and_then(|()| daemon.wait()).expect("its end");
+    }
+    starts.sort();
+    let bytes = fs::metadata(&program).expect("the program").len();
+    println!("{program}: {bytes} bytes");
+    println!(
+        "start to first answer: median {:?}, from {:?} to {:?}",
+        starts[4], starts[0], starts[8]
+    );
+    println!("idle: {memory}");
+    assert!(memory.contains("VmRSS"), "{memory}");
 }
 
 #[test]
@@ -161,129 +209,6 @@ fn the_readme_has_every_setting_with_its_default() {
         let row = format!("| `{key}` | {default} | {about} |");
         assert!(readme.contains(&row), "README.md lacks: {row}");
     }
-}
-
-/// A container of the engine in which systemd runs. Removed when it is dropped.
-struct Machine {
-    name: String,
-}
-
-impl Machine {
-    /// Boots it, with this world's directories and engine under the same paths.
-    fn boot(suite: &str, world: &World) -> Self {
-        let make = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/systemd-machine/make");
-        let made = Command::new(make).arg(suite).stderr(Stdio::inherit()).output().expect("make");
-        assert!(made.status.success(), "the machine's image");
-        let image = String::from_utf8_lossy(&made.stdout).trim().to_owned();
-        let name = format!("{}-machine-{suite}", world.name);
-        let root = world.path("").display().to_string();
-        let mut run = Command::new("docker");
-        run.args(["run", "--detach", "--name", &name, "--network", "host", "--cgroupns", "host"]);
-        // What systemd needs to be the init of a container.
-        run.args(["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "SYS_PTRACE"]);
-        run.args(["--security-opt", "seccomp=unconfined", "--env", "container=docker"]);
-        run.args([
-            "--tmpfs",
-            "/run",
-            "--tmpfs",
-            "/run/lock",
-            "-v",
-            "/sys/fs/cgroup:/sys/fs/cgroup",
-        ]);
-        run.args(["-v", &format!("{root}:{root}")]);
-        run.args(["-v", &format!("{}:/var/run/docker.sock", world.engine().display())]);
-        let output = run.args([&image, "/sbin/init"]).output().expect("docker");
-        assert!(output.status.success(), "{}", said(&output));
-        let machine = Self { name };
-        machine.await_boot();
-        machine
-    }
-
-    fn await_boot(&self) {
-        wait_until("the machine has booted", SOON, || {
-            let state = self.run("systemctl is-system-running");
-            matches!(state.0.trim(), "running" | "degraded").then_some(())
-        });
-    }
-
-    /// What a command says, and whether it ended well.
-    fn run(&self, line: &str) -> (String, bool) {
-        let output = Command::new("docker").args(["exec", &self.name, "sh", "-c", line]).output();
-        let output = output.expect("docker");
-        (said(&output), output.status.success())
-    }
-
-    #[track_caller]
-    fn must(&self, line: &str) -> String {
-        let (said, is_good) = self.run(line);
-        assert!(
-            is_good,
-            "{line}:\n{said}\n{}",
-            self.run("journalctl -u payram-updater | tail -n 40").0
-        );
-        said
-    }
-
-    fn job(&self) -> Value {
-        serde_json::from_str(&self.run("payram-updater status --json 2>/dev/null").0)
-            .unwrap_or_default()
-    }
-
-    fn await_step(&self, steps: &[&str]) {
-        wait_until(&format!("{steps:?}"), SOON * 2, || {
-            let job = self.job();
-            assert_ne!(job["state"], "FAILED", "{job:#}");
-            steps.iter().any(|step| job["step"] == *step).then_some(())
-        });
-    }
-
-    /// Waits for the end of the upgrade, which must be good.
-    fn await_verified(&self, world: &World, version: &str) {
-        wait_until(&format!("{version} is verified"), SOON * 3, || {
-            let job = self.job();
-            assert_ne!(job["state"], "FAILED", "{job:#}");
-            (job["phase"] == "VERIFIED" && job["resolvedTarget"] == version).then_some(())
-        });
-        assert_eq!(world.version().as_deref(), Some(version));
-    }
-
-    fn show(&self, property: &str) -> String {
-        let line = format!("systemctl show payram-updater --value -p {property}");
-        self.must(&line).trim().to_owned()
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        Command::new("docker").args(["rm", "--force", "--volumes", &self.name]).output().ok();
-    }
-}
-
-fn said(output: &Output) -> String {
-    [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part)).concat()
-}
-
-/// A release on loopback: the installer, this program and its checksum.
-fn release() -> String {
-    let program = fs::read(env!("CARGO_BIN_EXE_payram-updater")).expect("the program");
-    let sum: String = Sha256::digest(&program).iter().map(|byte| format!("{byte:02x}")).collect();
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    let address = listener.local_addr().expect("an address");
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let mut asked = [0; 4096];
-            let read = stream.read(&mut asked).unwrap_or_default();
-            let asked = String::from_utf8_lossy(&asked[..read]).into_owned();
-            let body: &[u8] = match asked.split(' ').nth(1).unwrap_or_default() {
-                "/setup_payram_updater.sh" => SCRIPT.as_bytes(),
-                "/payram-updater-linux-amd64.sha256" => sum.as_bytes(),
-                _ => &program,
-            };
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-            stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).ok();
-        }
-    });
-    format!("http://{address}")
 }
 
 fn installed_on(suite: &str) {

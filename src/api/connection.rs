@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,9 +20,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use warp::Filter;
 
 use super::access::{self, Caller, Refusal};
+use super::asked::Asked;
 use super::deadline::WriteDeadline;
 use super::places::{Busy, Place};
-use super::{Api, answers, endpoints, listen};
+use super::{Api, answers, endpoints};
 
 /// The largest body that a request may have.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -144,7 +146,7 @@ async fn answer(
         .then(move |method, path: warp::path::FullPath, query: String, headers, body| {
             let (api, place) = (Arc::clone(&api), Arc::clone(&place));
             async move {
-                let asked = endpoints::Asked { caller, query, headers, body, place };
+                let asked = Asked { caller, query, headers, body, place };
                 endpoints::answer(api, &method, path.as_str(), asked).await
             }
         });
@@ -154,11 +156,20 @@ async fn answer(
     }
 }
 
+/// This machine, or the PayRam container.
+pub(super) async fn is_known(api: &Api, peer: IpAddr) -> bool {
+    if peer.is_loopback() {
+        return true;
+    }
+    let container = endpoints::container_name(api);
+    api.neighbours.knows(peer, &api.settings, api.engine.as_ref(), container).await
+}
+
 async fn may_call(api: &Api, caller: Caller, request: &Request<Incoming>) -> Result<(), Refusal> {
     match caller {
         Caller::Operator => return Ok(()),
         // A connection may outlive the container that opened it.
-        Caller::Tcp(peer) if !listen::is_known(api, peer).await => {
+        Caller::Tcp(peer) if !is_known(api, peer).await => {
             return Err(Refusal::stranger(peer));
         }
         Caller::Tcp(_) => {}

@@ -17,31 +17,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use warp::reply::Response;
 
 use super::access::{self, Caller};
 use super::answers;
+use super::asked::{Asked, read, read_much};
 use super::fresh::Lost;
-use super::places::Place;
 use super::routes::{self, Endpoint, NoRoute};
 use super::{Api, events, openapi};
 use crate::inspect::{self, Chain};
-use crate::journal::{JournalError, Reader};
+use crate::journal::Reader;
 use crate::plan;
-
-/// A request, after access control.
-pub(super) struct Asked {
-    pub caller: Caller,
-    pub query: String,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-    /// The place of the connection that it came by.
-    pub place: Arc<Place>,
-}
 
 /// Answers a request.
 pub(super) async fn answer(api: Arc<Api>, method: &Method, path: &str, asked: Asked) -> Response {
@@ -124,36 +112,6 @@ async fn inspection(api: &Arc<Api>, caller: Caller) -> Response {
         Err(Lost) => {
             failed("the look at this host ended in a fault of this program; its log has it")
         }
-    }
-}
-
-/// Reads the journal where it may block.
-pub(super) async fn read<T: Send + 'static>(
-    api: &Api,
-    read: impl FnOnce(&Reader) -> Result<T, JournalError> + Send + 'static,
-) -> Result<T, JournalError> {
-    read_within(api, &api.reads, read).await
-}
-
-/// The same for a read that may look through many rows: some connections stay free of those.
-pub(super) async fn read_much<T: Send + 'static>(
-    api: &Api,
-    read: impl FnOnce(&Reader) -> Result<T, JournalError> + Send + 'static,
-) -> Result<T, JournalError> {
-    read_within(api, &api.long_reads, read).await
-}
-
-async fn read_within<T: Send + 'static>(
-    api: &Api,
-    places: &Semaphore,
-    read: impl FnOnce(&Reader) -> Result<T, JournalError> + Send + 'static,
-) -> Result<T, JournalError> {
-    // Nobody closes it; and who waits here holds no thread.
-    let _place = places.acquire().await;
-    let reader = Arc::clone(&api.reader);
-    match tokio::task::spawn_blocking(move || read(&reader)).await {
-        Ok(result) => result,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 

@@ -17,7 +17,7 @@ use warp::reply::Response;
 use warp::sse::Event;
 
 use super::access::Refusal;
-use super::endpoints::{self, Asked};
+use super::asked::{self, Asked};
 use super::places::Seat;
 use super::{Api, answers};
 use crate::driver::{JobView, Progress};
@@ -116,7 +116,7 @@ enum Looked {
 impl Listener {
     async fn look(&mut self) {
         let (after, newest) = (self.after, self.newest);
-        let found = endpoints::read(&self.api, move |reader: &Reader| {
+        let found = asked::read(&self.api, move |reader: &Reader| {
             let now = reader.newest_row()?;
             if newest == Some(now) {
                 return Ok(Looked::Nothing);

@@ -119,7 +119,7 @@ pub(super) fn admit(door: &Arc<Door>, stream: TcpStream, peer: IpAddr) {
             };
             let door = Arc::clone(door);
             tokio::spawn(async move {
-                let is_known = is_known(&door.api, peer).await;
+                let is_known = connection::is_known(&door.api, peer).await;
                 drop(judging);
                 match is_known {
                     true => door.let_in(stream, Caller::Tcp(peer)),
@@ -146,15 +146,6 @@ async fn accept_socket(api: Arc<Api>, listener: UnixListener) {
             }
         }
     }
-}
-
-/// This machine, or the PayRam container.
-pub(super) async fn is_known(api: &Api, peer: IpAddr) -> bool {
-    if peer.is_loopback() {
-        return true;
-    }
-    let container = endpoints::container_name(api);
-    api.neighbours.knows(peer, &api.settings, api.engine.as_ref(), container).await
 }
 
 /// The door of one listener: whoever comes through it takes one of its places.

@@ -12,6 +12,7 @@
 
 mod access;
 mod answers;
+mod asked;
 mod connection;
 mod deadline;
 mod endpoints;

@@ -14,7 +14,7 @@ use warp::reply::Response;
 
 use super::access::Refusal;
 use super::places::Place;
-use super::{Api, answers, endpoints};
+use super::{Api, answers, asked};
 use crate::journal::{JournalError, Reader};
 
 /// Where the pages of an answer come from.
@@ -111,7 +111,7 @@ pub(super) async fn answer(
 
 async fn page<P: Pages>(api: &Arc<Api>, mut pages: P) -> Result<(P, Page), JournalError> {
     let bytes = api.limits.page;
-    endpoints::read_much(api, move |reader| {
+    asked::read_much(api, move |reader| {
         let page = pages.next(reader, bytes)?;
         Ok((pages, page))
     })

@@ -6,8 +6,8 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::stored::Stored;
-use super::window::{Local, Window};
 use crate::clock::Timestamp;
+use crate::config::window::{Local, Window};
 use crate::driver::ProbationView;
 use crate::journal::JobRecord;
 

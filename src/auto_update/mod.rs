@@ -10,7 +10,6 @@ pub mod decide;
 pub mod stored;
 mod task;
 pub mod view;
-pub mod window;
 
 pub use task::AutoUpdate;
 

@@ -137,7 +137,7 @@ pub(super) struct Logs {
     #[arg(short = 'n', long, value_name = "N")]
     pub lines: Option<u32>,
     /// Only lines since then: 2026-01-31T12:00:00Z, or 90s, 15m, 2h, 3d ago
-    #[arg(long, value_name = "TIME", value_parser = super::logs::since)]
+    #[arg(long, value_name = "TIME", value_parser = super::moment::since)]
     pub since: Option<Timestamp>,
     /// Go on with new lines, and with the next upgrade when one begins
     #[arg(short, long)]
@@ -157,7 +157,7 @@ pub(super) struct History {
     #[arg(long, ignore_case = true, value_parser = crate::history::STATUSES)]
     pub status: Option<String>,
     /// Only events since then: 2026-01-31T12:00:00Z, or 90s, 15m, 2h, 3d ago
-    #[arg(long, value_name = "TIME", value_parser = super::logs::since)]
+    #[arg(long, value_name = "TIME", value_parser = super::moment::since)]
     pub since: Option<Timestamp>,
     /// Show at most this many
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]

@@ -69,6 +69,7 @@ fn of(setting: &Setting) -> Value {
     if let Some(default) = &setting.default {
         object["default"] = default.as_str().into();
     }
+    object["allowed"] = setting.allowed.into();
     object["about"] = setting.about.as_str().into();
     object
 }

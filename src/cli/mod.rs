@@ -24,6 +24,7 @@ mod journal;
 mod logs;
 mod man;
 mod mistyped;
+mod moment;
 mod progress;
 mod recover;
 mod render;

@@ -9,17 +9,15 @@ use std::time::Duration;
 
 use super::sources::{ConfigError, Reader, Sources};
 use super::values;
+use super::window::Window;
 use super::{
     BackupProof, ClientSettings, LogFormat, PgDefaults, Resume, RollbackDatabase, Settings,
 };
-use crate::auto_update::window::Window;
 use crate::secret::Secret;
-
-/// The socket's name below `RUN_DIR`.
-pub(super) const SOCKET_NAME: &str = "updater.sock";
 
 /// `BACKUP_RETENTION` unless set.
 // `new` is none only of 0.
+#[allow(clippy::unwrap_used)]
 const BACKUP_RETENTION: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
 const PORT: &str = "a port, 1 to 65535";
@@ -73,7 +71,7 @@ impl ClientSettings {
     /// As [`ClientSettings::load`].
     pub fn from_sources(sources: &Sources<'_>) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(sources);
-        let socket_path = run_dir(&mut reader).join(SOCKET_NAME);
+        let socket_path = run_dir(&mut reader).join(values::SOCKET_NAME);
         let port = updater_port(&mut reader);
         let state_dir = state_dir(&mut reader);
         let problems = reader.take_value_problems();

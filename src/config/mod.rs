@@ -11,6 +11,7 @@ mod load;
 mod sources;
 mod survey;
 mod values;
+pub mod window;
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::auto_update::window::Window;
+use self::window::Window;
 use crate::secret::Secret;
 
 pub use crate::machine::facts::RollbackDatabase;
@@ -158,7 +159,7 @@ impl Settings {
 
     /// The Unix socket for the commands.
     pub fn socket_path(&self) -> PathBuf {
-        self.run_dir.join(load::SOCKET_NAME)
+        self.run_dir.join(values::SOCKET_NAME)
     }
 }
 

@@ -190,6 +190,8 @@ pub(super) struct Reader<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Taken {
     pub key: &'static str,
+    /// What a value of it may be.
+    pub allowed: &'static str,
     /// What the nearest source says, as it may be shown; none when that is nothing.
     pub shown: Option<String>,
     /// The nearest source; none when there is none.
@@ -236,11 +238,11 @@ impl<'a> Reader<'a> {
     ) -> Option<T> {
         self.asked.insert(key);
         let Some((text, origin)) = self.find(key) else {
-            self.taken.push(Taken { key, shown: None, origin: None });
+            self.taken.push(Taken { key, allowed, shown: None, origin: None });
             return None;
         };
         if text.as_deref() == Some("") {
-            self.taken.push(Taken { key, shown: None, origin: Some(origin) });
+            self.taken.push(Taken { key, allowed, shown: None, origin: Some(origin) });
             return None;
         }
         let value = text.as_deref().and_then(parse);
@@ -250,7 +252,9 @@ impl<'a> Reader<'a> {
             Some(text) => shown(&without_password(&text)),
             None => "text that is not UTF-8".to_owned(),
         };
-        self.taken.push(Taken { key, shown: Some(shown.clone()), origin: Some(origin.clone()) });
+        let taken =
+            Taken { key, allowed, shown: Some(shown.clone()), origin: Some(origin.clone()) };
+        self.taken.push(taken);
         if value.is_none() {
             self.value_problems.push(Problem::BadValue { key, shown, origin, allowed });
         }

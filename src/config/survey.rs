@@ -22,6 +22,8 @@ pub struct Setting {
     pub origin: Option<Origin>,
     /// What it is without being set.
     pub default: Option<String>,
+    /// What a value of it may be.
+    pub allowed: &'static str,
     /// What it is for.
     pub about: String,
 }
@@ -75,6 +77,7 @@ fn setting(taken: Taken, entries: &[Entry]) -> Setting {
         value: taken.shown.or_else(|| default.clone()),
         origin: taken.origin,
         default,
+        allowed: taken.allowed,
         about: entry.map(|entry| entry.about.clone()).unwrap_or_default(),
     }
 }

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use url::Url;
 
+/// The socket's name below `RUN_DIR`.
+pub(super) const SOCKET_NAME: &str = "updater.sock";
+
 /// A week: longer than anything that is waited for, short enough to be added to any clock.
 const LONGEST_SECONDS: u64 = 7 * 24 * 3600;
 
@@ -84,7 +87,7 @@ pub(super) fn path(text: &str) -> Option<PathBuf> {
 /// A directory that is short enough to hold the commands' socket.
 pub(super) fn socket_directory(text: &str) -> Option<PathBuf> {
     absolute_path(text).filter(|directory| {
-        let socket = directory.join(super::load::SOCKET_NAME);
+        let socket = directory.join(SOCKET_NAME);
         socket.as_os_str().len() <= SOCKET_PATH_LIMIT_BYTES
     })
 }

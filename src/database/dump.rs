@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::runner::{Run, Runner, unique};
-use super::sidecar::hex;
+use super::sidecar::{hex, sync_directory};
 use super::tool::{Running, Tool, ToolError};
 use crate::error::Trouble;
 use crate::machine::failure::{Failure, FailureCode};
@@ -241,14 +241,6 @@ impl Drop for Partial {
                 tracing::warn!(%error, path = %self.path.display(), "an incomplete dump is left");
             }
         }
-    }
-}
-
-/// Makes the name of a file durable.
-pub(super) fn sync_directory(path: &Path) -> std::io::Result<()> {
-    match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => File::open(directory)?.sync_all(),
-        Some(_) | None => File::open(".")?.sync_all(),
     }
 }
 

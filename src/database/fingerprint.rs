@@ -27,6 +27,9 @@ use crate::machine::Sequence;
 use crate::machine::facts::{ChangeKinds, Fingerprint, ObjectDigest, OtherDatabase, TableCount};
 use crate::machine::failure::FailureCode;
 
+/// What the name of every scratch database begins with: none of them is counted.
+pub(super) const SCRATCH_PREFIX: &str = "payram_updater_proof_";
+
 const SETTLE: &str = include_str!("sql/settle.sql");
 const COUNT_ROWS: &str = include_str!("sql/count_rows.sql");
 pub(super) const READ_SEQUENCES: &str = include_str!("sql/sequences.sql");
@@ -98,7 +101,7 @@ async fn read(
     let settle = with_budget(SETTLE, SETTLE_WITHIN).replace("{{unsettled}}", UNSETTLED);
     let limit = statement_timeout(budget);
     let count = count_rows(budget, since);
-    let scratch = format!("^{}", super::scratch::PREFIX);
+    let scratch = format!("^{}", SCRATCH_PREFIX);
     let read = FINGERPRINT.replace("{{unsettled}}", UNSETTLED).replace("{{scratch}}", &scratch);
     let mut statements = PINNED.to_vec();
     statements.extend([

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::dump::sync_directory;
 use super::locate::{Access, Database};
+use super::sidecar::sync_directory;
 use crate::machine::failure::{Failure, FailureCode};
 use crate::secret::Secret;
 

@@ -11,16 +11,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::fingerprint::{counted_rows, in_tables};
+use super::fingerprint::{SCRATCH_PREFIX, counted_rows, in_tables};
 use super::prove::{self, Contents};
 use super::runner::{READING_TIMEOUT, Run, Runner, unique};
 use super::tool::{ENTRY, Tool, ToolError};
 use crate::error::Trouble;
 use crate::machine::facts::Proof;
 use crate::machine::failure::FailureCode;
-
-/// What the name of every scratch database begins with.
-pub(super) const PREFIX: &str = "payram_updater_proof_";
 
 /// How long creating or dropping the scratch database may take.
 pub(super) const CREATE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -61,7 +58,7 @@ pub async fn prove_full(
     let deadline = Instant::now() + timeout;
     let contents = prove::contents(runner, path, timeout).await?;
     drop_leftovers(runner).await?;
-    let name = unique(PREFIX);
+    let name = unique(SCRATCH_PREFIX);
     let statement = match creation(runner, &name, "").await? {
         Creation::By(statement) => statement,
         Creation::NotAllowed(reason) => return Ok(FullProof::NotAllowed { reason }),
@@ -139,7 +136,9 @@ pub(super) async fn creation(
 /// Drops what interrupted attempts left. One that can't be dropped does not keep the next from
 /// being made, so it is only warned of.
 async fn drop_leftovers(runner: &Runner<'_>) -> Result<(), Trouble> {
-    let ask = format!("select datname from pg_database where datname ~ '^{PREFIX}[0-9a-f]{{8}}$'");
+    let ask = format!(
+        "select datname from pg_database where datname ~ '^{SCRATCH_PREFIX}[0-9a-f]{{8}}$'"
+    );
     let names = runner
         .psql(None, &[&ask], READING_TIMEOUT)
         .await

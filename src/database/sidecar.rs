@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::dump::sync_directory;
 use crate::clock::Timestamp;
 use crate::machine::facts::{Backup, Proof};
 use crate::machine::failure::{Failure, FailureCode};
@@ -234,6 +233,14 @@ fn verify(path: &Path, size: u64, sha256: &str) -> Result<(), String> {
     match hex(&sha.finalize()) {
         found if found == sha256 => Ok(()),
         found => Err(format!("expected sha256 {sha256}, found {found}")),
+    }
+}
+
+/// Makes the name of a file durable.
+pub(super) fn sync_directory(path: &Path) -> std::io::Result<()> {
+    match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => File::open(directory)?.sync_all(),
+        Some(_) | None => File::open(".")?.sync_all(),
     }
 }
 

@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::seen;
-use crate::journal::{ChainState, ChainWatch, Reader};
+use crate::journal::{ChainState, ChainWatch, JournalError, Reader};
 
 /// How long a report waits for the walk before it says how far it is.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -30,7 +29,7 @@ pub(super) enum ChainSeen {
 /// Looks.
 pub(super) async fn look(reader: &Arc<Reader>, chain: Chain<'_>) -> ChainSeen {
     match chain {
-        Chain::Whole => match seen::read(reader, Reader::verify).await {
+        Chain::Whole => match read(reader, Reader::verify).await {
             Ok(Ok(holds)) => ChainSeen::Holds(format!("{} rows, the chain holds", holds.rows)),
             Ok(Err(broken)) => ChainSeen::Fault(format!("row {}: {}", broken.seq, broken.reason)),
             Err(reason) => ChainSeen::Fault(reason),
@@ -69,6 +68,18 @@ fn sentence(state: &ChainState) -> ChainSeen {
             "{walked} rows, the chain holds (rows up to {upto} were walked at {}, those after them now)",
             at.rfc3339()
         )),
+    }
+}
+
+/// Reads the journal where it may block.
+pub(super) async fn read<T: Send + 'static>(
+    reader: &Arc<Reader>,
+    read: impl FnOnce(&Reader) -> Result<T, JournalError> + Send + 'static,
+) -> Result<T, String> {
+    let reader = Arc::clone(reader);
+    match tokio::task::spawn_blocking(move || read(&reader)).await {
+        Ok(read) => read.map_err(|error| error.to_string()),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::chain::{self, Chain, ChainSeen};
+use super::chain::{self, Chain, ChainSeen, read};
 use super::database::{self as directory, DirectorySeen};
 use crate::app::container;
 use crate::app::core::{self, Health, Probe};
@@ -140,18 +140,6 @@ pub(super) async fn look(
         Err(failure) => seen.container = Err(failure),
     }
     seen
-}
-
-/// Reads the journal where it may block.
-pub(super) async fn read<T: Send + 'static>(
-    reader: &Arc<Reader>,
-    read: impl FnOnce(&Reader) -> Result<T, JournalError> + Send + 'static,
-) -> Result<T, String> {
-    let reader = Arc::clone(reader);
-    match tokio::task::spawn_blocking(move || read(&reader)).await {
-        Ok(read) => read.map_err(|error| error.to_string()),
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
 }
 
 async fn look_at_container(

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::record::{Row, Seq};
+use super::record::{self, Row, Seq};
 
 /// What the first row follows on.
 pub(super) const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -129,7 +129,7 @@ pub(super) fn follow(
         if seq != expected {
             return broken(format!("row {expected} is missing before it"));
         }
-        let row = match super::query::row(raw) {
+        let row = match record::row(raw) {
             Ok(row) => row,
             Err(reason) => return broken(reason.to_string()),
         };

@@ -9,7 +9,7 @@ use super::JournalError;
 use super::chain::{self, Broken, Verified};
 use super::fold::{self, JobRecord};
 use super::pool::Pool;
-use super::record::{EventBody, HistoryEvent, JobId, Row, RowKind, Seq};
+use super::record::{EventBody, HistoryEvent, JobId, Row, RowKind, Seq, row};
 use crate::clock::Timestamp;
 
 /// Reads on a few connections of its own: several may read at once, and none waits for another.
@@ -373,28 +373,4 @@ pub(super) fn rows_of_job(connection: &Connection, job: &str) -> rusqlite::Resul
         )?
         .query_map(params![job], row)?
         .collect()
-}
-
-/// Reads the nine columns in the table's order.
-pub(super) fn row(raw: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    let at_ms: i64 = raw.get(1)?;
-    let kind: String = raw.get(2)?;
-    Ok(Row {
-        seq: raw.get(0)?,
-        at: Timestamp::from_millis(at_ms).rfc3339(),
-        at_ms,
-        kind: RowKind::from_text(&kind).ok_or_else(|| {
-            rusqlite::Error::FromSqlConversionFailure(
-                2,
-                rusqlite::types::Type::Text,
-                format!("unknown kind of row '{kind}'").into(),
-            )
-        })?,
-        job: raw.get(3)?,
-        hop: raw.get(4)?,
-        name: raw.get(5)?,
-        status: raw.get(6)?,
-        body: raw.get(7)?,
-        hash: raw.get(8)?,
-    })
 }

@@ -7,6 +7,7 @@
 //! runs. `statecharts/upgrade.scxml` is the specification; [`transition::TRANSITIONS`] is
 //! compared with it, both ways.
 
+mod assessed;
 pub mod facts;
 pub mod failure;
 mod outcome;
@@ -18,10 +19,11 @@ mod step;
 pub mod transition;
 mod work;
 
+pub use assessed::Assessed;
 pub use outcome::{Fact, Outcome};
 pub use projection::JobState;
 pub use rollback::{Begun, Consent, NeedsOperator, RolledBack, RollingBack};
-pub use sequences::{Assessed, Sequence, SequenceMove};
+pub use sequences::{Sequence, SequenceMove};
 pub use state::{
     BackedUp, CutOver, Hop, Kept, Known, Phase, Planned, Pulled, State, Swapped, Verified,
 };

@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::assessed::Assessed;
 use super::facts::{
     Backup, Copy, Export, FilesRestored, NextContainer, Probation, Programs, Proof, PulledImage,
     Quiesced, RestorePoint, Restored, Verdict,
 };
 use super::failure::Failure;
-use super::sequences::Assessed;
 
 /// What a finished step found or made. It is stored, so that the step is never run again to
 /// learn it.

@@ -12,9 +12,10 @@
 //! the old version is seen to serve: that adds no downtime, and no failure of it is a reason to
 //! call a person, because nothing depends on it and the failed version's database is kept.
 
+use super::assessed::Assessed;
 use super::facts::{Assessment, Copy, Export, FilesRestored, Restored, RollbackDatabase, Verdict};
 use super::failure::{Failure, FailureCode};
-use super::sequences::{Assessed, Sequence};
+use super::sequences::Sequence;
 use super::state::State;
 use super::step::Step;
 

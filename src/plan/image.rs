@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::coming::Coming;
 use super::origin::{Compared, Origin};
 use super::preflight::Preflight;
 use crate::config::Settings;
@@ -17,15 +18,6 @@ use crate::machine::failure::{Failure, FailureCode};
 
 /// How long the registry may take to say what it has of one image.
 const REGISTRY_WITHIN: Duration = Duration::from_secs(20);
-
-/// What is known of an image to come.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Coming {
-    /// Bytes of disk; none when the registry does not say.
-    pub disk_bytes: Option<u64>,
-    /// Its configuration as an image's: `Env`, `Labels`, …; none when it is not known.
-    pub config: Option<Value>,
-}
 
 /// Asks the registry.
 pub(super) async fn ask(
@@ -253,28 +245,6 @@ async fn compared(replaced: &Replaced<'_>) -> Compared {
     Compared::Unknown
 }
 
-/// The major version of PostgreSQL that an image has, where its configuration tells: as the
-/// official image's `PG_MAJOR`, or by the directory of Debian's packages on its PATH.
-pub(super) fn postgres_major(config: &Value) -> Option<u32> {
-    let list = config["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let environment: Vec<(&str, &str)> = list.filter_map(|entry| entry.split_once('=')).collect();
-    let value = |key: &str| environment.iter().find(|(name, _)| *name == key).map(|(_, it)| *it);
-    let leading = |text: &str| {
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        text.get(..digits)?.parse::<u32>().ok()
-    };
-    let by_path = || {
-        let (_, rest) = value("PATH")?.split_once("/usr/lib/postgresql/")?;
-        leading(rest)
-    };
-    let by_label = || {
-        let labels = config["Labels"].as_object()?;
-        let is_major = |key: &str| key.contains("postgres") && key.ends_with("major");
-        labels.iter().find(|(key, _)| is_major(key)).and_then(|(_, value)| leading(value.as_str()?))
-    };
-    value("PG_MAJOR").and_then(leading).or_else(by_path).or_else(by_label)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -335,16 +305,5 @@ mod tests {
     fn what_the_running_image_is_made_for_runs_here() {
         assert!(code(made_for(&["arm64"]), None, "arm64").starts_with("OK"));
         assert!(runs("386", &facts(), "") && !runs("s390x", &facts(), "amd64"));
-    }
-
-    #[test]
-    fn postgresqls_major_is_read_where_an_image_tells_it() {
-        let major = |env: &[&str]| postgres_major(&json!({"Env": env}));
-        assert_eq!(major(&["PG_MAJOR=17"]), Some(17));
-        assert_eq!(major(&["PATH=/usr/bin:/usr/lib/postgresql/15/bin:/bin"]), Some(15));
-        assert_eq!(major(&["PATH=/usr/bin"]), None);
-        let labelled = json!({"Labels": {"com.payram.postgres.major": "16"}});
-        assert_eq!(postgres_major(&labelled), Some(16));
-        assert_eq!(postgres_major(&json!(null)), None);
     }
 }

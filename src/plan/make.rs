@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::architecture::tag_for;
+use super::coming::Coming;
 use super::current::{Evidence, current};
 use super::manifest::Manifest;
 use super::origin::Origin;
@@ -194,7 +195,7 @@ impl Making<'_> {
     }
 
     /// What will be another way once the container was replaced.
-    async fn changes(&mut self, serving: &Serving, hops: &[HopTarget], coming: &[image::Coming]) {
+    async fn changes(&mut self, serving: &Serving, hops: &[HopTarget], coming: &[Coming]) {
         let shop = after::Shop {
             settings: self.settings,
             engine: self.engine,
@@ -259,7 +260,7 @@ impl Making<'_> {
         facts: &EngineFacts,
         serving: &Serving,
         hops: &[HopTarget],
-    ) -> Vec<image::Coming> {
+    ) -> Vec<Coming> {
         let targets: Vec<TargetImage> = hops.iter().map(|hop| hop.target.clone()).collect();
         let running = serving.image.as_ref();
         let coming = image::look(self.engine, facts, running, &targets, &mut self.preflight).await;

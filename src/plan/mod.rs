@@ -9,6 +9,7 @@
 
 mod after;
 mod architecture;
+mod coming;
 mod current;
 mod environment;
 pub mod fetch;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Check;
-use super::image::{Coming, postgres_major};
+use super::coming::{Coming, postgres_major};
 use super::owners::Owner;
 use super::space::{Appetite, Filesystem, Need, gb, needs, weigh};
 use crate::config::{BackupProof, Settings};

@@ -8,25 +8,22 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::bring::{Bringer, Buffers, Tally, share_blocks};
+use super::bring::{Bringer, Tally, share_blocks};
 use super::cancel::Watch;
 use super::error::{Refusal, RestorePointError, io_at};
 use super::ledger::Ledger;
-use super::manifest::{self, Manifest};
+use super::manifest::{self, Manifest, SYNCED_SINGLY};
 use super::room::Room;
 use super::survey::{POSTMASTER_PID, is_kept, is_mount_point};
+use super::threads::on_two_threads;
 use super::tree::{Node, Shape, Tree};
 use super::{Cancel, OnProgress, back_ledger_path, intent_path, ledger_path, must_be_ours};
 
 type Result<T> = std::result::Result<T, RestorePointError>;
-
-/// So many files and directories are synced one by one; beyond, the whole file system at once
-/// is quicker.
-pub(super) const SYNCED_SINGLY: usize = 64;
 
 /// How a pass copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -379,34 +376,4 @@ fn must_be_equal(source: &Tree, before: &[Node], after: &[Node]) -> Result<()> {
         }
     }
     later.into_values().next().map_or(Ok(()), |node| moving(node, "it is new"))
-}
-
-/// Works on all items, on this thread and one more; ends at the first error.
-pub(super) fn on_two_threads<T: Sync>(
-    items: &[T],
-    work: impl Fn(&T, &mut Buffers) -> Result<()> + Sync,
-) -> Result<()> {
-    let next = AtomicUsize::new(0);
-    let is_over = AtomicBool::new(false);
-    let run = || {
-        let mut buffers = Buffers::new();
-        while !is_over.load(Ordering::Relaxed)
-            && let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed))
-        {
-            let done = work(item, &mut buffers);
-            if done.is_err() {
-                is_over.store(true, Ordering::Relaxed);
-                return done;
-            }
-        }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        let other = (items.len() > 1).then(|| scope.spawn(run));
-        let mine = run();
-        let theirs = other.map_or(Ok(()), |other| {
-            other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        mine.and(theirs)
-    })
 }

@@ -15,14 +15,18 @@ use sha2::{Digest, Sha256};
 
 use super::bring::{Buffers, pieces_of};
 use super::cancel::Watch;
-use super::copy::{SYNCED_SINGLY, on_two_threads};
 use super::error::{RestorePointError, io_at};
 use super::pieces::hex;
 use super::survey::is_kept;
+use super::threads::on_two_threads;
 use super::tree::{Node, Shape, Stamp, Tree, dress};
 use super::{Cancel, OnProgress, beside, manifest_path};
 
 type Result<T> = std::result::Result<T, RestorePointError>;
+
+/// So many files and directories are synced one by one; beyond, the whole file system at once
+/// is quicker.
+pub(super) const SYNCED_SINGLY: usize = 64;
 
 /// The only format there is.
 const FORMAT: u32 = 1;

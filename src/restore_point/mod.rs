@@ -52,6 +52,7 @@ mod place;
 mod restore;
 mod room;
 mod survey;
+mod threads;
 mod tree;
 
 use std::path::{Path, PathBuf};

@@ -1,10 +1,8 @@
 //! The forms of the engine's answers: JSON, frames, streams of lines (Engine API v1.41).
 //!
-//! Called by `http`; decides nothing.
+//! Called by `http` and whatever answers a request of its own; decides nothing.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -17,13 +15,29 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use super::world::{Answer, Refusal, World};
+/// The engine's no.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub status: u16,
+    pub message: String,
+}
+
+impl Refusal {
+    pub fn new(status: u16, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    /// Of the disk that the world is kept on.
+    pub fn disk(doing: &str, error: &std::io::Error) -> Self {
+        Self::new(500, format!("{doing}: {error}"))
+    }
+}
+
+/// What a verb of the world comes to.
+pub(super) type Answer<T> = Result<T, Refusal>;
 
 /// What every request is answered with.
 pub(super) type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
-
-/// Pieces in which a pull is told.
-const PIECES: u64 = 10;
 
 fn reply(status: u16, kind: &'static str, body: Bytes) -> Reply {
     let mut response = Response::new(Full::new(body).boxed_unsync());
@@ -120,38 +134,6 @@ pub(super) fn lines(receiver: mpsc::Receiver<Value>) -> Reply {
     let mut response = Response::new(StreamBody::new(values).boxed_unsync());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-/// Pulls an image and tells how far it is; a client that goes away ends it.
-pub(super) fn pull(world: Arc<World>, repo: &str, tag: &str) -> Answer<Reply> {
-    let release = world.release(repo, tag)?;
-    let (sender, receiver) = mpsc::channel(4);
-    let (tag, total) = (tag.to_owned(), release.image_mb * 1_000_000);
-    let pause = Duration::from_millis(release.pull_ms / PIECES);
-    tokio::spawn(async move {
-        for piece in 1..=PIECES {
-            let line = json!({
-                "status": "Downloading", "id": "layer1",
-                "progressDetail": {"current": total * piece / PIECES, "total": total},
-            });
-            if sender.send(line).await.is_err() {
-                return;
-            }
-            tokio::time::sleep(pause).await;
-            if let Some(why) = release.pull_fails.as_ref().filter(|_| piece == PIECES / 2) {
-                let line = json!({"error": why, "errorDetail": {"message": why}});
-                // Whether it is heard or not, the pull has failed.
-                let _ = sender.send(line).await;
-                return;
-            }
-        }
-        let last = match world.add_image(&tag, &release) {
-            Ok(()) => json!({"status": "Pull complete", "id": "layer1"}),
-            Err(refusal) => json!({"error": refusal.message}),
-        };
-        let _ = sender.send(last).await;
-    });
-    Ok(lines(receiver))
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::answer::{Answer, Refusal};
 use super::inspection::SERVER;
 use super::scenario::{Changed, Release};
-use super::world::{Answer, Refusal};
 use crate::engine::mounts;
 
 const BLOCK: usize = 512;

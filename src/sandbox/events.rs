@@ -10,8 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 
-use super::answer::{self, Reply};
-use super::world::{Answer, Refusal};
+use super::answer::{self, Answer, Refusal, Reply};
 use crate::clock::Timestamp;
 
 /// What the engine remembers, and what a slow listener may lag behind.

@@ -21,11 +21,11 @@ use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{self, Reply};
+use super::answer::{self, Answer, Refusal, Reply};
 use super::exec;
 use super::faults;
 use super::scenario::{Act, Fault};
-use super::world::{Answer, Refusal, World};
+use super::world::World;
 
 /// The engine's face: the world, and the commands that were created and not run yet.
 pub(super) struct Face {

@@ -27,6 +27,7 @@ mod exec;
 mod faults;
 mod http;
 mod inspection;
+mod pull;
 mod registry;
 mod route;
 mod scenario;
@@ -141,7 +142,7 @@ fn failed(doing: &str, path: &Path, error: &io::Error) -> SandboxError {
 fn first_container(world: &Arc<World>) -> Result<(), SandboxError> {
     let scenario = &world.scenario;
     let tag = &scenario.running;
-    let refused = |refusal: world::Refusal| {
+    let refused = |refusal: answer::Refusal| {
         SandboxError::new(format!("make container {}: {}", scenario.container, refusal.message))
     };
     let release = world.release(&world.repo, tag).map_err(refused)?;

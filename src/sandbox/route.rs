@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::answer::{self, Reply};
+use super::answer::{self, Answer, Refusal, Reply};
 use super::archive;
 use super::events::Wanted;
 use super::http::{Asked, Face};
 use super::inspection::architecture;
+use super::pull;
 use super::scenario::Changed;
-use super::world::{Answer, Refusal, World};
+use super::world::World;
 
 /// The Engine API's version that is spoken: that of Docker 20.10.
 const API_VERSION: &str = "1.41";
@@ -123,7 +124,7 @@ impl Face {
             ("POST", ["images", "create"]) => {
                 let repo = query("fromImage").unwrap_or_default();
                 let tag = query("tag").unwrap_or("latest");
-                answer::pull(Arc::clone(world), repo, tag)
+                pull::pull(Arc::clone(world), repo, tag)
             }
             ("GET", ["events"]) => Ok(world.events.listen(Wanted::of(&asked.query)?)),
             ("GET", ["sandbox", "requests"]) => {

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::SandboxError;
+use super::answer::{Answer, Refusal};
 use super::cluster::replace;
 use super::events::Events;
 use super::faults::Faults;
@@ -26,25 +27,6 @@ use super::inspection;
 use super::scenario::{Release, Scenario};
 use super::shop::Shop;
 use crate::clock::Timestamp;
-
-/// The engine's no.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    pub status: u16,
-    pub message: String,
-}
-
-impl Refusal {
-    pub fn new(status: u16, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
-    }
-
-    fn disk(doing: &str, error: &io::Error) -> Self {
-        Self::new(500, format!("{doing}: {error}"))
-    }
-}
-
-pub(super) type Answer<T> = Result<T, Refusal>;
 
 /// Everything that there is.
 pub(super) struct World {

@@ -20,6 +20,7 @@ pub mod fixture;
 pub mod http;
 pub mod lanes;
 pub mod ledger;
+pub mod machine;
 pub mod operator;
 pub mod outage;
 pub mod own_image;

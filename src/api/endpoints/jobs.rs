@@ -2,11 +2,10 @@
 //!
 //! Called by [`super::answer`]. Their logs and events are in `reads`.
 
-use hyper::StatusCode;
 use serde_json::{Value, json};
 use warp::reply::Response;
 
-use super::reads::{bad_parameter, count, parameters};
+use super::reads::{bad_parameter, count, parameters, unknown};
 use super::{Asked, read, read_much};
 use crate::api::{Api, answers};
 use crate::journal::{JobId, JournalError, LastJob};
@@ -69,13 +68,6 @@ pub(super) async fn one(api: &Api, id: &str) -> Result<Response, JournalError> {
         Some(job) => answers::json(&view(api, &job)),
         None => unknown(id),
     })
-}
-
-/// 404 for a job that there never was.
-pub(super) fn unknown(id: &str) -> Response {
-    let id: String = id.chars().take(80).collect();
-    let message = format!("there is no job {id:?}; GET /upgrade/jobs lists them");
-    answers::error(StatusCode::NOT_FOUND, "JOB_NOT_FOUND", &message)
 }
 
 fn view(api: &Api, job: &LastJob) -> Value {

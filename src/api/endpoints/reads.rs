@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use warp::reply::Response;
 
 use super::paged::{HistoryPages, LogPages};
-use super::{Asked, jobs, read, read_much};
+use super::{Asked, read, read_much};
 use crate::api::{Api, answers, pages};
 use crate::auto_update::view::AutoUpdateView;
 use crate::clock::Timestamp;
@@ -97,7 +97,7 @@ pub(super) async fn logs(
     });
     let (found, after, upto) = found.await?;
     if let (Some(id), None) = (job, &found) {
-        return Ok(jobs::unknown(id));
+        return Ok(unknown(id));
     }
     let content_type = if wants_json { "application/json" } else { "text/plain; charset=utf-8" };
     let pages = LogPages { job: found, after, upto, wants_json, has_begun: false };
@@ -199,7 +199,7 @@ pub(super) async fn history(
         let wanted = JobId::from_text(id.to_owned());
         filter.job = Some(wanted.clone());
         if read(api, move |reader| reader.job(&wanted)).await?.is_none() {
-            return Ok(jobs::unknown(id));
+            return Ok(unknown(id));
         }
     }
     let limit = filter.limit;
@@ -249,6 +249,13 @@ fn one_of(key: &str, value: String, known: &[&str]) -> Result<String, String> {
 /// 400
 pub(super) fn bad_parameter(message: &str) -> Response {
     answers::error(StatusCode::BAD_REQUEST, "INVALID_PARAMETER", message)
+}
+
+/// 404 for a job that there never was.
+pub(super) fn unknown(id: &str) -> Response {
+    let id: String = id.chars().take(80).collect();
+    let message = format!("there is no job {id:?}; GET /upgrade/jobs lists them");
+    answers::error(StatusCode::NOT_FOUND, "JOB_NOT_FOUND", &message)
 }
 
 pub(super) fn parameters(query: &str) -> Vec<(String, String)> {

@@ -20,6 +20,7 @@ mod backstage;
 mod images;
 mod line;
 mod paper;
+mod process;
 mod real;
 mod simulated;
 mod stage;

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::backstage::{Backstage, Place, Shop};
 use super::images;
 use super::paper::Paper;
-use super::stage::{LOOK_EVERY, ask};
+use super::process::{LOOK_EVERY, ask};
 use super::{FIRST_VERSION, Fault};
 use crate::engine::docker::Docker;
 use crate::engine::{Engine, EngineError, EngineFacts, ExecRequest, Frame};

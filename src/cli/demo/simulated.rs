@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::Fault;
 use super::backstage::{Backstage, Place, Shop};
 use super::paper::Paper;
-use super::stage::{READY_WITHIN, child};
+use super::process::{READY_WITHIN, child};
 use crate::sandbox::Ready;
 
 /// The engine, from its start on.

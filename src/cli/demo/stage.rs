@@ -22,6 +22,7 @@ use super::Fault;
 use super::backstage::{Backstage, Place, Shop};
 use super::line::Line;
 use super::paper::Paper;
+use super::process::{ASK_WITHIN, LOOK_EVERY, READY_WITHIN, ask, child};
 use super::real::Real;
 use super::simulated::Simulated;
 use crate::cli::answers::{self, Job};
@@ -30,23 +31,11 @@ use crate::cli::follow::Snapshot;
 use crate::engine::Engine;
 use crate::engine::docker::Docker;
 
-/// How long a child process may take until it is ready.
-pub(super) const READY_WITHIN: Duration = Duration::from_secs(30);
-
 /// How long a command may take to its end: a slow machine with a real PostgreSQL takes a minute.
 const COMMAND_WITHIN: Duration = Duration::from_secs(240);
 
-/// How long one question may take.
-const ASK_WITHIN: Duration = Duration::from_secs(30);
-
-/// Between two looks at something that is waited for.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
-
 /// Between two looks at an upgrade that somebody watches.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
-
-/// Settings of this process that its children keep.
-const INHERITED: [&str; 6] = ["PATH", "TERM", "LANG", "LC_ALL", "NO_COLOR", "COLORTERM"];
 
 /// Lines of the daemon's log that an error quotes.
 const LOG_LINES: usize = 10;
@@ -322,19 +311,6 @@ async fn upgrade(daemon: &Path) -> Option<Snapshot> {
     job.is_active().then_some(Snapshot { job, raw })
 }
 
-/// A child in a process group of its own, so that Ctrl-C reaches this process alone, which
-/// then takes everything down in order.
-pub(super) fn child(program: &Path, directory: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir(directory).env_clear().process_group(0).kill_on_drop(true);
-    for key in INHERITED {
-        if let Some(value) = std::env::var_os(key) {
-            command.env(key, value);
-        }
-    }
-    command
-}
-
 /// What the daemon and the commands are told. More than is needed, so that an updater that is
 /// installed on this host, with a file of settings, does not speak into the demo.
 fn settings(place: &Place, shop: &Shop) -> Result<Vec<(&'static str, String)>, Fault> {
@@ -363,23 +339,4 @@ fn settings(place: &Place, shop: &Shop) -> Result<Vec<(&'static str, String)>, F
         ("PROBATION_MINUTES", "0.1".to_owned()),
         ("LOG", "info".to_owned()),
     ])
-}
-
-/// One request over a Unix socket, and the JSON that it is answered with; null for none.
-pub(super) async fn ask(socket: &Path, method: Method, path: &str) -> Result<Value, Fault> {
-    let client = crate::http::client_builder()
-        .unix_socket(socket)
-        .timeout(ASK_WITHIN)
-        .build()
-        .map_err(|error| Fault::new(crate::http::reason(&error)))?;
-    let request = client.request(method, format!("http://localhost{path}"));
-    let failed = |error: reqwest::Error| {
-        Fault::new(format!("{} {path}: {}", socket.display(), crate::http::reason(&error)))
-    };
-    let response = request.send().await.and_then(reqwest::Response::error_for_status);
-    let text = response.map_err(failed)?.text().await.map_err(failed)?;
-    if text.is_empty() {
-        return Ok(Value::Null);
-    }
-    serde_json::from_str(&text).map_err(|error| Fault::new(format!("{path}: {error}")))
 }

@@ -14,7 +14,7 @@ use super::Heading;
 use super::bytes::put;
 use super::shape::Mapping;
 use super::tally::{rows, said_of_refused, said_of_table};
-use crate::database::dump::sync_directory;
+use crate::database::sidecar::sync_directory;
 use crate::machine::facts::ExportedTable;
 
 /// Rows of one `INSERT`.
