@@ -9,19 +9,57 @@ use std::sync::{Arc, Mutex, OnceLock};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::effects::containers::Which;
-use super::hop::At;
 use super::narrate::short;
 use super::prepare::SavedSpec;
 use super::{Progress, durable};
+use crate::clock::Timestamp;
 use crate::config::Settings;
 use crate::database::{self, Database};
 use crate::engine::Engine;
 use crate::error::{Trouble, fail};
-use crate::journal::Journal;
+use crate::journal::{HopRecord, JobRecord, Journal};
 use crate::machine::facts::{Copy, NextContainer, Programs, Quiesced};
 use crate::machine::failure::{Failure, FailureCode};
-use crate::machine::{Hop, State};
+use crate::machine::{Fact, Hop, Phase, State};
+
+/// Which hop of which job is run.
+pub(super) struct At<'a> {
+    pub job: &'a JobRecord,
+    pub hop: usize,
+    pub began: Timestamp,
+    /// Whether the next upgrade waits for this hop's watch to end.
+    pub is_followed: bool,
+    /// When it was verified, by the host's clock; none before that.
+    pub verified_ms: Option<i64>,
+}
+
+impl<'a> At<'a> {
+    pub fn of(job: &'a JobRecord, hop: &HopRecord, is_followed: bool) -> Self {
+        let verified = hop.transitions.iter().rev().find(|(_, each)| each.to == Phase::Verified);
+        let verified_ms = verified.map(|(at, _)| at.millis());
+        Self { job, hop: job.hops.len(), began: hop.began, is_followed, verified_ms }
+    }
+}
+
+/// Which of the two containers a verb is about; for messages.
+#[derive(Clone, Copy)]
+pub(in crate::driver) struct Which<'a> {
+    pub id: &'a str,
+    pub role: &'static str,
+}
+
+impl<'a> Which<'a> {
+    /// The new one.
+    pub fn next(next: &'a NextContainer) -> Self {
+        Self { id: &next.id, role: "new" }
+    }
+}
+
+impl std::fmt::Display for Which<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} container {}", self.role, short(self.id))
+    }
+}
 
 /// One attempt at one step.
 pub(super) struct StepContext<'a> {
@@ -154,4 +192,9 @@ impl StepContext<'_> {
             Some(Copy::Dump { .. }) | None => None,
         }
     }
+}
+
+/// The end of a step that leaves nothing to know but that it is done.
+pub(super) fn done() -> Result<Fact, Trouble> {
+    Ok(Fact::Done)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-use super::context::StepContext;
+use super::context::{At, StepContext};
 use super::{Driver, Progress, durable, may_be_called_off, narrate, prepare, steps};
 use crate::clock::Timestamp;
 use crate::journal::{Ending, HopRecord, JobRecord, JournalError, Settlement};
@@ -23,25 +23,6 @@ const GRACE_OF_LONG_STEPS: Duration = Duration::from_secs(5);
 
 /// Between attempts at a step whose outcome is unknown; grows with each.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
-
-/// Which hop of which job is run.
-pub(super) struct At<'a> {
-    pub job: &'a JobRecord,
-    pub hop: usize,
-    pub began: Timestamp,
-    /// Whether the next upgrade waits for this hop's watch to end.
-    pub is_followed: bool,
-    /// When it was verified, by the host's clock; none before that.
-    pub verified_ms: Option<i64>,
-}
-
-impl<'a> At<'a> {
-    fn of(job: &'a JobRecord, hop: &HopRecord, is_followed: bool) -> Self {
-        let verified = hop.transitions.iter().rev().find(|(_, each)| each.to == Phase::Verified);
-        let verified_ms = verified.map(|(at, _)| at.millis());
-        Self { job, hop: job.hops.len(), began: hop.began, is_followed, verified_ms }
-    }
-}
 
 impl Driver {
     /// Runs the hop that is due; answers whether to go on.

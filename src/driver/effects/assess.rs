@@ -9,12 +9,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::containers::Which;
 use super::failed_directory as export;
 use super::standalone_postgres::{self as lone, Admits};
 use crate::app::supervisor;
 use crate::database::{self, Access, Runner};
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, Which};
 use crate::driver::prepare::SavedSpec;
 use crate::error::Trouble;
 use crate::error::fail;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::outside::ended_by_itself;
 use crate::app::supervisor;
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, Which};
 use crate::driver::narrate::short;
 use crate::driver::recovery::rival;
 use crate::engine::{EngineError, Inspection};
@@ -22,26 +22,6 @@ const SETTLES_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Between two looks at it.
 const SETTLED_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
-
-/// Which of the two containers a verb is about; for messages.
-#[derive(Clone, Copy)]
-pub(in crate::driver) struct Which<'a> {
-    pub id: &'a str,
-    pub role: &'static str,
-}
-
-impl<'a> Which<'a> {
-    /// The new one.
-    pub fn next(next: &'a NextContainer) -> Self {
-        Self { id: &next.id, role: "new" }
-    }
-}
-
-impl std::fmt::Display for Which<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} container {}", self.role, short(self.id))
-    }
-}
 
 /// The policy under which nothing starts by itself.
 pub(in crate::driver) fn no_restart() -> Value {

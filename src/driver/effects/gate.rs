@@ -16,7 +16,6 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use self::presence::Present;
-use super::containers::Which;
 use super::outside::Outside;
 use super::own_database::{OwnDatabase, now_ms};
 use super::redact::Redactor;
@@ -24,7 +23,7 @@ use super::second_server::Sentinel;
 use crate::app::core::{self, Place, Probe, Search};
 use crate::app::watch::{Change, Watch, is_usual};
 use crate::clock::{self, Timestamp};
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, Which};
 use crate::driver::narrate::short;
 use crate::driver::prepare::SavedSpec;
 use crate::engine::Inspection;

@@ -10,14 +10,14 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::containers::{Which, occupies_database};
+use super::containers::occupies_database;
 use super::own_database::now_ms;
 use super::second_server::Sentinel;
 use crate::app::core::Probe;
 use crate::app::supervisor;
 use crate::app::watch::{Running, Watch};
 use crate::database::{self, Runner, UsageWatch};
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, Which};
 use crate::engine::EngineError;
 use crate::error::Trouble;
 use crate::error::fail;

@@ -10,10 +10,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::containers::Which;
 use crate::clock;
 use crate::database::{self, Access, Control, Database, Runner, UsageWatch, Use, Workplace};
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, Which};
 use crate::error::Trouble;
 use crate::error::fail;
 use crate::machine::facts::{Cluster, Copy, Habits};

@@ -9,8 +9,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::containers::Which;
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, Which};
 use crate::driver::narrate::short;
 use crate::driver::prepare::SavedSpec;
 use crate::error::Trouble;

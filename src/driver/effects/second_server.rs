@@ -16,10 +16,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::containers::{Which, name_of};
+use super::containers::name_of;
 use crate::clock::Timestamp;
 use crate::database::{self, HostServer, Place};
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, Which};
 use crate::driver::durable;
 use crate::driver::narrate::short;
 use crate::driver::prepare::SavedSpec;

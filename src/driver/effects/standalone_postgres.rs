@@ -11,9 +11,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::containers::{Which, occupies_database};
+use super::containers::occupies_database;
 use crate::database::{self, Database, Runner};
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, Which};
 use crate::driver::narrate::short;
 use crate::driver::prepare::SavedSpec;
 use crate::error::Trouble;

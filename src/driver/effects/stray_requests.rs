@@ -7,9 +7,9 @@
 
 use serde_json::Value;
 
-use super::containers::{Which, is_same_policy, name_of, occupies_database, was_started};
+use super::containers::{is_same_policy, name_of, occupies_database, was_started};
 use crate::app::supervisor;
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, Which};
 use crate::driver::narrate::short;
 use crate::error::Trouble;
 use crate::names;

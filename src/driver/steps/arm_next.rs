@@ -1,9 +1,8 @@
 //! `arm_next`: the old container's restart policy is set on the new one.
 
-use super::done;
 use super::verify;
-use crate::driver::context::StepContext;
-use crate::driver::effects::containers::{Which, occupies_database};
+use crate::driver::context::{StepContext, Which, done};
+use crate::driver::effects::containers::occupies_database;
 use crate::error::Trouble;
 use crate::machine::Fact;
 use crate::machine::facts::NextContainer;

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use crate::driver::context::StepContext;
-use crate::driver::effects::containers::{Which, occupies_database, was_started};
+use crate::driver::context::{StepContext, Which};
+use crate::driver::effects::containers::{occupies_database, was_started};
 use crate::driver::effects::second_server::Noted;
 use crate::error::Trouble;
 use crate::machine::facts::{Assessment, Copy};

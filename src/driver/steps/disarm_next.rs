@@ -1,7 +1,6 @@
 //! `disarm_next`: the new container's restart policy is `no` again.
 
-use super::done;
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, done};
 use crate::driver::effects::containers::no_restart;
 use crate::error::Trouble;
 use crate::machine::Fact;

@@ -3,8 +3,7 @@
 
 use std::path::Path;
 
-use super::done;
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, done};
 use crate::driver::effects::containers::no_restart;
 use crate::error::{Trouble, fail};
 use crate::machine::Fact;

@@ -1,7 +1,6 @@
 //! `discard_copy`: the copy of the database goes, when nothing depends on it any more.
 
-use super::done;
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, done};
 use crate::error::Trouble;
 use crate::machine::Fact;
 use crate::machine::facts::Copy;

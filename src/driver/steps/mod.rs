@@ -187,7 +187,3 @@ async fn wait_for_engine(cx: &StepContext<'_>) {
         tokio::time::sleep(ENGINE_LOOK_EVERY).await;
     }
 }
-
-fn done() -> Result<Fact, Trouble> {
-    Ok(Fact::Done)
-}

@@ -1,7 +1,6 @@
 //! `rearm_old`: the old container's restart policy is as it was.
 
-use super::done;
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, done};
 use crate::driver::effects::containers::occupies_database;
 use crate::error::Trouble;
 use crate::machine::Fact;

@@ -2,8 +2,7 @@
 //! by id: the step that created it may have been interrupted before it could tell the id. A server
 //! that an export left behind carries the label too.
 
-use super::done;
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, done};
 use crate::driver::effects::containers::was_started;
 use crate::error::Trouble;
 use crate::machine::Fact;

@@ -1,8 +1,6 @@
 //! `rename_next`: the new container takes the name.
 
-use super::done;
-use crate::driver::context::StepContext;
-use crate::driver::effects::containers::Which;
+use crate::driver::context::{StepContext, Which, done};
 use crate::error::Trouble;
 use crate::machine::Fact;
 use crate::machine::facts::NextContainer;

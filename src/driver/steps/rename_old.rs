@@ -1,7 +1,6 @@
 //! `rename_old`: the old container gives up its name.
 
-use super::done;
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, done};
 use crate::error::Trouble;
 use crate::machine::Fact;
 use crate::names;

@@ -1,7 +1,6 @@
 //! `restore_next_name`: the new container returns to its temporary name.
 
-use super::done;
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, done};
 use crate::error::Trouble;
 use crate::machine::Fact;
 use crate::machine::facts::NextContainer;

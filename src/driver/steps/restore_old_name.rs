@@ -1,7 +1,6 @@
 //! `restore_old_name`: the old container gets its name again.
 
-use super::done;
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, done};
 use crate::error::Trouble;
 use crate::machine::Fact;
 

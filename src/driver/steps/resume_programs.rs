@@ -1,9 +1,8 @@
 //! `resume_programs`: exactly the programs that ran are started. A container that was stopped and
 //! started again has started them itself; then there is nothing left to do.
 
-use super::done;
 use crate::app::supervisor;
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, done};
 use crate::engine::Inspection;
 use crate::error::Trouble;
 use crate::machine::Fact;

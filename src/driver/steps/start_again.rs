@@ -1,8 +1,7 @@
 //! `start_again`: a new version that had failed is started again, because a person goes on with it.
 
-use super::done;
-use crate::driver::context::StepContext;
-use crate::driver::effects::containers::{Which, no_restart, occupies_database};
+use crate::driver::context::{StepContext, Which, done};
+use crate::driver::effects::containers::{no_restart, occupies_database};
 use crate::error::Trouble;
 use crate::machine::Fact;
 use crate::machine::facts::NextContainer;

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use super::done;
-use crate::driver::context::StepContext;
-use crate::driver::effects::containers::{Which, was_started};
+use crate::driver::context::{StepContext, Which, done};
+use crate::driver::effects::containers::was_started;
 use crate::error::{Trouble, fail};
 use crate::machine::Fact;
 use crate::machine::facts::{Copy, NextContainer, Quiesced};

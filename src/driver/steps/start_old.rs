@@ -1,8 +1,7 @@
 //! `start_old`: the old container is started.
 
-use super::done;
-use crate::driver::context::StepContext;
-use crate::driver::effects::containers::{Which, occupies_database};
+use crate::driver::context::{StepContext, Which, done};
+use crate::driver::effects::containers::occupies_database;
 use crate::error::Trouble;
 use crate::machine::Fact;
 use crate::machine::facts::NextContainer;

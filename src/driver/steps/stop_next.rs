@@ -1,7 +1,6 @@
 //! `stop_next`: the failed version's container ends.
 
-use super::done;
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, done};
 use crate::error::Trouble;
 use crate::machine::Fact;
 use crate::machine::facts::NextContainer;

@@ -1,7 +1,6 @@
 //! `stop_old`: the old container ends, with its own grace period.
 
-use super::done;
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, done};
 use crate::error::Trouble;
 use crate::machine::Fact;
 

@@ -3,10 +3,9 @@
 
 use std::path::PathBuf;
 
-use super::done;
 use crate::database;
-use crate::driver::context::StepContext;
-use crate::driver::effects::containers::{Which, occupies_database};
+use crate::driver::context::{StepContext, Which, done};
+use crate::driver::effects::containers::occupies_database;
 use crate::driver::effects::own_database::OwnDatabase;
 use crate::driver::effects::second_server::Noted;
 use crate::driver::narrate::short;

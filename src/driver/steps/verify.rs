@@ -1,7 +1,6 @@
 //! `verify`: the new version passes the gate.
 
-use crate::driver::context::StepContext;
-use crate::driver::effects::containers::Which;
+use crate::driver::context::{StepContext, Which};
 use crate::driver::effects::second_server::Noted;
 use crate::error::Trouble;
 use crate::machine::Fact;
