@@ -13,8 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{At, StepContext};
 use super::{Driver, Progress, durable, may_be_called_off, narrate, prepare, steps};
-use crate::clock::Timestamp;
-use crate::journal::{Ending, HopRecord, JobRecord, JournalError, Settlement};
+use crate::journal::{Ending, JobRecord, JournalError, Settlement};
 use crate::machine::failure::{Failure, FailureCode};
 use crate::machine::{Forbidden, Machine, Outcome, Phase, Step, Transition};
 

@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::database::{self, OtherCollation};
 use crate::engine::{Engine, Inspection};
 use crate::history::{LastGood, SetAside, read_last_good, read_set_aside};
-use crate::journal::{HistoryEvent, JobRecord, JournalError, Quarantined, Reader, RestoreRecord};
+use crate::journal::{HistoryEvent, JobRecord, Quarantined, Reader, RestoreRecord};
 use crate::machine::facts::CoreRules;
 use crate::machine::failure::{Failure, FailureCode};
 use crate::names::VERSION_LABEL;

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::outside::ended_by_itself;
 use crate::app::supervisor;
 use crate::driver::context::{StepContext, Which};
-use crate::driver::narrate::short;
 use crate::driver::recovery::rival;
 use crate::engine::{EngineError, Inspection};
 use crate::error::Trouble;
