@@ -76,7 +76,7 @@ fn described(path: &str, operation: &Operation) -> Value {
     }
     if let Some(schema) = operation.body {
         described["requestBody"] = json!({
-            "required": schema != operations::NOTHING,
+            "required": true,
             "content": {"application/json": {"schema": reference(schema)}},
         });
     }
@@ -97,7 +97,8 @@ fn parameter(parameter: &Parameter) -> Value {
     let mut schema = json!({"type": parameter.kind});
     match parameter.limits {
         operations::Limits::None => {}
-        operations::Limits::From(least) => {
+        operations::Limits::From(least) => schema["minimum"] = least.into(),
+        operations::Limits::Row(least) => {
             schema["minimum"] = least.into();
             schema["maximum"] = i64::MAX.into();
         }

@@ -47,6 +47,8 @@ pub(super) enum Limits {
     None,
     /// A whole number from here on.
     From(u32),
+    /// The number of a row from here on.
+    Row(u32),
     /// RFC 3339.
     Moment,
     Words(&'static [&'static str]),
@@ -61,8 +63,8 @@ pub(super) struct Answer {
     pub content: &'static [(&'static str, Option<&'static str>)],
 }
 
-/// The shape of a body in which nothing is asked further, and which may be missing.
-pub(super) const NOTHING: &str = "Empty";
+/// The shape of a body in which nothing is asked further.
+const NOTHING: &str = "Empty";
 
 const JSON: &str = "application/json";
 
@@ -82,7 +84,7 @@ const fn query(
     Parameter { name, place: Place::Query, kind, limits, about }
 }
 
-const AFTER: Parameter = query("after", "integer", Limits::From(0), "Only lines after this row.");
+const AFTER: Parameter = query("after", "integer", Limits::Row(0), "Only lines after this row.");
 const LAST: Parameter = query("last", "integer", Limits::From(0), "Only so many lines, the last.");
 const FORMAT: Parameter =
     query("format", "string", Limits::Words(&["text", "json"]), "Text, or lines with their rows.");
@@ -90,7 +92,7 @@ const SINCE: Parameter = query("since", "string", Limits::Moment, "Only from thi
 const BEFORE: Parameter = query("before", "string", Limits::Moment, "Only before this moment.");
 const LIMIT: Parameter = query("limit", "integer", Limits::From(1), "At most so many.");
 const CURSOR_ROW: Parameter =
-    query("cursor", "integer", Limits::From(1), "The nextCursor of an answer: goes on after it.");
+    query("cursor", "integer", Limits::Row(1), "The nextCursor of an answer: goes on after it.");
 const CURSOR_JOB: Parameter =
     query("cursor", "string", Limits::Job, "The nextCursor of an answer: goes on after it.");
 const TYPE: Parameter = query("type", "string", Limits::Words(&TYPES), "Only of this type.");
@@ -100,7 +102,7 @@ const LAST_EVENT: Parameter = Parameter {
     name: "Last-Event-ID",
     place: Place::Header,
     kind: "integer",
-    limits: Limits::From(0),
+    limits: Limits::Row(0),
     about: "The id of the last line that was heard: goes on after it.",
 };
 const KNOWN: Parameter = Parameter {
@@ -225,7 +227,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     reads(
         Endpoint::Versions,
         "versions",
-        "What can be gone to from here.",
+        "Which versions can be installed from here.",
         &[KNOWN],
         &[
             ok("The versions, the newest first.", &[(JSON, Some("Versions"))]),
