@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::Progress;
 use super::narrate::{closing_message, downtime_seconds};
 use super::steps::activity;
-use super::waits::{WaitsFor, Worker, waits_for};
+use super::waits::{WaitsFor, Worker, waits_for, waits_of_restore};
 use crate::clock::Timestamp;
 use crate::journal::{JobRecord, LastJob, Mode, RestoreRecord, Task};
 use crate::machine::facts::{Export, ProbationEnd};
@@ -265,6 +265,7 @@ impl JobView {
             total_bytes: (has_bytes && progress.total_bytes > 0).then_some(progress.total_bytes),
             from_version: body.serving_version.clone(),
             downtime_seconds: restore.downtime_seconds(),
+            waits_for: waits_of_restore(job),
             kind: Some("restore"),
             kept_database: (restore.place == Place::Backup).then(|| body.aside.clone()),
             active: Some(is_active),

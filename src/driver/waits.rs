@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::journal::JobRecord;
+use crate::journal::{JobRecord, RestoreRecord};
 use crate::machine::Phase;
 
 /// Who must act, and how.
@@ -72,6 +72,14 @@ pub fn waits_for(job: &JobRecord, worker: Worker<'_>) -> Option<WaitsFor> {
             &["systemctl start payram-updater", GO_ON],
         ),
     }
+}
+
+/// What a restore waits for: once the application is stopped its step is tried until it is known
+/// what came of it, and whoever could mend that has to hear of it.
+pub fn waits_of_restore(job: &RestoreRecord) -> Option<WaitsFor> {
+    let failure = job.restore.hindered_by().filter(|_| job.is_active())?;
+    let why = format!("The restore can't go on, and PayRam is stopped until it does: {failure}");
+    Some(WaitsFor { who: "operator", why, how: vec!["payram-updater inspect".to_owned()] })
 }
 
 /// Whether an active job in this state can be made to go back; of a new version that was started

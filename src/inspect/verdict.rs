@@ -492,6 +492,12 @@ fn judge_restore(verdict: &mut Verdict, seen: &Seen) {
         (None, step) => {
             let doing = step.map_or("it ends", |step| step.activity());
             let found = format!("a backup is being put back ({}): {doing}", restore.id);
+            if let Some(failure) = restore.restore.hindered_by() {
+                let found = format!("{found}, which can't be done now: {failure}");
+                verdict.found("restore", Severity::Critical, found);
+                let how = "get the database's server to answer; the restore then goes on by itself";
+                return verdict.recommend(Action::Retry, how);
+            }
             verdict.found("restore", Severity::Warning, found);
             verdict.recommend(Action::Wait, "wait for it (payram-updater watch)");
         }

@@ -298,7 +298,9 @@ pub struct Restore {
     pub last_answer_ms: Option<i64>,
     /// See there.
     pub first_answer_ms: Option<i64>,
+    /// How often the step in hand had no certain outcome, and the last reason.
     unknowns: u32,
+    unknown: Option<Failure>,
 }
 
 /// An outcome that fits nowhere.
@@ -323,12 +325,18 @@ impl Restore {
             last_answer_ms: None,
             first_answer_ms: None,
             unknowns: 0,
+            unknown: None,
         }
     }
 
     /// The step in hand or due; none at the end.
     pub fn step(&self) -> Option<RestoreStep> {
         self.step
+    }
+
+    /// Why the step in hand comes to no end, once it was tried so often that a person should look.
+    pub fn hindered_by(&self) -> Option<&Failure> {
+        self.unknown.as_ref().filter(|_| self.unknowns >= ATTEMPTS)
     }
 
     /// Whether it came to a good end.
@@ -353,8 +361,9 @@ impl Restore {
             RestoreOutcome::Interrupted => {}
             RestoreOutcome::Unknown { failure } => {
                 self.unknowns += 1;
-                if step.may_be_called_off() && self.unknowns >= ATTEMPTS {
-                    self.fail(step, failure);
+                match step.may_be_called_off() && self.unknowns >= ATTEMPTS {
+                    true => self.fail(step, failure),
+                    false => self.unknown = Some(failure),
                 }
             }
             RestoreOutcome::CalledOff { failure } if step.may_be_called_off() => {
@@ -372,6 +381,7 @@ impl Restore {
     fn go(&mut self, step: Option<RestoreStep>) {
         self.step = step;
         self.unknowns = 0;
+        self.unknown = None;
     }
 
     fn done(&mut self, step: RestoreStep, fact: RestoreFact) -> Result<(), Misplaced> {

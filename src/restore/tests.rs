@@ -132,10 +132,13 @@ fn it_is_given_up_for_silence_only_while_the_application_serves() {
         let step = restore.step().expect("a step");
         restore = restore.apply(good(step, Served::Healthy)).expect("it fits");
     }
-    for _ in 0..100 {
+    for tried in 1..100 {
         restore = restore.apply(unknown()).expect("it fits");
         assert_eq!(restore.step(), Some(RestoreStep::Swap));
+        assert_eq!(restore.hindered_by().is_some(), tried >= ATTEMPTS, "a person is told in time");
     }
+    let on = restore.apply(good(RestoreStep::Swap, Served::Healthy)).expect("it fits");
+    assert_eq!(on.hindered_by(), None);
 }
 
 #[test]
