@@ -68,7 +68,7 @@ pub(super) fn raw(refusal: &Refusal) -> String {
 
 /// 405 with what the path knows.
 pub(super) fn wrong_method(allow: &'static str) -> Response {
-    let message = format!("this path knows {allow} only");
+    let message = format!("this path takes {allow} only");
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", &message);
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     response

@@ -110,7 +110,7 @@ async fn inspection(api: &Arc<Api>, caller: Caller) -> Response {
         Ok(Ok(report)) => answers::ready_json(report),
         Ok(Err(error)) => failed(&format!("the report could not be written: {error}")),
         Err(Lost) => {
-            failed("the look at this host ended in a fault of this program; its log has it")
+            failed("the look at this host failed because of a fault in payram-updater; see its log")
         }
     }
 }

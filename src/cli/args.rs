@@ -20,23 +20,24 @@ Exit codes:
 
 const RUN_NOTES: &str = "\
 Ctrl-C only ends the watching (exit 130): the daemon goes on with the upgrade.
-Watch it again with `payram-updater watch`, cancel it with `payram-updater cancel`.";
+Watch it again: payram-updater watch. Cancel it: payram-updater cancel";
 
 const RESTORE_NOTES: &str = "\
 The backup is loaded into a new database beside the present one and compared;
 then both change places in one transaction. A restore that fails or is killed
 changes nothing. Exit 4: PayRam was not well on the backup's data, and has the
 data from before again. Ctrl-C only ends the watching (exit 130). Before
-anything is stopped it can be called off: payram-updater cancel";
+anything is stopped it can be cancelled: payram-updater cancel";
 
 const DEMO_NOTES: &str = "\
-Exit 0 when all ended as promised and no payment is missing. Leaves nothing behind, Ctrl-C
-(exit 130) included. For people: there is no --json.";
+Exit 0 when all ended as promised and no payment is missing. Leaves nothing
+behind, not even after Ctrl-C (exit 130). For people: there is no --json.";
 
 const INIT_NOTES: &str = "\
-Asks only on a terminal; without one and without a flag, what was stored before stays, and
-auto-update is off where nothing was. Exit 1 when PayRam does not run or the API's port can be
-reached from outside: then nothing is stored. The daemon works without `init`.";
+Asks only on a terminal; without one and without a flag, what was stored before
+stays, and auto-update is off where nothing was. Exit 1 when PayRam does not run
+or the API's port can be reached from outside: then nothing is stored. The
+daemon works without `init`.";
 
 /// Upgrades a self-hosted PayRam: ends verified, or exactly where it was before.
 #[derive(Debug, Parser)]
@@ -68,7 +69,7 @@ pub(super) enum Command {
     Logs(Logs),
     /// Show what happened, newest first
     History(History),
-    /// Show what can be gone to from here, by which way, and what stands in it
+    /// Show which versions can be installed from here, by which route, and what stands in the way
     Versions,
     /// Show what an upgrade would do; changes nothing, exit 1 when it is refused
     DryRun(DryRun),
@@ -91,7 +92,7 @@ pub(super) enum Command {
     /// Remove what nobody needs any more; never the way back of the last upgrade
     #[command(subcommand)]
     Cleanup(Cleanup),
-    /// Look whether this host is ready, and say whether it updates by itself
+    /// Check whether this host is ready, and choose whether it updates by itself
     #[command(after_help = INIT_NOTES)]
     Init(Init),
     /// Show each setting, its value and where it came from; exit 1 when one is not valid
@@ -104,7 +105,7 @@ pub(super) enum Command {
     /// Show three upgrades: a good one, a broken one, one that is killed half way
     #[command(after_help = DEMO_NOTES)]
     Demo(Demo),
-    /// Play a container engine in which everything is make-believe; for demos and tests
+    /// Run a simulated container engine; for demos and tests
     Sandbox(Sandbox),
     /// Show the version of this program
     Version,

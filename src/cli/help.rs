@@ -29,7 +29,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
 /// What a command does, in few enough words for its cell.
 fn brief(name: &str) -> &'static str {
     match name {
-        "versions" => "what can be gone to",
+        "versions" => "what can be installed",
         "dry-run" => "what run would do",
         "run" => "plan, ask, upgrade",
         "watch" => "see one that runs",
@@ -39,7 +39,7 @@ fn brief(name: &str) -> &'static str {
         "logs" => "the log of an upgrade",
         "history" => "what happened",
         "health" => "does the daemon answer",
-        "recover" => "see and mend a failure",
+        "recover" => "see and fix a failure",
         "sync" => "what runs now is good",
         "undo" => "to the version before",
         "cleanup" => "remove old files",

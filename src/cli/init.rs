@@ -100,7 +100,7 @@ fn decided(
         answers.yes_or_no("Update PayRam by itself when a new version is out?", before.enabled)?;
     if wanted.enabled && asked.interval_hours.is_none() {
         wanted.interval_hours =
-            answers.hours("Look every how many hours?", before.interval_hours)?;
+            answers.hours("How many hours between two looks?", before.interval_hours)?;
     }
     Ok(wanted)
 }

@@ -48,11 +48,7 @@ pub(super) fn summary_box(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
         writeln!(out, "║{expected:<INNER$}║")?;
     }
     if plan.mode == Mode::Dashboard.as_str() {
-        writeln!(
-            out,
-            "║{:<INNER$}║",
-            "     Versions that must be passed through are, one by one."
-        )?;
+        writeln!(out, "║{:<INNER$}║", "     Required versions in between come first, one by one.")?;
     }
     for one in &plan.quarantined {
         let warning = format!("⚠️  {} failed here before: {}", one.version, one.failure_code);
@@ -410,7 +406,7 @@ mod tests {
 ╠══════════════════════════════════════════════════════════════╣
 ║  ⚠️  This will stop and replace the container.               ║
 ║     Brief downtime expected.                                 ║
-║     Versions that must be passed through are, one by one.    ║
+║     Required versions in between come first, one by one.     ║
 ╚══════════════════════════════════════════════════════════════╝
 ";
         assert_eq!(text(|out| summary_box(out, &plan("DASHBOARD", "latest"))), expected);

@@ -149,7 +149,7 @@ fn stop_on_signal(
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("asked to end: finishing the step in hand");
+        tracing::info!("asked to stop: finishing the current step");
         stop.cancel();
     })
 }

@@ -135,7 +135,7 @@ pub(super) fn take_all(reader: &mut Reader<'_>) -> Settings {
         }),
         backup_copy_command: reader.optional(
             "BACKUP_COPY_COMMAND",
-            "a command line, to whose end the backup's path is added",
+            "a command line; the backup's path is added at its end",
             values::line,
         ),
         pg: PgDefaults {
@@ -153,7 +153,7 @@ pub(super) fn take_all(reader: &mut Reader<'_>) -> Settings {
         debug_version_mode: reader.or("DEBUG_VERSION_MODE", BOOLEAN, false, values::boolean),
         image_repo_override: reader.optional(
             "IMAGE_REPO_OVERRIDE",
-            "an image repository without tag, such as payramapp/payram",
+            "an image repository without a tag, such as payramapp/payram",
             values::image_repository,
         ),
         target_container_name: reader.optional(

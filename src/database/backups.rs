@@ -161,7 +161,7 @@ pub async fn check(path: &Path) -> Result<Checked, Failure> {
     let sidecar = Sidecar::beside(path);
     if sidecar.is_none() && noted.exists() {
         return Err(bad(format!(
-            "what was noted of it, {}, is not understood, so that its checksum can't be compared",
+            "what was noted of it, {}, is not understood, so its checksum can't be compared",
             noted.display()
         )));
     }

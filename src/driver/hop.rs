@@ -277,7 +277,7 @@ fn applied(
 }
 
 fn called_off(step: Step, by: &str) -> Outcome {
-    let failure = Failure::new(FailureCode::Cancelled, format!("called off by {by} at {step}"));
+    let failure = Failure::new(FailureCode::Cancelled, format!("cancelled by {by} at {step}"));
     Outcome::Cancelled { failure }
 }
 

@@ -150,7 +150,7 @@ impl Driver {
         Decision::failed(
             failure.code,
             format!("container engine: {error}"),
-            "the container engine can't be asked, so that nothing is known of what serves: nothing is done",
+            "the container engine can't be asked, so it is not known what serves: nothing is done",
             again,
         )
     }
@@ -179,7 +179,7 @@ impl Driver {
             ..decision.clone()
         };
         if let Err(error) = self.engine.start(id).await {
-            let then = format!("mend that, then: {docker} start {}", narrate::short(id));
+            let then = format!("fix that, then: {docker} start {}", narrate::short(id));
             return Ok(not_done(Failure::from(&error), then));
         }
         match self.answers_soon(id).await {

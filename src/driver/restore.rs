@@ -277,7 +277,7 @@ impl Driver {
     ) -> Option<RestoreOutcome> {
         self.progress.send_replace(Progress::default());
         let called_off = || {
-            let message = format!("called off by the operator at {step}");
+            let message = format!("cancelled by the operator at {step}");
             let failure = Failure::new(FailureCode::Cancelled, message);
             Some(RestoreOutcome::CalledOff { failure })
         };
@@ -369,7 +369,7 @@ fn notes(checked: &Checked, serving: Option<&str>, shop: &Shop) -> Vec<String> {
     let mut notes = Vec::new();
     if !checked.has_sidecar {
         notes.push(match checked.format {
-            Format::Dump => "nothing was noted beside this file, so that its checksum could not be compared; a fault in it shows while it is loaded, before anything is changed".to_owned(),
+            Format::Dump => "no checksum was noted beside this file, so it could not be compared; damage shows while it is loaded, before anything is changed".to_owned(),
             Format::Sql => "this file has no checksum of its own: it begins and ends as it should, and a changed value inside it would not be noticed".to_owned(),
         });
     }
@@ -382,7 +382,7 @@ fn notes(checked: &Checked, serving: Option<&str>, shop: &Shop) -> Vec<String> {
     }
     let is_down = shop.container.as_ref().is_none_or(|container| !container.runs());
     if is_down {
-        notes.push("no container of the application runs: nothing is stopped for it, and whether the application is well on this data is not seen".to_owned());
+        notes.push("no container of the application runs: nothing is stopped for it, and it can't be seen whether the application is well on this data".to_owned());
     }
     notes
 }

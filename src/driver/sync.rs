@@ -50,7 +50,7 @@ impl Driver {
         });
         let (action, mut message) = match (open, is_known) {
             (None, true) => {
-                ("none", format!("{version} serves in {name} and is what was good last already"))
+                ("none", format!("{version} serves in {name} and is recorded as good already"))
             }
             (_, _) => ("sync", format!("{version} serves in {name} and is recorded as good")),
         };

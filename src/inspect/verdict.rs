@@ -170,7 +170,7 @@ fn judge_journal(verdict: &mut Verdict, seen: &Seen, worker: Worker<'_>) {
             verdict.found("journal", Severity::Warning, format!("the journal: {reason}"));
             verdict.recommend(
                 Action::ContactSupport,
-                "the journal was changed by something else; keep a copy of it and ask",
+                "the journal was changed by something else; keep a copy of it and show it to PayRam's support",
             );
         }
     }
@@ -503,7 +503,7 @@ fn judge_restore(verdict: &mut Verdict, seen: &Seen) {
         }
         (Some(ending), _) if restore.restore.stuck.is_some() => {
             verdict.found("restore", Severity::Critical, ending.message.clone());
-            verdict.recommend(Action::RestoreDb, "read what is in place, in the message above");
+            verdict.recommend(Action::RestoreDb, "the message above says which data is in place");
         }
         (Some(ending), _) => {
             let status = match ending.failure_code {

@@ -93,7 +93,7 @@ impl Machine {
                 }
                 Phase::Verified | Phase::RollingBack | Phase::RolledBack | Phase::NeedsOperator => {
                     let cancelled = Outcome::Cancelled { failure };
-                    return Err(self.forbids("nothing to call off", &cancelled));
+                    return Err(self.forbids("nothing to cancel", &cancelled));
                 }
             },
             Outcome::Unknown { .. } if self.unknowns + 1 < MAX_UNKNOWN => {

@@ -53,7 +53,7 @@ pub(super) async fn look(
         Err(reason) => {
             changes
                 .notes
-                .push(format!("which containers live by {} is not known: {reason}", shop.name));
+                .push(format!("which containers depend on {} is not known: {reason}", shop.name));
             Vec::new()
         }
     };
@@ -112,7 +112,7 @@ fn ports(
         }
     }
     if chosen.is_empty() {
-        return preflight.passed("ports", "every published port stays what it is");
+        return preflight.passed("ports", "every published port stays as it is");
     }
     let said: Vec<String> = chosen.iter().map(|(key, at)| format!("{key} at {at}")).collect();
     preflight.passed(

@@ -43,7 +43,7 @@ pub(super) fn current(
             .stated
             .map(|stated| scheme.version_text(stated))
             .filter(|stated| !stated.is_empty() && *stated != version)
-            .map(|stated| format!("the request says that {stated} serves, it is {version}"));
+            .map(|stated| format!("the request says that {stated} serves; it is {version}"));
         return (Some(version), note);
     }
     let by_tag = evidence.tag.filter(|tag| mode == Mode::Manual && scheme.rank(tag).is_some());
@@ -80,7 +80,7 @@ mod tests {
         let labelled = Evidence { stated: None, ..silent };
         assert_eq!(version(labelled, Mode::Dashboard).as_deref(), Some("1.9.5"));
         let (_, note) = current(&all, Mode::Dashboard, Scheme::Semantic);
-        assert_eq!(note.as_deref(), Some("the request says that 2.5.0 serves, it is 1.9.6"));
+        assert_eq!(note.as_deref(), Some("the request says that 2.5.0 serves; it is 1.9.6"));
     }
 
     #[test]

@@ -222,7 +222,7 @@ pub(super) async fn may_be_replaced(
         false => format!(", or to {repo}, if the image is not a build of your own"),
     };
     let message = format!(
-        "{what}. Set IMAGE_REPO_OVERRIDE {own}{to_it}; `payram-updater run --force` replaces it all the same"
+        "{what}. Set IMAGE_REPO_OVERRIDE {own}{to_it}; `payram-updater run --force` replaces it anyway"
     );
     preflight.refused("origin", Failure::new(FailureCode::ImageDerived, message));
     None

@@ -228,8 +228,8 @@ fn offers(asked: &Asked<'_>, quarantined: Vec<QuarantinedVersion>) -> Versions {
         .collect();
     all.message = match all.versions.len() {
         0 => format!("{current} is the newest version of the policy"),
-        1 => "1 version can be gone to".to_owned(),
-        several => format!("{} versions can be gone to", several + all.left_out),
+        1 => "1 version can be installed".to_owned(),
+        several => format!("{} versions can be installed", several + all.left_out),
     };
     all.quarantined = quarantined;
     all
@@ -340,7 +340,7 @@ mod tests {
         let policy = parsed(&releases, &[], &[]);
         let all = of(&policy, Some("1.0.0"), "1.0.0", &[]);
         assert_eq!((all.versions.len(), all.left_out), (100, 49));
-        assert_eq!(all.message, "149 versions can be gone to");
+        assert_eq!(all.message, "149 versions can be installed");
         let unknown = of(&policy, None, "latest", &[]);
         assert_eq!(
             (unknown.versions.len(), unknown.failure_code.as_str()),

@@ -55,7 +55,7 @@ pub async fn check(engine: &dyn Engine, plan: &mut Plan, entries: &[Quarantined]
             let notes = plan
                 .quarantined
                 .iter()
-                .map(|one| format!("manual mode all the same: {}", sentence(one)));
+                .map(|one| format!("manual mode goes ahead nevertheless: {}", sentence(one)));
             plan.notes.extend(notes);
         }
     }

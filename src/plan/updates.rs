@@ -102,7 +102,7 @@ fn why_not(info: &UpdateInfo, failure: &Failure) -> String {
     let (current, latest) = (&info.current_version, &info.latest_version);
     let reason = failure.message.trim_end_matches('.');
     if info.update_available {
-        format!("{latest} is available, not by the dashboard: {reason}.")
+        format!("{latest} is available, but not through the dashboard: {reason}.")
     } else if failure.code == FailureCode::AlreadyOnTarget {
         format!("{current} is the latest version.")
     } else if failure.code == FailureCode::DowngradeNotAllowed {
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(info.max_dashboard_version, None);
         assert_eq!(
             info.message,
-            "3.0.0 is available, not by the dashboard: reason 3.0.0 (https://d)."
+            "3.0.0 is available, but not through the dashboard: reason 3.0.0 (https://d)."
         );
     }
 
@@ -186,7 +186,7 @@ mod tests {
         policy.dashboard_max = Some("1.0.0".to_owned());
         let info = update_info(&policy, "1.0.0", false, &[]);
         assert!(info.update_available && !info.can_update_via_dashboard);
-        assert!(info.message.contains("not by the dashboard"), "{}", info.message);
+        assert!(info.message.contains("not through the dashboard"), "{}", info.message);
     }
 
     #[test]
@@ -197,7 +197,9 @@ mod tests {
             assert!(info.update_available && !info.can_update_via_dashboard, "{version}");
             assert_eq!(info.max_dashboard_version, None);
             let clear = format!("payram-updater recover --clear-quarantine {version}.");
-            assert!(info.message.starts_with("3.0.0 is available, not by the dashboard: "));
+            assert!(
+                info.message.starts_with("3.0.0 is available, but not through the dashboard: ")
+            );
             assert!(info.message.ends_with(&clear), "{}", info.message);
         }
         let info = update_info(&policy, "1.0.0", false, &[testing::quarantined("2.5.0")]);

@@ -155,7 +155,7 @@ fn is_not_well(
             "{version} does not pass its own checks now, so after a failed upgrade a way back to \
              it can't be verified, and would wait for you: {found}"
         );
-        preflight.passed(check, format!("gone on with by --force: {risk}"));
+        preflight.passed(check, format!("goes ahead because of --force: {risk}"));
         return Some(risk);
     }
     let force = match asking.mode {
@@ -176,7 +176,7 @@ fn is_not_well(
 fn not_visible(found: &str, asking: &Asking<'_>) -> Failure {
     let settings = asking.settings;
     let patience = format!(
-        "if it needs longer for an answer than {}, set ANSWER_TIMEOUT_SECONDS",
+        "if it needs longer than {} to answer, set ANSWER_TIMEOUT_SECONDS",
         seconds(settings.answer_timeout)
     );
     let help = match &settings.core_base_url {

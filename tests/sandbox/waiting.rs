@@ -178,6 +178,6 @@ fn what_a_setting_takes_back_after_a_restart_is_not_called_an_operators_word() {
         (&json!("ROLLED_BACK"), &json!("CANCELLED"))
     );
     let message = status["message"].as_str().expect("a sentence");
-    assert!(message.contains("called off by RESUME=rollback, after a restart, at"), "{message}");
+    assert!(message.contains("cancelled by RESUME=rollback, after a restart, at"), "{message}");
     shop.wait_serves("1.9.6");
 }

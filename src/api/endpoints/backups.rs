@@ -83,7 +83,7 @@ pub(super) async fn restore(api: &Arc<Api>, asked: &Asked) -> Result<Response, J
         Err(refused) => return orders::not_begun(api, refused).await,
     };
     if api.settings.dry_run && !wanted.dry_run {
-        let message = "EXECUTION_MODE is dry-run, so that nothing is put back; with dryRun it is said what would be done";
+        let message = "EXECUTION_MODE is dry-run, so nothing is put back; a request with dryRun is told what would be done";
         return Ok(answers::error(StatusCode::CONFLICT, "DRY_RUN", message));
     }
     if wanted.dry_run {

@@ -37,7 +37,7 @@ pub(super) async fn answer(api: &Arc<Api>) -> Response {
         Ok(Ok(text)) => text,
         Ok(Err(error)) => return failed("JOURNAL_ERROR", &error),
         Err(Lost) => {
-            let message = "the look ended in a fault of this program; its log has it";
+            let message = "the look failed because of a fault in payram-updater; see its log";
             return failed("METRICS_FAILED", message);
         }
     };

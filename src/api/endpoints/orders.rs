@@ -251,7 +251,7 @@ pub(super) async fn cancel(api: &Arc<Api>, asked: &Asked) -> Result<Response, Jo
         return Ok(answers::error(StatusCode::CONFLICT, "NOTHING_TO_CANCEL", &message));
     }
     api.driver.cancel(&job.id);
-    let message = "cancelled; what was begun is taken back";
+    let message = "cancelled; what was begun is being undone";
     let body = json!({"jobId": job.id.as_str(), "message": message});
     Ok(answers::with_status(StatusCode::ACCEPTED, &body))
 }
@@ -334,7 +334,7 @@ struct RecoverWanted {
 /// back, so only over the socket (I9).
 pub(super) async fn recover(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
     if asked.caller != Caller::Operator {
-        let message = "a recovery is the payram-updater command's on the host";
+        let message = "a recovery is started by the payram-updater command on the host";
         return Ok(answers::error(StatusCode::FORBIDDEN, "FORBIDDEN", message));
     }
     let wanted: RecoverWanted = match body_of(asked) {
@@ -381,7 +381,7 @@ pub(super) async fn recover(api: &Api, asked: &Asked) -> Result<Response, Journa
 /// Records what runs now as good, when it is.
 pub(super) async fn sync(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
     if asked.caller != Caller::Operator {
-        let message = "sync is the payram-updater command's on the host";
+        let message = "sync is run by the payram-updater command on the host";
         return Ok(answers::error(StatusCode::FORBIDDEN, "FORBIDDEN", message));
     }
     decided(api.driver.sync().await)
@@ -420,7 +420,7 @@ fn one() -> u32 {
 /// the socket.
 pub(super) async fn cleanup(api: &Api, asked: &Asked) -> Result<Response, JournalError> {
     if asked.caller != Caller::Operator {
-        let message = "cleanup is the payram-updater command's on the host";
+        let message = "cleanup is run by the payram-updater command on the host";
         return Ok(answers::error(StatusCode::FORBIDDEN, "FORBIDDEN", message));
     }
     let wanted: CleanupWanted = match body_of(asked) {

@@ -44,7 +44,7 @@ pub(super) async fn answer(api: &Arc<Api>, asked: &Asked) -> Response {
     match looked.await {
         Ok(Ok(versions)) => tagged(versions, asked),
         Ok(Err(error)) => failed(&error),
-        Err(Lost) => failed("the look ended in a fault of this program; its log has it"),
+        Err(Lost) => failed("the look failed because of a fault in payram-updater; see its log"),
     }
 }
 

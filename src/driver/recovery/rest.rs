@@ -61,7 +61,7 @@ pub(super) fn decide(job: &JobRecord, sight: &Sight, consent: Consent) -> Decisi
                 "the journal says that the upgrade to {target} ended in {}, which no rule covers",
                 hop.machine.phase()
             ),
-            "keep the journal and ask: payram-updater journal export > journal.jsonl",
+            "keep the journal and show it to PayRam's support: payram-updater journal export > journal.jsonl",
         ),
     }
 }
@@ -328,9 +328,8 @@ fn needs_operator(
     let target = &job.body.resolved_target;
     let (world, names) = (&sight.world, &sight.names);
     let Names { shop, old, next, docker, .. } = names;
-    let again = |name: &str| {
-        format!("to take the way back instead: {docker} stop {name} && payram-updater recover")
-    };
+    let again =
+        |name: &str| format!("to go back instead: {docker} stop {name} && payram-updater recover");
     if matches!(world.stranger, Stranger::OnDatabase | Stranger::Server)
         && let Some(refused) = stranger_in_the_way(sight)
     {
@@ -491,7 +490,7 @@ fn needs_operator(
                 "rollback",
                 Remedy::TakeWayBack(Event::Recover),
                 format!(
-                    "the way back from {target} is taken again, because it stopped half way: {}; {serves}",
+                    "rolling back from {target} again, because it stopped half way: {}; {serves}",
                     needs.reason
                 ),
             )

@@ -57,7 +57,7 @@ fn replaced(sight: &Sight) -> String {
     if sight.world.serving != Serving::Nobody {
         "what serves is stopped and replaced when the new version is ready to start".to_owned()
     } else {
-        "nothing answers now, and if it can't be done, what was begun is taken back".to_owned()
+        "nothing answers now, and if it can't be done, what was begun is undone".to_owned()
     }
 }
 
@@ -72,7 +72,7 @@ fn going_forward(target: &str, sight: &Sight, step: Option<Step>, has_next: bool
             "rollback",
             Remedy::GoOn,
             format!(
-                "the upgrade to {target} is called off (RESUME=rollback): what it began is taken back and the old version is verified"
+                "the upgrade to {target} is cancelled (RESUME=rollback): what it began is undone and the old version is verified"
             ),
         );
     }
@@ -98,7 +98,7 @@ fn going_forward(target: &str, sight: &Sight, step: Option<Step>, has_next: bool
             "rollback",
             Remedy::TurnBack,
             format!(
-                "the upgrade to {target} can't be finished, because {lacks}: what it began is taken back, and {old}"
+                "the upgrade to {target} can't be finished, because {lacks}: what it began is undone, and {old}"
             ),
         );
     }
@@ -111,7 +111,7 @@ fn going_forward(target: &str, sight: &Sight, step: Option<Step>, has_next: bool
             "the new version was started by somebody and answers: it is not stopped, it goes on being verified; if a decision is needed then, recover says which".to_owned()
         }
         (_, Serving::Old, _) if has_stopped_old => {
-            "the old version was started again by somebody and answers: it is not stopped; the upgrade is given up and what it began is taken back".to_owned()
+            "the old version was started again by somebody and answers: it is not stopped; the upgrade is given up and what it began is undone".to_owned()
         }
         (_, Serving::Old, _) => replaced(sight),
         (_, _, Seen::Gone) => {
