@@ -12,11 +12,12 @@
 //! programs). [`inspect`] looks at all of it and says what to do; [`auto_update`] plans and begins by
 //! itself what a dashboard could; [`notify`] tells somebody who is not looking.
 //!
-//! A backup is put back by a job of its own kind: [`restore`] decides, as pure as [`machine`].
+//! A backup is put back by a job of its own kind: [`restore`] decides, as pure as [`machine`]. So
+//! does [`rehearsal`], which tries a version on a copy of the shop's data.
 //!
 //! Arrows point one way: `cli, api → inspect → (auto_update, notify) → driver → (plan, spec, engine,
-//! database, restore_point, app, history → journal) → (machine, restore)`. `machine` imports nothing of ours;
-//! nobody imports `api` or `cli`.
+//! database, restore_point, app, history → journal) → (machine, restore, rehearsal)`. `machine`
+//! imports nothing of ours; nobody imports `api` or `cli`.
 
 // A daemon that panics is a failed step: where it can't happen, a comment says why.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
@@ -40,6 +41,7 @@ pub mod machine;
 pub(crate) mod names;
 pub mod notify;
 pub mod plan;
+pub mod rehearsal;
 pub mod restore;
 pub mod restore_point;
 pub mod sandbox;

@@ -12,6 +12,13 @@ pub(crate) const REMADE_LABEL: &str = "io.payram.updater.old";
 /// Label of an image that says its version (OCI image specification, "Annotations").
 pub(crate) const VERSION_LABEL: &str = "org.opencontainers.image.version";
 
+/// Label of every container of a rehearsal, by which it is swept up: the job's id.
+pub(crate) const REHEARSAL_LABEL: &str = "io.payram.updater.rehearsal";
+
+/// What the names of a rehearsal's containers and of its directory begin with; the job's short id
+/// follows.
+pub(crate) const REHEARSAL: &str = "payram-rehearsal-";
+
 const NEXT: &str = "-next-";
 const PREVIOUS: &str = "-previous-";
 const DATABASE: &str = "-database-";
@@ -33,7 +40,7 @@ pub(crate) fn database(name: &str, job: &str) -> String {
 
 /// Whether a container has a name of one of these kinds.
 pub(crate) fn is_of_an_upgrade(name: &str) -> bool {
-    [PREVIOUS, NEXT, DATABASE].iter().any(|part| name.contains(part))
+    [PREVIOUS, NEXT, DATABASE, REHEARSAL].iter().any(|part| name.contains(part))
 }
 
 /// The same, as the rest of a name that begins with the application's.

@@ -3,7 +3,7 @@
 //! Called by [`super::listen`] with a request that access control has let through. Those that
 //! tell what the journal holds are in `reads` and `jobs`, what can be gone to in `versions`, what
 //! a monitoring system asks in `metrics`, those that plan an upgrade or ask the driver for something
-//! in `orders`, those of backups in `backups`.
+//! in `orders`, those of backups in `backups`, that of a rehearsal in `rehearse`.
 
 mod backups;
 mod jobs;
@@ -11,6 +11,7 @@ mod metrics;
 mod orders;
 mod paged;
 mod reads;
+mod rehearse;
 mod versions;
 
 use std::sync::Arc;
@@ -67,6 +68,7 @@ pub(super) async fn answer(api: Arc<Api>, method: &Method, path: &str, asked: As
         Endpoint::History => reads::history(&api, &asked, None).await,
         Endpoint::Plan => orders::plan(&api, &asked).await,
         Endpoint::Run => orders::run(&api, &asked).await,
+        Endpoint::Rehearse => rehearse::rehearse(&api, &asked).await,
         Endpoint::Cancel => orders::cancel(&api, &asked).await,
         Endpoint::Recover => orders::recover(&api, &asked).await,
         Endpoint::Sync => orders::sync(&api, &asked).await,

@@ -30,7 +30,8 @@ pub struct Found {
 /// Finds the container: by `TARGET_CONTAINER_NAME`, else by the manifest's name, else the
 /// running one whose image has the highest version.
 ///
-/// A container that an upgrade created and did not start yet is never found. A container that
+/// A container that an upgrade created and did not start yet is never found, and none of a
+/// rehearsal. A container that
 /// is named is found whether it runs or not; whoever needs it running says so.
 ///
 /// # Errors
@@ -44,7 +45,7 @@ pub async fn find(
     manifest_name: Option<&str>,
 ) -> Result<Found, Failure> {
     let mut containers = engine.containers(None).await.map_err(|error| Failure::from(&error))?;
-    containers.retain(|container| !is_unstarted_hop(container));
+    containers.retain(|container| !is_unstarted_hop(container) && !is_rehearsal(container));
     for container in containers.iter_mut().filter(|container| is_id(&container.image)) {
         // Its tag was moved or removed since: the inspection has it as it was named.
         let inspected = engine.inspect_container(&container.id).await;
@@ -93,6 +94,11 @@ fn candidates(containers: &[ContainerSummary], repo: &str) -> Vec<String> {
 
 fn is_unstarted_hop(container: &ContainerSummary) -> bool {
     container.state == "created" && container.labels.iter().any(|(key, _)| key == HOP_LABEL)
+}
+
+/// Of a version that is tried on a copy of the shop's data.
+fn is_rehearsal(container: &ContainerSummary) -> bool {
+    container.labels.iter().any(|(key, _)| key == names::REHEARSAL_LABEL)
 }
 
 fn by_name(

@@ -11,6 +11,7 @@
 
 mod addresses;
 mod fetch;
+mod inside;
 mod listening;
 mod search;
 
@@ -26,6 +27,7 @@ use crate::config::Settings;
 use crate::machine::facts::CoreRules;
 use crate::names::VERSION_LABEL;
 
+pub use inside::{Door, Shut};
 pub use search::Search;
 
 /// What the core's first page says, by which it is told from whatever else is published.

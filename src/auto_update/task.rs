@@ -128,6 +128,12 @@ impl AutoUpdate {
             let code = plan.failure_code.as_str();
             return self.note(status, message, &[("failureCode", code)]).await;
         };
+        match self.driver.make_way("an upgrade").await {
+            Ok(()) => {}
+            Err(NotBegun::Journal(error)) => return Err(error),
+            // It did not end in time: the next look finds that out.
+            Err(NotBegun::Job(_) | NotBegun::Backup | NotBegun::Failed(_)) => return Ok(()),
+        }
         let (driver, notes) = (Arc::clone(&self.driver), plan.notes.clone());
         let submitting = tokio::task::spawn_blocking(move || driver.submit(&body, &notes));
         let submitted = match submitting.await {

@@ -43,6 +43,7 @@ pub(super) struct Job {
     pub auto_update: Option<AutoUpdate>,
     pub kind: Option<String>,
     pub kept_database: Option<String>,
+    pub rehearsal: Option<super::rehearse::Report>,
 }
 
 /// What auto-update does.
@@ -152,11 +153,19 @@ impl Job {
         self.kind.as_deref() == Some("restore")
     }
 
-    /// `1.9.6 → 1.9.7`, or `restore of FILE`.
+    /// Whether it is no upgrade but a rehearsal.
+    pub(super) fn is_rehearsal(&self) -> bool {
+        self.kind.as_deref() == Some("rehearsal")
+    }
+
+    /// `1.9.6 → 1.9.7`, `restore of FILE`, or `rehearsal of 1.9.7`.
     pub(super) fn way(&self) -> String {
         if self.is_restore() {
             let path = self.backup_path.as_deref().unwrap_or_default();
             return format!("restore of {}", path.rsplit('/').next().unwrap_or_default());
+        }
+        if let Some(rehearsal) = &self.rehearsal {
+            return format!("rehearsal of {}", rehearsal.version());
         }
         let to = match self.resolved_target.as_str() {
             "" => &self.requested_target,
@@ -286,6 +295,13 @@ pub(super) struct RunAnswer {
     pub state: String,
     pub failure_code: String,
     pub message: String,
+}
+
+/// `GET /upgrade/jobs`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Jobs {
+    pub jobs: Vec<Job>,
 }
 
 /// `POST /upgrade/cancel`

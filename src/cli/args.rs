@@ -22,6 +22,13 @@ const RUN_NOTES: &str = "\
 Ctrl-C only ends the watching (exit 130): the daemon goes on with the upgrade.
 Watch it again: payram-updater watch. Cancel it: payram-updater cancel";
 
+const REHEARSE_NOTES: &str = "\
+The database is rebuilt from a dump in REHEARSAL_DIR, and the new version is
+started on it in a container without a network, then the present one on what
+it made of the data. All of it is removed afterwards. Exit 0: it serves, or it
+can't be said. Exit 1: it does not serve, or it was not tried. An upgrade, a
+restore and a recovery end a rehearsal. So does: payram-updater cancel";
+
 const RESTORE_NOTES: &str = "\
 The backup is loaded into a new database beside the present one and compared;
 then both change places in one transaction. A restore that fails or is killed
@@ -76,6 +83,9 @@ pub(super) enum Command {
     /// Upgrade: plan, summary, question, progress until the end
     #[command(after_help = RUN_NOTES)]
     Run(Run),
+    /// Try a version on a copy of the shop's data; PayRam serves meanwhile, nothing is stopped
+    #[command(after_help = REHEARSE_NOTES)]
+    Rehearse(Rehearse),
     /// Watch the upgrade that runs to its end, as `run` does
     Watch,
     /// Cancel the upgrade that runs: what it began is undone
@@ -212,6 +222,17 @@ pub(super) struct Run {
     /// Only what this plan said: refused when the world has changed since (planHash of `dry-run`)
     #[arg(long, value_name = "HASH")]
     pub plan: Option<String>,
+}
+
+/// Of `rehearse`.
+#[derive(Debug, Args)]
+pub(super) struct Rehearse {
+    /// The version to try, or latest; of a route with several stops, the first
+    #[arg(long, value_name = "VERSION", default_value = "latest")]
+    pub to: String,
+    /// As `run --force`
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Of `cancel`.

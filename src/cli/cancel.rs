@@ -6,7 +6,7 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::answers::{self, CancelAnswer};
+use super::answers::{self, CancelAnswer, Job, Jobs};
 use super::args::Cancel;
 use super::ask::{self, Consent};
 use super::client::Ways;
@@ -20,7 +20,12 @@ pub(super) async fn cancel(
     asked: &Cancel,
     out: &mut dyn Write,
 ) -> Result<Exit, Problem> {
-    let job = follow::status(&context.client).await?.job;
+    let mut job = follow::status(&context.client).await?.job;
+    if !job.is_active()
+        && let Some(rehearsal) = rehearsal(context).await?
+    {
+        job = rehearsal;
+    }
     if !job.is_active() {
         let message = "no upgrade is under way";
         return Err(Problem::stopped(Exit::Failed, "NOTHING_TO_CANCEL", message));
@@ -41,8 +46,17 @@ pub(super) async fn cancel(
         Reading::Person | Reading::Text => {
             let answer: CancelAnswer = answers::read("/upgrade/cancel", &raw)?;
             writeln!(out, "{}: {}.", job.job_id, answer.message)?;
-            writeln!(out, "Watch it: payram-updater watch")?;
+            if !job.is_rehearsal() {
+                writeln!(out, "Watch it: payram-updater watch")?;
+            }
         }
     }
     Ok(Exit::Done)
+}
+
+/// The rehearsal that is under way, which the status does not tell.
+async fn rehearsal(context: &Context) -> Result<Option<Job>, Problem> {
+    let raw = context.client.get("/upgrade/jobs?limit=1").await?;
+    let found: Jobs = answers::read("/upgrade/jobs", &raw)?;
+    Ok(found.jobs.into_iter().find(|job| job.is_rehearsal() && job.is_active()))
 }

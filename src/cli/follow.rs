@@ -42,6 +42,8 @@ pub(super) trait Observer {
 pub(super) enum Until {
     /// This job has ended.
     Ended(String),
+    /// This job has ended, which is never the last one: it has pages of its own.
+    EndedApart(String),
     /// The job that is the last one at the first look has ended.
     LastEnded,
     /// Never; from one job to the next.
@@ -82,7 +84,7 @@ pub(super) async fn follow_after(
             // First: before anything is shown Ctrl-C must be ours.
             biased;
             _ = interrupted.as_mut() => return Ok(Watched::Interrupted),
-            looked = async { ticks.tick().await; look(client, after).await } => looked,
+            looked = async { ticks.tick().await; look(client, after, &until).await } => looked,
         };
         let (now, log) = match looked {
             Ok(found) => found,
@@ -114,7 +116,7 @@ pub(super) async fn follow_after(
             return Err(replaced(wanted, &now.job.job_id));
         }
         let is_wanted = match &until {
-            Until::Ended(wanted) => log.job_id == *wanted,
+            Until::Ended(wanted) | Until::EndedApart(wanted) => log.job_id == *wanted,
             Until::LastEnded | Until::Never => true,
         };
         if is_wanted && !log.lines.is_empty() {
@@ -130,7 +132,18 @@ pub(super) async fn follow_after(
 }
 
 /// The status, and then the log: the log of a job that has ended is complete.
-async fn look(client: &Client, after: i64) -> Result<(Snapshot, LogAnswer), ClientError> {
+async fn look(
+    client: &Client,
+    after: i64,
+    until: &Until,
+) -> Result<(Snapshot, LogAnswer), ClientError> {
+    if let Until::EndedApart(job) = until {
+        let raw = client.get(&format!("/upgrade/jobs/{job}")).await?;
+        let now = Snapshot { job: answers::read("/upgrade/jobs/{id}", &raw)?, raw };
+        let path = format!("/upgrade/jobs/{job}/logs?format=json&after={after}");
+        let raw = client.get(&path).await?;
+        return Ok((now, answers::read("/upgrade/jobs/{id}/logs", &raw)?));
+    }
     let now = status(client).await?;
     let raw = client.get(&format!("/upgrade/logs?format=json&after={after}")).await?;
     Ok((now, answers::read("/upgrade/logs", &raw)?))

@@ -19,7 +19,7 @@ const BRIEF: usize = 24;
 
 /// What a person wants to do, and the commands for it.
 const GROUPS: [(&str, &[&str]); 5] = [
-    ("Upgrade", &["versions", "dry-run", "run", "watch", "cancel"]),
+    ("Upgrade", &["versions", "dry-run", "rehearse", "run", "watch", "cancel"]),
     ("Look", &["status", "inspect", "logs", "history", "health"]),
     ("Put right", &["recover", "sync", "undo", "cleanup"]),
     ("Back up", &["backup"]),
@@ -32,6 +32,7 @@ fn brief(name: &str) -> &'static str {
         "versions" => "what can be installed",
         "dry-run" => "what run would do",
         "run" => "plan, ask, upgrade",
+        "rehearse" => "try one on a copy",
         "watch" => "see one that runs",
         "cancel" => "undo one that runs",
         "status" => "the last upgrade",

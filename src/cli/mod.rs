@@ -27,6 +27,7 @@ mod mistyped;
 mod moment;
 mod progress;
 mod recover;
+mod rehearse;
 mod render;
 mod restart;
 mod run;
@@ -168,6 +169,7 @@ impl Reading {
             | Command::Versions
             | Command::DryRun(_)
             | Command::Run(_)
+            | Command::Rehearse(_)
             | Command::Watch
             | Command::Recover(_)
             | Command::Cancel(_)
@@ -283,6 +285,7 @@ async fn dispatch(
             run::dry_run(&context()?, &asked.wanted, asked.verbose, out).await
         }
         Command::Run(asked) => run::run(&context()?, &asked, out).await,
+        Command::Rehearse(asked) => rehearse::rehearse(&context()?, &asked, out).await,
         Command::Cancel(asked) => cancel::cancel(&context()?, &asked, out).await,
         Command::Inspect(asked) => inspect::inspect(&context()?, asked.verbose, out).await,
         Command::Sync => recover::sync(&context()?, out).await,

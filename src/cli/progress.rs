@@ -119,7 +119,7 @@ pub(super) fn plain_line(line: &LogLine) -> String {
 fn stages(screen: Screen, job: &Job) -> String {
     const STAGES: [&str; 4] = ["back up", "pull", "swap", "verify"];
     let way = screen.paint(Tone::Strong, &clean(&job.way()));
-    if job.is_restore() {
+    if job.is_restore() || job.is_rehearsal() {
         return way;
     }
     let done = match job.phase() {

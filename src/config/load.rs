@@ -220,6 +220,18 @@ pub(super) fn take_all(reader: &mut Reader<'_>) -> Settings {
             Duration::from_secs(72 * 3600),
             values::hours,
         ),
+        rehearsal_dir: state_dir.join(reader.or(
+            "REHEARSAL_DIR",
+            "a path, absolute or below STATE_DIR",
+            PathBuf::from("rehearsal"),
+            values::path,
+        )),
+        rehearsal_within: reader.or(
+            "REHEARSAL_MINUTES",
+            "minutes, more than 0 and up to 10080, with decimals where wanted",
+            Duration::from_secs(30 * 60),
+            |text| values::minutes(text).filter(|within| !within.is_zero()),
+        ),
         auto_update_window: reader.or(
             "AUTO_UPDATE_WINDOW",
             "any, or days and hours such as `Sat,Sun 02:00-05:00; Mon-Fri 22:00-04:00`",

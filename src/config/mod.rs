@@ -93,6 +93,10 @@ pub struct Settings {
     /// `KEEP_PREVIOUS_HOURS`: how long the database as it was before a failed version's workers
     /// wrote to it is kept, at least; an upgrade that is verified later removes it.
     pub keep_previous: Duration,
+    /// `REHEARSAL_DIR`: where a rehearsal makes its copy, absolute.
+    pub rehearsal_dir: PathBuf,
+    /// `REHEARSAL_MINUTES`: how long one may take.
+    pub rehearsal_within: Duration,
     /// `AUTO_UPDATE_WINDOW`: when an upgrade may begin by itself.
     pub auto_update_window: Window,
     /// `NOTIFY_URL`: where what happens is posted to. The address itself may be the secret.

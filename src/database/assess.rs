@@ -382,8 +382,37 @@ pub(super) fn plural(number: u64, one: &str, more: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { more })
 }
 
+/// What was done to the rows of each table in between, a line each, for a person.
+///
+/// # Errors
+/// Why the server's counters don't tell.
+pub fn changed_rows(before: &Fingerprint, after: &Fingerprint) -> Result<Vec<String>, String> {
+    Ok(changes(before, after)?.into_iter().map(|change| change.line).collect())
+}
+
+/// Which objects of the schema, and of the cluster, differ, a line each, for a person.
+pub fn changed_schema(before: &Fingerprint, after: &Fingerprint) -> Vec<String> {
+    let (mut lines, more) = named_differences(before, after);
+    if more > 0 {
+        lines.push(format!("{more} more"));
+    }
+    lines
+}
+
 /// Which objects differ, for a person.
 fn schema_difference(before: &Fingerprint, after: &Fingerprint) -> String {
+    let (mut lines, more) = named_differences(before, after);
+    if lines.is_empty() {
+        return "the definitions differ; which was not noted".into();
+    }
+    if more > 0 {
+        lines.push(format!("{more} more"));
+    }
+    lines.join(", ")
+}
+
+/// The first of them, and how many there are beyond.
+fn named_differences(before: &Fingerprint, after: &Fingerprint) -> (Vec<String>, usize) {
     let are_both_noted = before.cluster.is_some() && after.cluster.is_some();
     let digests = |fingerprint: &Fingerprint| -> BTreeMap<String, String> {
         let cluster = fingerprint.cluster.iter().flatten().filter(|_| are_both_noted);
@@ -400,15 +429,9 @@ fn schema_difference(before: &Fingerprint, after: &Fingerprint) -> String {
             (Some(then), Some(now)) => (then != now).then(|| format!("{name} differs")),
         })
         .collect();
-    if lines.is_empty() {
-        return "the definitions differ; which was not noted".into();
-    }
     let more = lines.len().saturating_sub(NAMED);
     lines.truncate(NAMED);
-    if more > 0 {
-        lines.push(format!("{more} more"));
-    }
-    lines.join(", ")
+    (lines, more)
 }
 
 #[cfg(test)]

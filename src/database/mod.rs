@@ -15,6 +15,7 @@
 //! | `dump` | `pg_dump` into a file that is complete or not there |
 //! | `prove` | what the dump holds, read back by `pg_restore` |
 //! | `scratch` | the dump restored beside the application's database and counted |
+//! | `rebuild` | the dump restored in a cluster of its own, for a rehearsal |
 //! | `server` | where the server's directory is and how it was started |
 //! | `cluster` | which cluster is served, and how far its log is |
 //! | `usage` | whether a new version uses the database as the old one did; pure |
@@ -43,6 +44,7 @@ mod locate;
 mod may_serve;
 mod peers;
 mod prove;
+mod rebuild;
 mod remembered;
 mod restore;
 mod retention;
@@ -55,7 +57,7 @@ mod statements;
 mod tool;
 mod usage;
 
-pub use assess::assess;
+pub use assess::{assess, changed_rows, changed_schema};
 pub use backups::{BackupFile, Checked, check, list, read_back, versions};
 pub use cluster::{Control, Identity, difference, directory_difference, identity};
 pub use collation::{OtherCollation, other_collation};
@@ -74,6 +76,7 @@ pub use host_servers::{
 pub use locate::{Access, Database, locate};
 pub use may_serve::is_server_program;
 pub use prove::prove;
+pub use rebuild::{Rebuilt, Recipe, WORKPLACE};
 pub use remembered::{recall, remember};
 pub use restore::{Renaming, count_now, drop_made, free_names, load, made_leftovers, rename_both};
 pub use retention::{expendable, remove as remove_dump, retention};

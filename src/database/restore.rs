@@ -68,11 +68,11 @@ fn ending(condition: &str, rounds: u32) -> String {
 /// Replaced by what is still so before the rename.
 const RENAMED: &str = "{{still}}";
 
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-fn identifier(text: &str) -> String {
+pub(super) fn identifier(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
 
@@ -158,6 +158,18 @@ fn left(deadline: Instant) -> Duration {
 /// as they are stored (PostgreSQL, `variable_is_guc_list_quote`).
 async fn take_over(runner: &Runner<'_>, made: &str) -> Result<(), Trouble> {
     let doing = format!("give database {made} what the present one has");
+    let statements = belongings(runner, made).await?;
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
+    let given = runner.psql(None, &statements, CREATE_TIMEOUT).await;
+    given.map(drop).map_err(|error| told(error, &doing))
+}
+
+/// The statements that give it to a database `made`.
+pub(super) async fn belongings(runner: &Runner<'_>, made: &str) -> Result<Vec<String>, Trouble> {
+    let doing = format!("ask what belongs to the database, for {made}");
     let made = literal(made);
     let ask = format!(
         "with d as (select * from pg_database where datname = current_database()), \
@@ -199,12 +211,7 @@ async fn take_over(runner: &Runner<'_>, made: &str) -> Result<(), Trouble> {
             }
         }
     }
-    if statements.is_empty() {
-        return Ok(());
-    }
-    let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
-    let given = runner.psql(None, &statements, CREATE_TIMEOUT).await;
-    given.map(drop).map_err(|error| told(error, &doing))
+    Ok(statements)
 }
 
 /// The whole file, to its first error.

@@ -114,8 +114,19 @@ pub(super) async fn creation(
     if !reason.is_empty() {
         return Ok(Creation::NotAllowed(reason));
     }
+    let ask = statement_of(name, further);
+    let statement = runner
+        .psql(None, &[&ask], READING_TIMEOUT)
+        .await
+        .map_err(|error| told(error, "ask how the database was created"))?;
+    Ok(Creation::By(statement))
+}
+
+/// Asks for the statement that makes a database of this name like the application's.
+pub(super) fn statement_of(name: &str, further: &str) -> String {
+    let name = name.replace('\'', "''");
     // Columns that a server's version lacks read as null through to_jsonb.
-    let ask = format!(
+    format!(
         "select format('create database %I template template0 encoding %L lc_collate %L \
            lc_ctype %L%s', '{name}', pg_encoding_to_char(encoding), datcollate, datctype, \
            case to_jsonb(d) ->> 'datlocprovider' \
@@ -125,12 +136,7 @@ pub(super) async fn creation(
                to_jsonb(d) ->> 'datlocale') \
              else '' end){further} \
          from pg_database d where datname = current_database()"
-    );
-    let statement = runner
-        .psql(None, &[&ask], READING_TIMEOUT)
-        .await
-        .map_err(|error| told(error, "ask how the database was created"))?;
-    Ok(Creation::By(statement))
+    )
 }
 
 /// Drops what interrupted attempts left. One that can't be dropped does not keep the next from

@@ -170,6 +170,9 @@ impl Driver {
         if let Some(job) = self.reader.active_restore()? {
             return Err(NotBegun::Job(job.id));
         }
+        if let Some(job) = self.reader.active_rehearsal()? {
+            return Err(NotBegun::Job(job.id));
+        }
         *by_hand = true;
         self.backup_progress.send_replace(Some(Progress::default()));
         Ok(InHand(self))
@@ -180,6 +183,7 @@ impl Driver {
     /// # Errors
     /// When a job is under way, or it can't be made; what was begun is removed then.
     pub async fn back_up_by_hand(&self) -> Result<MadeBackup, NotBegun> {
+        self.make_way("a backup by hand").await?;
         let _in_hand = self.take_in_hand()?;
         let shop = self.shop().await?;
         let made = self.make(&shop).await;

@@ -27,6 +27,8 @@ struct Orders {
     cancelled: Option<JobId>,
     /// The job that goes back when it goes on (`recover` saw that it can't be finished).
     turned_back: Option<JobId>,
+    /// The rehearsal that ends for something else, and for what.
+    gives_way: Option<(JobId, &'static str)>,
 }
 
 /// The one place where it is kept.
@@ -122,6 +124,18 @@ impl Control {
         if let Some((_, token)) = orders.in_hand.as_ref().filter(|(running, _)| running == job) {
             token.cancel();
         }
+    }
+
+    /// This rehearsal ends, for what may not wait for it.
+    pub fn give_way(&self, job: &JobId, for_what: &'static str) {
+        self.orders().gives_way = Some((job.clone(), for_what));
+        self.cancel(job);
+    }
+
+    /// For what it ends, where it does for something.
+    pub fn gives_way_for(&self, job: &JobId) -> Option<&'static str> {
+        let orders = self.orders();
+        orders.gives_way.as_ref().filter(|(of, _)| of == job).map(|(_, for_what)| *for_what)
     }
 
     /// This job goes back when it is taken in hand.

@@ -20,6 +20,7 @@ mod prepare;
 mod quarantine;
 mod recover;
 mod recovery;
+mod rehearsal;
 mod restore;
 mod restore_effects;
 mod restore_narrate;
@@ -41,7 +42,7 @@ use crate::config::{Resume, Settings};
 use crate::engine::Engine;
 use crate::journal::{
     Ending, JobBody, JobId, JobRecord, Journal, JournalError, LastJob, NewEvent, Reader,
-    RestoreRecord,
+    RehearsalRecord, RestoreRecord,
 };
 use crate::machine::facts::ProbationEnd;
 use crate::machine::failure::{Failure, FailureCode};
@@ -60,6 +61,7 @@ pub use recovery::{
     Consent, CopySeen, Decision, Good, Hand, Later, Names, Remedy, Seen, Serving, Sight, Stranger,
     World, decide, look,
 };
+pub use rehearsal::RehearsalView;
 pub use restore::RestorePlan;
 pub use steps::activity;
 pub(crate) use view::file_of;
@@ -105,6 +107,8 @@ pub struct Driver {
     found: Option<JobId>,
     /// The restore that was.
     found_restore: Option<JobId>,
+    /// The rehearsal that was.
+    found_rehearsal: Option<JobId>,
     /// Whether a backup is being made by hand; no job begins while it is.
     by_hand: Mutex<bool>,
     /// How far it is.
@@ -132,6 +136,7 @@ impl Driver {
         let progress = Arc::new(watch::Sender::new(Progress::default()));
         let found = reader.active_job()?.map(|job| job.id);
         let found_restore = reader.active_restore()?.map(|job| job.id);
+        let found_rehearsal = reader.active_rehearsal()?.map(|job| job.id);
         let is_released = settings.resume != Resume::Manual || found.is_none();
         Ok(Self {
             settings,
@@ -144,6 +149,7 @@ impl Driver {
             control: Control::new(is_released),
             found,
             found_restore,
+            found_rehearsal,
             by_hand: Mutex::new(false),
             backup_progress: watch::Sender::new(None),
             watched_run: Mutex::default(),
@@ -227,6 +233,9 @@ impl Driver {
     /// between two steps, with everything journaled.
     pub async fn run(&self) {
         self.control.begins_to_run();
+        if let Err(error) = self.sweep_ended_rehearsals().await {
+            tracing::warn!(%error, "whether a rehearsal left something is not known");
+        }
         let mut tidies_in = TIDY_PAUSE;
         while !self.stop.is_cancelled() {
             let pause = match self.work().await {
@@ -269,6 +278,12 @@ impl Driver {
                 }
                 continue;
             }
+            if let Some(rehearsal) = self.reader.active_rehearsal()? {
+                if !self.take_up_rehearsal(&rehearsal).await? {
+                    return Ok(true);
+                }
+                continue;
+            }
             let Some(job) = self.reader.active_job()? else { break };
             if !self.control.is_released() {
                 self.tell_that_it_waits(&job).await?;
@@ -295,6 +310,14 @@ impl Driver {
     async fn take_up_restore(&self, restore: &RestoreRecord) -> Result<bool, JournalError> {
         let token = self.control.take_in_hand(&restore.id, |why| why == Why::Cancelled);
         let ran = self.drive_restore(restore, &token).await;
+        self.control.lay_down();
+        ran
+    }
+
+    /// Answers whether to go on.
+    async fn take_up_rehearsal(&self, rehearsal: &RehearsalRecord) -> Result<bool, JournalError> {
+        let token = self.control.take_in_hand(&rehearsal.id, |why| why == Why::Cancelled);
+        let ran = self.drive_rehearsal(rehearsal, &token).await;
         self.control.lay_down();
         ran
     }

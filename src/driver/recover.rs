@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::recovery::{Consent, Decision, Hand, Remedy, decide, look, old_container};
-use super::{Driver, durable, effects, narrate};
+use super::{Driver, NotBegun, durable, effects, narrate};
 use crate::app::core::{Place, Probe, Search};
 use crate::engine::EngineError;
 use crate::history::read_last_good;
@@ -64,6 +64,7 @@ impl Driver {
         if is_dry {
             return Ok(decision);
         }
+        self.make_way_for_recovery().await?;
         if let (Remedy::StartGood, Some(good)) = (decision.remedy, &sight.good) {
             return self.start_again(job.as_ref(), &good.id, decision).await;
         }
@@ -118,6 +119,7 @@ impl Driver {
         if decision.shown != shown {
             return Ok(decision.changed());
         }
+        self.make_way_for_recovery().await?;
         match (decision.remedy, self.reader.last_executed_job()?) {
             (Remedy::TakeWayBack(Event::RecoverRestoring), Some(job)) => {
                 self.take_way_back(&job, Event::RecoverRestoringShown).await?;
@@ -128,6 +130,17 @@ impl Driver {
                 Ok(decision)
             }
             (_, _) => self.recover(consent, false).await,
+        }
+    }
+
+    /// A rehearsal is nobody's way to anything: it ends first.
+    async fn make_way_for_recovery(&self) -> Result<(), RecoverError> {
+        match self.make_way("a recovery").await {
+            Ok(()) => Ok(()),
+            Err(NotBegun::Journal(error)) => Err(error.into()),
+            Err(NotBegun::Job(job)) => Err(JournalError::AlreadyActive { job }.into()),
+            // Of a job that is to begin.
+            Err(NotBegun::Backup | NotBegun::Failed(_)) => Ok(()),
         }
     }
 

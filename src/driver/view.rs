@@ -5,12 +5,14 @@ use serde::Serialize;
 
 use super::Progress;
 use super::narrate::{closing_message, downtime_seconds};
+use super::rehearsal::RehearsalView;
 use super::steps::activity;
 use super::waits::{WaitsFor, Worker, waits_for, waits_of_restore};
 use crate::clock::Timestamp;
-use crate::journal::{JobRecord, LastJob, Mode, RestoreRecord, Task};
+use crate::journal::{JobRecord, LastJob, Mode, RehearsalRecord, RestoreRecord, Task};
 use crate::machine::facts::{Export, ProbationEnd};
 use crate::machine::{JobState, Phase, State};
+use crate::rehearsal::RehearsalStep;
 use crate::restore::{Place, RestoreStep};
 
 /// The version that the container of this id runs, where it is the old or the next one of the job's
@@ -102,9 +104,12 @@ pub struct JobView {
     /// The watch after the verdict, of an upgrade that has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probation: Option<ProbationView>,
-    /// `restore`; none of an upgrade.
+    /// `restore` or `rehearsal`; none of an upgrade.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<&'static str>,
+    /// The report of a rehearsal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<RehearsalView>,
     /// What was in the place of a restored database, kept under this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept_database: Option<String>,
@@ -212,6 +217,7 @@ impl JobView {
             waits_for: waits_for(job, Worker::AtWork),
             probation: ProbationView::of(job),
             kind: None,
+            rehearsal: None,
             kept_database: None,
             afterwards: match job.phase() {
                 Phase::Verified if !is_active => job.body.afterwards.clone(),
@@ -273,6 +279,47 @@ impl JobView {
         }
     }
 
+    /// Of a rehearsal, which has no phase: nothing of the shop is ever changed by it.
+    pub fn of_rehearsal(job: &RehearsalRecord, progress: Progress) -> Self {
+        let (body, is_active) = (&job.body, job.is_active());
+        let step = job.rehearsal.step().filter(|_| is_active);
+        let failure_code = job.ending.as_ref().and_then(|ending| ending.failure_code);
+        let state = match (&job.ending, failure_code, step) {
+            (Some(_), Some(_), _) => JobState::Failed,
+            (Some(_), None, _) => JobState::Ready,
+            (None, _, Some(RehearsalStep::Pull)) if !job.is_pending => JobState::Ready,
+            (None, _, _) => JobState::Executing,
+        };
+        let has_bytes = step.is_some() && progress.done_bytes > 0;
+        Self {
+            job_id: job.id.to_string(),
+            mode: body.mode.clone(),
+            source: body.source.clone(),
+            requested_target: body.requested_target.clone(),
+            resolved_target: body.resolved_target.clone(),
+            state: state.as_str().to_owned(),
+            failure_code: failure_code.map(|code| code.to_string()).unwrap_or_default(),
+            message: match (&job.ending, step) {
+                (Some(ending), _) => ending.message.clone(),
+                (None, Some(step)) => step.activity().to_owned(),
+                (None, None) => String::new(),
+            },
+            created_at: job.created.rfc3339(),
+            updated_at: job.updated.rfc3339(),
+            step: step.map(RehearsalStep::as_str),
+            activity: step.map(RehearsalStep::activity),
+            progress: if has_bytes { progress.percent() } else { None },
+            done_bytes: has_bytes.then_some(progress.done_bytes),
+            total_bytes: (has_bytes && progress.total_bytes > 0).then_some(progress.total_bytes),
+            from_version: body.from_version.clone(),
+            hops: vec![body.version.clone()],
+            kind: Some("rehearsal"),
+            rehearsal: Some(RehearsalView::of(job)),
+            active: Some(is_active),
+            ..Self::default()
+        }
+    }
+
     /// The same of a job of whichever kind.
     pub fn of_last(job: &LastJob, progress: Progress, worker: Worker<'_>) -> Self {
         match (job, worker) {
@@ -282,6 +329,11 @@ impl JobView {
                 Self { blocked, ..Self::of_restore(job, progress) }
             }
             (LastJob::Restore(job), _) => Self::of_restore(job, progress),
+            (LastJob::Rehearsal(job), Worker::Blocked(reason)) if job.is_active() => {
+                let blocked = Some(reason.to_owned());
+                Self { blocked, ..Self::of_rehearsal(job, progress) }
+            }
+            (LastJob::Rehearsal(job), _) => Self::of_rehearsal(job, progress),
         }
     }
 

@@ -337,6 +337,12 @@ pub trait Engine: Send + Sync {
     /// Removes a stopped container; its volumes are never removed.
     async fn remove(&self, id: &str) -> Result<(), EngineError>;
 
+    /// The same, with the volumes that the engine made for this container alone: anonymous ones,
+    /// which nothing names. An engine that knows none removes the container.
+    async fn remove_with_anonymous(&self, id: &str) -> Result<(), EngineError> {
+        self.remove(id).await
+    }
+
     /// Starts a command inside a running container.
     async fn exec(&self, id: &str, request: ExecRequest) -> Result<Exec, EngineError>;
 

@@ -25,8 +25,8 @@ pub const TYPES: [&str; 15] = [
     "cleanup",
     "notification",
     "probation",
-    // Not written yet, and known to clients already.
     "rehearsal",
+    // Not written yet, and known to clients already.
     "undo",
 ];
 

@@ -19,6 +19,7 @@ mod pool;
 mod quarantine;
 mod query;
 mod record;
+mod rehearsals;
 mod restores;
 mod schema;
 mod walk;
@@ -35,6 +36,7 @@ pub use query::{HistoryFilter, Line, Reader};
 pub use record::{
     Ending, HistoryEvent, HopTarget, JobBody, JobId, Mode, NewEvent, Row, RowKind, Seq, Task,
 };
+pub use rehearsals::{RehearsalRecord, RehearsalSettlement};
 pub use restores::{LastJob, RestoreRecord, RestoreSettlement};
 pub use walk::{ChainState, ChainWatch};
 pub use write::{Journal, Settlement};

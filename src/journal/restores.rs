@@ -11,6 +11,7 @@ use super::JournalError;
 use super::fold::{self, JobRecord};
 use super::query::{Reader, rows_of_job};
 use super::record::{Ending, JobId, NewEvent, Row, RowKind, Seq};
+use super::rehearsals::RehearsalRecord;
 use super::write::{Journal, Tail, json};
 use crate::clock::Timestamp;
 use crate::restore::{Restore, RestoreBody, RestoreOutcome, RestoreStep};
@@ -41,13 +42,15 @@ impl RestoreRecord {
     }
 }
 
-/// The newest job, of whichever kind.
+/// A job, of whichever kind.
 #[derive(Clone, Debug)]
 pub enum LastJob {
     /// An upgrade.
     Upgrade(Box<JobRecord>),
     /// A restore.
     Restore(Box<RestoreRecord>),
+    /// A rehearsal.
+    Rehearsal(Box<RehearsalRecord>),
 }
 
 impl LastJob {
@@ -56,6 +59,7 @@ impl LastJob {
         match self {
             LastJob::Upgrade(job) => &job.id,
             LastJob::Restore(job) => &job.id,
+            LastJob::Rehearsal(job) => &job.id,
         }
     }
 }
@@ -133,34 +137,37 @@ impl Reader {
         )
     }
 
-    /// The newest job, of whichever kind.
+    /// The newest job that was about the shop itself: an upgrade or a restore.
     pub fn newest_job(&self) -> Result<Option<LastJob>, JournalError> {
-        let of_newest = "SELECT id, json_extract(body, '$.kind') IS NOT NULL FROM jobs
-            WHERE ?1 IS NULL ORDER BY rowid DESC LIMIT 1";
+        let of_newest = "SELECT id, json_extract(body, '$.kind') FROM jobs
+            WHERE ?1 IS NULL AND json_extract(body, '$.kind') IS NOT 'rehearsal'
+            ORDER BY rowid DESC LIMIT 1";
         self.job_of(of_newest, None)
     }
 
     /// One job, of whichever kind.
     pub fn job(&self, id: &JobId) -> Result<Option<LastJob>, JournalError> {
-        let of_one = "SELECT id, json_extract(body, '$.kind') IS NOT NULL FROM jobs WHERE id = ?1";
+        let of_one = "SELECT id, json_extract(body, '$.kind') FROM jobs WHERE id = ?1";
         self.job_of(of_one, Some(id.as_str()))
     }
 
     fn job_of(&self, sql: &str, id: Option<&str>) -> Result<Option<LastJob>, JournalError> {
-        let found: Option<(String, bool, Vec<Row>)> = self.read("read a job", |connection| {
-            let transaction = connection.unchecked_transaction()?;
-            let found: Option<(String, bool)> = transaction
-                .query_row(sql, params![id], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
-            let Some((id, is_restore)) = found else { return Ok(None) };
-            let rows = rows_of_job(&transaction, &id)?;
-            Ok(Some((id, is_restore, rows)))
-        })?;
-        let Some((id, is_restore, rows)) = found else { return Ok(None) };
+        let found: Option<(String, Option<String>, Vec<Row>)> =
+            self.read("read a job", |connection| {
+                let transaction = connection.unchecked_transaction()?;
+                let found: Option<(String, Option<String>)> = transaction
+                    .query_row(sql, params![id], |row| Ok((row.get(0)?, row.get(1)?)))
+                    .optional()?;
+                let Some((id, kind)) = found else { return Ok(None) };
+                let rows = rows_of_job(&transaction, &id)?;
+                Ok(Some((id, kind, rows)))
+            })?;
+        let Some((id, kind, rows)) = found else { return Ok(None) };
         let id = JobId::from_text(id);
-        Ok(Some(match is_restore {
-            true => LastJob::Restore(Box::new(self.fold_restore(id, &rows)?)),
-            false => LastJob::Upgrade(Box::new(fold::fold(id, &rows, &self.path)?)),
+        Ok(Some(match kind.as_deref() {
+            Some("restore") => LastJob::Restore(Box::new(self.fold_restore(id, &rows)?)),
+            Some("rehearsal") => LastJob::Rehearsal(Box::new(self.fold_rehearsal(id, &rows)?)),
+            Some(_) | None => LastJob::Upgrade(Box::new(fold::fold(id, &rows, &self.path)?)),
         }))
     }
 

@@ -68,6 +68,7 @@ failure_codes! {
     PostgresMajorChange => "POSTGRES_MAJOR_CHANGE",
     VersionQuarantined => "VERSION_QUARANTINED",
     PlanChanged => "PLAN_CHANGED",
+    RehearsalFailed => "REHEARSAL_FAILED",
     RestorePointFailed => "RESTORE_POINT_FAILED",
     InvalidDbConfig => "INVALID_DB_CONFIG",
     DiskSpaceLow => "DISK_SPACE_LOW",

@@ -14,9 +14,10 @@ const PLACEHOLDERS: [&str; 8] = [
 ];
 
 /// Contract section 7.
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 20] = [
     "serve", "status", "health", "logs", "watch", "history", "dry-run", "run", "inspect",
-    "recover", "sync", "backup", "cleanup", "init", "restart", "version", "help", "journal",
+    "recover", "rehearse", "versions", "sync", "backup", "cleanup", "init", "restart", "version",
+    "help", "journal",
 ];
 
 fn everything() -> Facts {

@@ -14,7 +14,8 @@
 //!    when the upgrade ended well.
 //!
 //! Files beside the database that a container can write to are no part of a restore point and of
-//! its directory: [`keep`] and [`put_back`] copy them and bring them back one by one.
+//! its directory: [`keep`] and [`put_back`] copy them and bring them back one by one. A rehearsal is
+//! given copies of its own ([`copy_apart`]).
 //!
 //! Beside the copy `C` lie `C.state.jsonl` (what need not be read again), `C.manifest.json` and,
 //! once a restore has begun, `C.restore.json`. The copy lies on the directory's own file system,
@@ -49,6 +50,7 @@ mod ledger;
 mod manifest;
 mod pieces;
 mod place;
+mod private;
 mod restore;
 mod room;
 mod survey;
@@ -64,6 +66,7 @@ pub use discard::{discard, kept_before};
 pub use error::{Refusal, RestorePointError};
 pub use manifest::{Finished, finished, first_difference, verify};
 pub use place::{Place, copy_name, place, places};
+pub use private::{Mounted, bytes_of, copy_apart, copy_settings, look_into};
 pub use restore::restore;
 pub use survey::{Survey, survey};
 

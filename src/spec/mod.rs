@@ -19,6 +19,7 @@
 pub(super) mod read;
 
 mod config;
+mod isolated;
 #[cfg(test)]
 pub(super) mod model;
 mod mounts;
@@ -28,6 +29,7 @@ pub mod parity;
 #[cfg(test)]
 mod tests;
 
+pub use isolated::{Isolation, isolated};
 use networks::configured_mac;
 pub(crate) use overlay::added_ports;
 
@@ -47,6 +49,14 @@ pub fn mounts_of(container: &Value) -> Value {
     }
     mounts::carry(container, &mut host);
     Value::Object(host)
+}
+
+/// Where the body of a create request, or a container, has something mounted that it names, memory
+/// left out.
+pub fn mounted_by_name(of: &Value) -> Vec<String> {
+    let host = &of["HostConfig"];
+    let without_memory = json!({"HostConfig": {"Binds": host["Binds"], "Mounts": host["Mounts"]}});
+    read::named_destinations(&without_memory)
 }
 
 /// Everything that the next container's specification is made of.

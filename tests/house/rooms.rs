@@ -100,7 +100,7 @@ fn no_room_uses_what_it_should_not_know() {
 #[test]
 fn what_is_pure_waits_for_nothing_and_asks_nobody() {
     let mut checked = 0;
-    for file in texts(&["src/machine", "src/restore"], &[".rs"]) {
+    for file in texts(&["src/machine", "src/restore", "src/rehearsal"], &[".rs"]) {
         let product = file.text.split("#[cfg(test)]").next().unwrap_or_default();
         let strangers =
             ["async fn", ".await", "tokio::", "rusqlite", "reqwest", "std::fs", "std::env"];

@@ -89,6 +89,9 @@ pub(super) async fn restore(api: &Arc<Api>, asked: &Asked) -> Result<Response, J
     if wanted.dry_run {
         return Ok(answers::json(&json!({"success": true, "plan": plan})));
     }
+    if let Err(refused) = api.driver.make_way("a restore").await {
+        return orders::not_begun(api, refused).await;
+    }
     let (driver, begins) = (Arc::clone(&api.driver), plan.clone());
     match tokio::task::spawn_blocking(move || driver.begin_restore(&begins)).await {
         Ok(Ok(job)) => {

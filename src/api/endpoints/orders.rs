@@ -21,7 +21,9 @@ use crate::driver::{
     CleanupError, Consent, Decision, NotBegun, RecoverError, Rubbish, Worker, last_downtime,
     make_plan, may_turn,
 };
-use crate::journal::{JobId, JobRecord, JournalError, LastJob, Mode, Reader, RestoreRecord};
+use crate::journal::{
+    JobId, JobRecord, JournalError, LastJob, Mode, Reader, RehearsalRecord, RestoreRecord,
+};
 use crate::machine::Phase;
 use crate::machine::failure::FailureCode;
 use crate::plan::{self, PlanState};
@@ -47,7 +49,7 @@ struct Wanted {
 }
 
 /// The request in a body, and the hash of the plan that is meant; `Err` is the answer to a bad one.
-fn wanted(asked: &Asked) -> Result<(plan::Request, Option<String>), Box<Response>> {
+pub(super) fn wanted(asked: &Asked) -> Result<(plan::Request, Option<String>), Box<Response>> {
     let bad = |message: String| {
         Box::new(answers::error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", &message))
     };
@@ -100,7 +102,10 @@ pub(super) async fn plan(api: &Api, asked: &Asked) -> Result<Response, JournalEr
 }
 
 /// The plan, refused where the journal says that it must not be run.
-async fn planned(api: &Api, request: &plan::Request) -> Result<plan::Plan, JournalError> {
+pub(super) async fn planned(
+    api: &Api,
+    request: &plan::Request,
+) -> Result<plan::Plan, JournalError> {
     let quarantined = read(api, Reader::quarantine).await?;
     let last = read(api, Reader::last_executed_job).await?;
     let measured = read_much(api, last_downtime).await?;
@@ -136,6 +141,10 @@ pub(super) async fn run(api: &Api, asked: &Asked) -> Result<Response, JournalErr
     let (PlanState::Ready, Some(body)) = (plan.state, plan.job.clone()) else {
         return Ok(answer("", "FAILED", &plan.message));
     };
+    // One that tries a version gives way to one that goes to it.
+    if let Err(refused) = api.driver.make_way("an upgrade").await {
+        return not_begun(api, refused).await;
+    }
     let (driver, notes) = (Arc::clone(&api.driver), plan.notes.clone());
     let submitted = tokio::task::spawn_blocking(move || driver.submit(&body, &notes)).await;
     match submitted {
@@ -160,11 +169,22 @@ pub(super) async fn under_way(api: &Api) -> Result<Option<LastJob>, JournalError
     })
 }
 
+/// The same, or else the rehearsal that is.
+pub(super) async fn under_way_or_rehearsed(api: &Api) -> Result<Option<LastJob>, JournalError> {
+    match under_way(api).await? {
+        Some(active) => Ok(Some(active)),
+        None => {
+            let rehearsal = read(api, Reader::active_rehearsal).await?;
+            Ok(rehearsal.map(|job| LastJob::Rehearsal(Box::new(job))))
+        }
+    }
+}
+
 /// Why nothing was begun.
 pub(super) async fn not_begun(api: &Api, refused: NotBegun) -> Result<Response, JournalError> {
     let blocked = "CONCURRENCY_BLOCKED";
     match refused {
-        NotBegun::Job(_) => match under_way(api).await? {
+        NotBegun::Job(_) => match under_way_or_rehearsed(api).await? {
             Some(active) => Ok(conflict(api, &active)),
             // It has ended since.
             None => {
@@ -188,13 +208,13 @@ pub(super) async fn not_begun(api: &Api, refused: NotBegun) -> Result<Response, 
 fn status_of(code: FailureCode) -> StatusCode {
     match code {
         FailureCode::BackupInvalid => StatusCode::UNPROCESSABLE_ENTITY,
-        FailureCode::RecoveryRequired => StatusCode::CONFLICT,
+        FailureCode::RecoveryRequired | FailureCode::ConcurrencyBlocked => StatusCode::CONFLICT,
         FailureCode::DockerDaemonDown => StatusCode::SERVICE_UNAVAILABLE,
         _other => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
-fn conflict(api: &Api, active: &LastJob) -> Response {
+pub(super) fn conflict(api: &Api, active: &LastJob) -> Response {
     let view = api.driver.view_last(active);
     let body = json!({
         "error": "An active job already exists",
@@ -235,6 +255,9 @@ pub(super) async fn cancel(api: &Arc<Api>, asked: &Asked) -> Result<Response, Jo
     };
     if let Some(restore) = read(api, Reader::active_restore).await? {
         return Ok(cancel_restore(api, &restore, wanted.job_id.as_deref()));
+    }
+    if let Some(rehearsal) = read(api, Reader::active_rehearsal).await? {
+        return Ok(cancel_rehearsal(api, &rehearsal, wanted.job_id.as_deref()));
     }
     let Some(job) = read(api, Reader::active_job).await? else {
         let message = "no upgrade is under way";
@@ -281,6 +304,17 @@ fn cancel_restore(api: &Api, restore: &RestoreRecord, meant: Option<&str>) -> Re
     api.driver.cancel(&restore.id);
     let message = "cancelled; nothing was changed";
     let body = json!({"jobId": restore.id.as_str(), "message": message});
+    answers::with_status(StatusCode::ACCEPTED, &body)
+}
+
+/// A rehearsal is called off at any time.
+fn cancel_rehearsal(api: &Api, rehearsal: &RehearsalRecord, meant: Option<&str>) -> Response {
+    if let Some(meant) = meant.filter(|meant| *meant != rehearsal.id.as_str()) {
+        return another_job(meant, &rehearsal.id);
+    }
+    api.driver.cancel(&rehearsal.id);
+    let message = "cancelled; the copy is removed";
+    let body = json!({"jobId": rehearsal.id.as_str(), "message": message});
     answers::with_status(StatusCode::ACCEPTED, &body)
 }
 

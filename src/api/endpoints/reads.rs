@@ -58,6 +58,7 @@ pub(super) fn container_of(job: &LastJob) -> Option<&str> {
     match job {
         LastJob::Upgrade(job) => Some(&job.body.container_name),
         LastJob::Restore(job) => job.body.container.as_ref().map(|it| it.name.as_str()),
+        LastJob::Rehearsal(job) => Some(&job.body.container),
     }
 }
 
@@ -167,6 +168,8 @@ fn playbook_of(api: &Api, job: &LastJob) -> Option<Value> {
             let code = job.ending.as_ref().and_then(|ending| ending.failure_code)?;
             inspect::playbook_of_restore(&api.settings, job, code)
         }
+        // It left the shop as it was: its own page says what it found.
+        LastJob::Rehearsal(_) => return None,
     };
     serde_json::to_value(playbook).ok()
 }

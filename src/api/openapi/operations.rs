@@ -279,6 +279,26 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ],
     ),
     asks(
+        Endpoint::Rehearse,
+        "rehearse",
+        "Tries a version on a copy of the shop's data, and answers at once.",
+        Audience::Anyone,
+        "PlanRequest",
+        &[
+            ok("The job; none where the plan refuses.", &[(JSON, Some("RehearseAnswer"))]),
+            Answer {
+                status: "409",
+                about: "Another job is under way.",
+                content: &[(JSON, Some("Error"))],
+            },
+            Answer {
+                status: "429",
+                about: "This image was tried less than an hour ago.",
+                content: &[(JSON, Some("Error"))],
+            },
+        ],
+    ),
+    asks(
         Endpoint::Cancel,
         "cancel",
         "Cancels the job that is under way.",

@@ -224,7 +224,7 @@ fn listening_of(container: &Value) -> Option<Vec<u16>> {
 }
 
 /// The first place that answers as a core; a group is asked when there was none in those before.
-async fn search(probe: Probe, groups: Groups) -> Result<Place, Silent> {
+pub(super) async fn search(probe: Probe, groups: Groups) -> Result<Place, Silent> {
     let within = probe.within;
     let mut attempts = Vec::new();
     let mut fronts = Vec::new();

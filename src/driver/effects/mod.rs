@@ -12,7 +12,7 @@ pub(super) mod gate;
 pub(super) mod habits;
 pub(super) mod outside;
 pub(super) mod own_database;
-mod redact;
+pub(super) mod redact;
 pub(super) mod remake;
 pub(super) mod second_server;
 mod sequences;

@@ -339,6 +339,15 @@ impl Engine for Docker {
         self.http.done(&call).await
     }
 
+    async fn remove_with_anonymous(&self, id: &str) -> Result<(), EngineError> {
+        let doing = format!("remove container {} with its anonymous volumes", short(id));
+        let deadline = self.http.deadlines.change;
+        let call = Call::new(Method::DELETE, &["containers", id], doing, deadline)
+            .query("v", "true")
+            .query("force", "false");
+        self.http.done(&call).await
+    }
+
     async fn exec(&self, id: &str, request: ExecRequest) -> Result<Exec, EngineError> {
         exec::begin(&self.http, id, request).await
     }
