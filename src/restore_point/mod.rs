@@ -67,7 +67,7 @@ pub use error::{Refusal, RestorePointError};
 pub use manifest::{Finished, finished, first_difference, verify};
 pub use place::{Place, copy_name, place, places};
 pub use private::{Mounted, bytes_of, copy_apart, copy_settings, look_into};
-pub use restore::restore;
+pub use restore::{is_back, restore};
 pub use survey::{Survey, survey};
 
 /// What the name of every copy contains; nothing else is ever written to or removed as one.
