@@ -211,7 +211,10 @@ pub fn closing_message(machine: &Machine) -> String {
 pub fn kept(machine: &Machine) -> Option<String> {
     let known = machine.state().known();
     let restored = known.restored?;
-    let failed = &restored.failed;
+    let failed = match known.copy {
+        Some(Copy::Dump { .. }) => format!("database {} on the same server", restored.failed),
+        Some(Copy::Directory { .. }) | None => restored.failed.clone(),
+    };
     let rows = match known.export {
         Some(Export::Written { path, tables, .. }) => {
             format!(", {}", said_of_export(path, tables))
