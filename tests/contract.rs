@@ -154,6 +154,7 @@ const FIELDS: &[&str] = &[
     "fromVersion",
     "hops",
     "downtimeSeconds",
+    "hopDowntimes",
     "serving",
     "servingVersion",
     "rowsSetAside",
