@@ -1,6 +1,9 @@
 //! A shop whose database is not in its container: on this host, encrypted, behind a pooler, in another
 //! container of the same network. It is upgraded, comes back from a broken version, is backed up and
 //! restored; where that could not end well the plan says so.
+//!
+//! On this host and behind the poolers that stand in the way by default; all with
+//! `PAYRAM_TEST_FULL=1`.
 
 mod support;
 
@@ -10,7 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 use support::external::{External, Neighbour, Pool, Pooler, Reach, Tls};
 use support::operator::{assert_parts, check, inspection, plan, said, upgrade};
-use support::{Daemon, Fixture, World, require, wait_until};
+use support::{Daemon, Fixture, World, in_long_run, require, wait_until};
 
 /// From the request to the end of an upgrade that goes back.
 const END_LIMIT: Duration = Duration::from_secs(240);
@@ -75,7 +78,11 @@ fn a_changed_schema_comes_back_on_a_persons_word(world: &World, ask: Ask<'_>) {
     println!("{}", said(&asked));
     let recovered = world.cli(&["recover", "--restore-database", "--yes"]);
     println!("{}", said(&recovered));
-    assert_eq!(recovered.status.code(), Some(4), "{}\n{}", said(&recovered), daemon.log());
+    assert_eq!(recovered.status.code(), Some(0), "{}\n{}", said(&recovered), daemon.log());
+    let status = daemon.status();
+    assert_eq!(status["phase"], "ROLLED_BACK", "{status:#}");
+    let kept = ask("postgres", "SELECT datname FROM pg_database WHERE datname ~ '^payram_failed_'");
+    assert_parts(&status["message"].to_string(), &[&kept, "1.9.7 serves"]);
     assert_eq!(tables(ask), before);
     assert!(world.is_healthy());
     assert_eq!(world.version().as_deref(), Some("1.9.7"));
@@ -119,7 +126,7 @@ fn on_this_host() {
 
 #[test]
 fn on_a_server_that_refuses_what_is_not_encrypted() {
-    if !here() {
+    if !in_long_run() || !here() {
         return;
     }
     let server = External::start(Tls::Required);
@@ -133,7 +140,7 @@ fn on_a_server_that_refuses_what_is_not_encrypted() {
 
 #[test]
 fn in_another_container_of_the_same_network() {
-    if !here() {
+    if !in_long_run() || !here() {
         return;
     }
     let neighbour = Neighbour::start(&Fixture::get().image("1.9.6"));
@@ -143,7 +150,7 @@ fn in_another_container_of_the_same_network() {
 
 #[test]
 fn through_a_pooler_that_keeps_sessions_apart() {
-    if !here() || !require("pgbouncer") {
+    if !in_long_run() || !here() || !require("pgbouncer") {
         return;
     }
     let server = External::start(Tls::None);
@@ -193,5 +200,28 @@ fn through_a_pooler_to_the_applications_database_alone() {
     let server = External::start(Tls::None);
     let pooler = Pooler::start(&server, Pool::Session, Reach::One);
     let world = server.shop(World::build("1.9.6"), pooler.port).rows(300).start();
-    all_of_it(&world, &|database, sql| server.ask(database, sql));
+    let ask: Ask<'_> = &|database, sql| server.ask(database, sql);
+    is_upgraded(&world);
+    assert_parts(&world.upgrade_log(), &["can't be connected to"]);
+    comes_back(&world, ask);
+    // Nothing can be loaded beside it: it is said, and changes nothing.
+    let daemon = world.daemon();
+    let made = world.cli(&["backup", "create"]);
+    assert_eq!(made.status.code(), Some(0), "{}", said(&made));
+    let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
+    let file = made["backup"]["path"].as_str().expect("a path");
+    let before = tables(ask);
+    let put_back = world.cli(&["backup", "restore", "--file", file, "--yes"]);
+    assert_eq!(put_back.status.code(), Some(1), "{}", said(&put_back));
+    println!("{}", said(&put_back));
+    assert_parts(&said(&put_back), &["postgres"]);
+    assert_eq!(tables(ask), before);
+    let status = failed(&world, &daemon, Fixture::get().tag_of("migration-schema"));
+    assert_eq!(status["phase"], "NEEDS_OPERATOR", "{status:#}\n{}", daemon.log());
+    let recovered = world.cli(&["recover", "--restore-database", "--yes"]);
+    println!("{}", said(&recovered));
+    assert_ne!(recovered.status.code(), Some(0), "{}", said(&recovered));
+    assert_parts(&daemon.status()["message"].to_string(), &[".dump"]);
+    let kept = world.cli(&["recover", "--keep-new", "--dry-run"]);
+    println!("{}", said(&kept));
 }

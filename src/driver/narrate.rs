@@ -220,6 +220,10 @@ pub fn kept(machine: &Machine) -> Option<String> {
             format!(", {}", said_of_export(path, tables))
         }
         Some(Export::Nothing) => ", it had written nothing that is missing now".to_owned(),
+        // They are in what was named just now.
+        Some(Export::Missing { .. }) if matches!(known.copy, Some(Copy::Dump { .. })) => {
+            String::new()
+        }
         Some(Export::Missing { reason }) => format!(", its rows are not exported: {reason}"),
         None => String::new(),
     };

@@ -213,7 +213,11 @@ fn judge_last_job(verdict: &mut Verdict, seen: &Seen, worker: Worker<'_>) {
         (Some(code), Phase::RolledBack | Phase::Planned) => {
             // The old version was verified again, or nothing was ever touched.
             verdict.found("lastJob", Severity::Info, format!("{code}: {message}"));
-            verdict.recommend(Action::Retry, "fix the cause, then run the upgrade again");
+            let target = &job.body.resolved_target;
+            let how = format!(
+                "nothing has to be done for the shop: payram-updater logs says why {target} failed; once that is put right: payram-updater run --to {target}"
+            );
+            verdict.recommend(Action::Retry, how);
         }
         (Some(code), _) => {
             verdict.found("lastJob", Severity::Critical, format!("{code}: {message}"));

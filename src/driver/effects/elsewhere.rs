@@ -35,7 +35,8 @@ impl StepContext<'_> {
         let target = self.database()?;
         let runner = Runner::new(self.engine, self.old_id(), &target);
         let failed = failed_database(&self.at.job.id, self.at.hop);
-        if database::free_names(&runner, &[&failed]).await?.is_none() {
+        let free = database::free_names(&runner, &[&failed]).await.map_err(certain);
+        if free.map_err(|trouble| with_dump(trouble, dump))?.is_none() {
             let swapped = self.swap_elsewhere(work, &runner, dump, &failed).await;
             swapped.map_err(|trouble| with_dump(trouble, dump))?;
         }
@@ -79,8 +80,9 @@ impl StepContext<'_> {
                 return Err(trouble);
             }
         };
+        let live = self.database()?.name;
         let renaming = Renaming {
-            live: &runner.database().name,
+            live: &live,
             aside: failed,
             coming: &made,
             leaves: loaded.present,
@@ -104,6 +106,17 @@ async fn bring_up(back: &Runner<'_>, kept: &Runner<'_>) -> Result<SequencesBehin
         behind.unclear.push(why);
     }
     Ok(behind)
+}
+
+/// A server that refuses whoever asks will do so the next time, too: a person is called, and whatever
+/// was renamed is looked for when it is tried again.
+fn certain(trouble: Trouble) -> Trouble {
+    match trouble {
+        Trouble::Unknown(failure) if database::is_refusal(&Trouble::Failed(failure.clone())) => {
+            Trouble::Failed(failure)
+        }
+        other => other,
+    }
 }
 
 /// With where the database as it was can be found.
