@@ -158,6 +158,7 @@ const FIELDS: &[&str] = &[
     "fromVersion",
     "hops",
     "downtimeSeconds",
+    "hopDowntimes",
     "serving",
     "servingVersion",
     "rehearsal",

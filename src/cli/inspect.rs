@@ -128,8 +128,8 @@ fn show(out: &mut dyn Write, screen: Screen, report: &Report, verbose: bool) -> 
         let text = format!("{}: {}", issue.component, issue.description);
         writeln!(out, "  {severity}  {}", screen.hang(12, &text))?;
     }
-    checks(out, screen, report, verbose)?;
     recommended(out, screen, report)?;
+    checks(out, screen, report, verbose)?;
     let is_about_the_last = report.issues.iter().any(|issue| issue.component == "lastJob");
     if let Some(book) = report.recovery_playbook.as_ref().filter(|_| verbose || is_about_the_last) {
         writeln!(out)?;
@@ -267,13 +267,13 @@ PayRam on this host: BROKEN
 
   CRITICAL  dockerDaemon: no answer
 
-Checks
-  ✘ dockerDaemon  no answer
-  ✔ policy        read
-
 Next
   1. Start Docker.
   2. Run it again.
+
+Checks
+  ✘ dockerDaemon  no answer
+  ✔ policy        read
 
 Updates
   1.9.6 runs, 1.9.7 is the latest

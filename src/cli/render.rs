@@ -246,7 +246,17 @@ pub(super) fn closing(out: &mut dyn Write, screen: Screen, job: &Job) -> io::Res
         writeln!(out, "  Code:     {}", clean(&job.failure_code))?;
     }
     if let Some(downtime) = job.downtime_seconds {
-        writeln!(out, "  Downtime: {}", screen::seconds(downtime))?;
+        let each = job.hops.iter().zip(&job.hop_downtimes);
+        let each: Vec<String> = each
+            .map(|(version, seconds)| {
+                format!("{} to {}", screen::seconds(*seconds), clean(version))
+            })
+            .collect();
+        let each = match each.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", each.join(", ")),
+        };
+        writeln!(out, "  Downtime: {}{each}", screen::seconds(downtime))?;
     }
     if let Some(path) = job.backup_path.as_deref().filter(|path| !path.is_empty()) {
         writeln!(out, "  Backup:   {}", clean(path))?;

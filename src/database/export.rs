@@ -310,6 +310,7 @@ impl Problem {
             | ToolError::Missing { .. }
             | ToolError::Broken { .. }
             | ToolError::Input(_)
+            | ToolError::Pooled(_)
             | ToolError::TimedOut { .. } => {
                 let code = FailureCode::RuntimeInspectionFailed;
                 Problem::Trouble(error.trouble("read the failed version's rows", code, code))

@@ -12,6 +12,7 @@
 //! | `locate` | from the container's environment to a [`Database`] |
 //! | `tool` | one run of a program: output, end, deadline |
 //! | `runner` | which program, where, with which environment; a reading by `psql` |
+//! | `pooler` | whether a pooler mixes the sessions of its clients, and nothing may be asked |
 //! | `dump` | `pg_dump` into a file that is complete or not there |
 //! | `prove` | what the dump holds, read back by `pg_restore` |
 //! | `scratch` | the dump restored beside the application's database and counted |
@@ -43,6 +44,7 @@ mod host_servers;
 mod locate;
 mod may_serve;
 mod peers;
+mod pooler;
 mod prove;
 mod rebuild;
 mod remembered;

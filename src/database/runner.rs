@@ -79,8 +79,17 @@ impl<'a> Runner<'a> {
         self.database
     }
 
-    /// Starts a program.
+    /// Starts a program, unless what it would set for itself would stay with the application.
     pub(super) async fn start(&self, run: Run<'_>) -> Result<Running<'a>, ToolError> {
+        let connects = !matches!(run.tool, Tool::PgWaldump) && !reads_a_file(&run);
+        if self.database.access == Access::OnHost && connects {
+            super::pooler::must_keep_sessions_apart(self).await?;
+        }
+        self.start_at_once(run).await
+    }
+
+    /// Starts a program.
+    pub(super) async fn start_at_once(&self, run: Run<'_>) -> Result<Running<'a>, ToolError> {
         let deadline = Instant::now() + run.timeout;
         let (output, stdin, end) = match self.database.access {
             Access::InContainer => {
@@ -332,6 +341,11 @@ fn session<'r>(
     let application = "payram-updater";
     let programs = None;
     Run { tool: Tool::Psql, arguments, database, application, stdin: false, timeout, programs }
+}
+
+/// Whether it is a `pg_restore` that connects nowhere.
+fn reads_a_file(run: &Run<'_>) -> bool {
+    run.arguments.iter().any(|argument| argument == "--list")
 }
 
 type Started<'a> = (

@@ -64,7 +64,11 @@ pub async fn prove_full(
         Creation::NotAllowed(reason) => return Ok(FullProof::NotAllowed { reason }),
     };
     let proved = match runner.psql(None, &[&statement], CREATE_TIMEOUT).await {
-        Ok(_) => restore_and_compare(runner, &name, path, &contents, deadline).await,
+        Ok(_) => match unreachable(runner, &name).await {
+            Ok(None) => restore_and_compare(runner, &name, path, &contents, deadline).await,
+            Ok(Some(reason)) => Ok(FullProof::NotAllowed { reason }),
+            Err(trouble) => Err(trouble),
+        },
         Err(ToolError::Ended { said, .. }) => Ok(FullProof::NotAllowed { reason: said }),
         Err(error) => Err(told(error, "create a scratch database")),
     };
@@ -73,6 +77,18 @@ pub async fn prove_full(
         tracing::warn!(error = %trouble, database = %name, "a scratch database is left");
     }
     proved
+}
+
+/// Why nobody gets into the scratch database: a pooler, or the server's own rules, may lead to the
+/// application's alone. None when it is entered.
+async fn unreachable(runner: &Runner<'_>, name: &str) -> Result<Option<String>, Trouble> {
+    match runner.psql(Some(name), &["select 1"], READING_TIMEOUT).await {
+        Ok(_) => Ok(None),
+        Err(ToolError::Ended { said, .. }) => {
+            Ok(Some(format!("a database beside the application's can't be connected to: {said}")))
+        }
+        Err(error) => Err(told(error, &format!("connect to scratch database {name}"))),
+    }
 }
 
 fn told(error: ToolError, doing: &str) -> Trouble {

@@ -80,6 +80,9 @@ pub(super) enum ToolError {
     /// The file that was to be its input can't be read.
     #[error("{0}")]
     Input(String),
+    /// Nothing may be asked: a pooler mixes sessions.
+    #[error("{0}")]
+    Pooled(String),
     /// It did not end in time.
     #[error("{tool} did not end within {} s{}", limit.as_secs(), after(said))]
     TimedOut { tool: &'static str, limit: Duration, said: String },
@@ -114,6 +117,7 @@ impl ToolError {
             {
                 FailureCode::InvalidDbConfig
             }
+            ToolError::Pooled(_) => FailureCode::InvalidDbConfig,
             ToolError::Engine(_)
             | ToolError::Missing { .. }
             | ToolError::Broken { .. }
@@ -129,6 +133,7 @@ impl ToolError {
             ToolError::Missing { .. }
             | ToolError::Broken { .. }
             | ToolError::Input(_)
+            | ToolError::Pooled(_)
             | ToolError::TimedOut { .. }
             | ToolError::Ended { .. } => Trouble::failed(code, message),
         }

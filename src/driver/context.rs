@@ -18,7 +18,7 @@ use crate::database::{self, Database};
 use crate::engine::Engine;
 use crate::error::{Trouble, fail};
 use crate::journal::{HopRecord, JobRecord, Journal};
-use crate::machine::facts::{Copy, NextContainer, Programs, Quiesced};
+use crate::machine::facts::{Copy, NextContainer, Programs, Quiesced, Restored};
 use crate::machine::failure::{Failure, FailureCode};
 use crate::machine::{Fact, Hop, Phase, State};
 
@@ -78,6 +78,8 @@ pub(super) struct StepContext<'a> {
     pub programs: Option<&'a Programs>,
     /// What quiescing found, from there on.
     pub quiesced: Option<&'a Quiesced>,
+    /// The database that was put back, once it was.
+    pub restored: Option<&'a Restored>,
     /// The old container's id where it was removed by somebody and made again.
     pub remade: OnceLock<String>,
     /// The run that the watch after a verdict saw last.
@@ -106,6 +108,7 @@ impl<'a> StepContext<'a> {
             copy: known.copy,
             programs: known.programs,
             quiesced: known.quiesced,
+            restored: known.restored,
             remade: OnceLock::new(),
             watched_run,
         }

@@ -373,6 +373,12 @@ fn failed_path(source: &str, job: &JobId, hop: usize) -> String {
     format!("{source}.failed-{}-{hop}", job.short())
 }
 
+/// What a failed version's database is called where its server is outside of the container: letters
+/// and digits that need no quotes.
+fn failed_database(job: &JobId, hop: usize) -> String {
+    format!("payram_failed_{}_{hop}", job.short())
+}
+
 /// Where the rows that a failed version wrote are exported to: beside its database.
 fn export_path(failed: &str) -> String {
     format!("{failed}.rows.sql")

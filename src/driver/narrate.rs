@@ -211,12 +211,19 @@ pub fn closing_message(machine: &Machine) -> String {
 pub fn kept(machine: &Machine) -> Option<String> {
     let known = machine.state().known();
     let restored = known.restored?;
-    let failed = &restored.failed;
+    let failed = match known.copy {
+        Some(Copy::Dump { .. }) => format!("database {} on the same server", restored.failed),
+        Some(Copy::Directory { .. }) | None => restored.failed.clone(),
+    };
     let rows = match known.export {
         Some(Export::Written { path, tables, .. }) => {
             format!(", {}", said_of_export(path, tables))
         }
         Some(Export::Nothing) => ", it had written nothing that is missing now".to_owned(),
+        // They are in what was named just now.
+        Some(Export::Missing { .. }) if matches!(known.copy, Some(Copy::Dump { .. })) => {
+            String::new()
+        }
         Some(Export::Missing { reason }) => format!(", its rows are not exported: {reason}"),
         None => String::new(),
     };

@@ -89,6 +89,9 @@ pub struct JobView {
     /// Of all hops together, from outside: last good answer before to first good answer after.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub downtime_seconds: Option<f64>,
+    /// Of each hop that is known, in the order of `hops`; none of an upgrade of one hop.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hop_downtimes: Vec<f64>,
     /// Whether the application answers now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serving: Option<bool>,
@@ -211,6 +214,7 @@ impl JobView {
             from_version: job.body.from_version.clone(),
             hops: job.body.hops.iter().map(|hop| hop.version.clone()).collect(),
             downtime_seconds: (!downtime.is_empty()).then(|| downtime.iter().sum()),
+            hop_downtimes: if job.body.hops.len() > 1 { downtime } else { Vec::new() },
             serving: None,
             serving_version: None,
             blocked: None,

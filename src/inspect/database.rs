@@ -42,6 +42,31 @@ pub(super) async fn collation(
     asked.ok()?.ok()?
 }
 
+/// Whether a database outside of the container can be asked from here, as an upgrade and a backup
+/// have to: where it was asked, or why it can't be. None where it is in the container, or where no
+/// answer came in time.
+pub(super) async fn elsewhere(
+    settings: &Settings,
+    engine: &dyn Engine,
+    container: &Value,
+) -> Option<Result<String, String>> {
+    let list = container["Config"]["Env"].as_array().into_iter().flatten();
+    let environment: Vec<String> = list.filter_map(Value::as_str).map(str::to_owned).collect();
+    let target = database::locate(&environment, &settings.pg).ok()?;
+    if target.access != Access::OnHost {
+        return None;
+    }
+    let runner = Runner::new(engine, container["Id"].as_str()?, &target);
+    let asked = tokio::time::timeout(LOOKS_WITHIN, database::server_version(&runner)).await.ok()?;
+    Some(match asked {
+        Ok(version) => Ok(format!("PostgreSQL {version} at {}:{}", target.host, target.port)),
+        Err(trouble) => Err(format!(
+            "the database can't be asked from here, so that it could not be backed up: {}",
+            trouble.into_failure().message
+        )),
+    })
+}
+
 /// Looks at a running container's database; none where it is elsewhere, and a sentence where it
 /// can't be told.
 pub(super) async fn look(

@@ -53,6 +53,8 @@ pub struct Seen {
     pub(super) set_aside: Result<Vec<SetAside>, String>,
     /// The database's directory; none where the database is elsewhere or nothing runs.
     pub(super) directory: Option<Result<DirectorySeen, String>>,
+    /// Whether a database outside of the container can be asked; none where it is in it.
+    pub(super) elsewhere: Option<Result<String, String>>,
     /// The database's collation, where its version is another one than its server's.
     pub(super) collation: Option<OtherCollation>,
     /// Who else manages the container, or why that is not known; none where there is no container.
@@ -127,6 +129,7 @@ pub(super) async fn look(
         notified: notified(settings, reader).await,
         set_aside: set_aside(reader).await,
         directory: None,
+        elsewhere: None,
         collation: None,
         owners: None,
         leftovers: Vec::new(),
@@ -176,12 +179,14 @@ async fn look_at_container(
         seen.container = Ok(container);
         return;
     }
-    let (owners, directory, collation) = tokio::join!(
+    let (owners, directory, elsewhere, collation) = tokio::join!(
         owned,
         directory::look(settings, engine, &inspected),
+        directory::elsewhere(settings, engine, &inspected),
         directory::collation(settings, engine, &inspected)
     );
-    (seen.owners, seen.directory, seen.collation) = (Some(owners), directory, collation);
+    (seen.owners, seen.directory) = (Some(owners), directory);
+    (seen.elsewhere, seen.collation) = (elsewhere, collation);
     seen.container = Ok(container);
     let rules = rules(seen, &inspected);
     let probe = Probe::of(settings);

@@ -167,10 +167,10 @@ fn judge_journal(verdict: &mut Verdict, seen: &Seen, worker: Worker<'_>) {
             verdict.check("journal", CheckStatus::Unknown, found.clone());
         }
         Some(ChainSeen::Fault(reason)) => {
-            verdict.found("journal", Severity::Warning, format!("the journal: {reason}"));
+            verdict.found("journal", Severity::Warning, reason.clone());
             verdict.recommend(
                 Action::ContactSupport,
-                "the journal was changed by something else; keep a copy of it and show it to PayRam's support",
+                "something else changed the journal: payram-updater journal verify names the row; keep a copy (payram-updater journal export > journal.jsonl) and ask PayRam's support with it",
             );
         }
     }
@@ -213,7 +213,11 @@ fn judge_last_job(verdict: &mut Verdict, seen: &Seen, worker: Worker<'_>) {
         (Some(code), Phase::RolledBack | Phase::Planned) => {
             // The old version was verified again, or nothing was ever touched.
             verdict.found("lastJob", Severity::Info, format!("{code}: {message}"));
-            verdict.recommend(Action::Retry, "fix the cause, then run the upgrade again");
+            let target = &job.body.resolved_target;
+            let how = format!(
+                "nothing has to be done for the shop: payram-updater logs says why {target} failed; once that is put right: payram-updater run --to {target}"
+            );
+            verdict.recommend(Action::Retry, how);
         }
         (Some(code), _) => {
             verdict.found("lastJob", Severity::Critical, format!("{code}: {message}"));
@@ -303,7 +307,10 @@ fn judge_container(verdict: &mut Verdict, seen: &Seen) {
                 status => format!("is {status}"),
             };
             verdict.found("container", Severity::Warning, format!("{} {how}", container.name));
-            verdict.recommend(Action::Recover, "payram-updater recover");
+            verdict.recommend(
+                Action::Recover,
+                "payram-updater recover starts what should serve, or says why it does not",
+            );
         }
         Err(failure) if failure.code == FailureCode::ContainerNotFound => {
             verdict.found("container", Severity::Warning, failure.message.clone());
@@ -314,7 +321,10 @@ fn judge_container(verdict: &mut Verdict, seen: &Seen) {
                     "name PayRam's container in TARGET_CONTAINER_NAME (/etc/payram/updater.env), then: sudo systemctl restart payram-updater; or start PayRam where there is none",
                 ),
                 Ok(Some(_)) | Err(_) => {
-                    verdict.recommend(Action::Recover, "payram-updater recover");
+                    verdict.recommend(
+                        Action::Recover,
+                        "payram-updater recover starts what should serve, or says why it does not",
+                    );
                 }
             }
         }
@@ -334,14 +344,21 @@ fn judge_sources(verdict: &mut Verdict, seen: &Seen) {
     for (name, result) in [("policy", policy), ("manifest", manifest)] {
         match result {
             Ok(()) => verdict.check(name, CheckStatus::Ok, "read"),
-            Err(failure) => verdict.found(name, Severity::Warning, failure.message.clone()),
+            Err(failure) => {
+                verdict.found(name, Severity::Warning, failure.message.clone());
+                let key = if name == "policy" { "POLICY_URL" } else { "RUNTIME_MANIFEST_URL" };
+                let how = format!(
+                    "see that this host reaches it, or correct {key} (payram-updater config {key} says what it is), then inspect again"
+                );
+                verdict.recommend(Action::Retry, how);
+            }
         }
     }
 }
 
 fn judge_health(verdict: &mut Verdict, seen: &Seen) {
     match &seen.health {
-        None => verdict.check("health", CheckStatus::Unknown, "no running container to ask"),
+        None => verdict.check("health", CheckStatus::Unknown, unasked(seen)),
         Some(Health::Healthy) => verdict.check("health", CheckStatus::Ok, "healthy"),
         Some(Health::Unhealthy { found }) => {
             verdict.found("health", Severity::Warning, found.clone());
@@ -352,10 +369,18 @@ fn judge_health(verdict: &mut Verdict, seen: &Seen) {
     }
 }
 
+/// Why no version was asked.
+fn unasked(seen: &Seen) -> &'static str {
+    match seen.engine.is_err() {
+        true => "not asked, as the container engine can't be",
+        false => "no container runs that could be asked",
+    }
+}
+
 /// The running version against the one that was good last.
 fn judge_version(verdict: &mut Verdict, settings: &Settings, seen: &Seen) {
     let running = match &seen.version {
-        None => return verdict.check("version", CheckStatus::Unknown, "no running container"),
+        None => return verdict.check("version", CheckStatus::Unknown, unasked(seen)),
         Some(Err(reason)) => return verdict.found("version", Severity::Warning, reason.clone()),
         Some(Ok(running)) => running,
     };
@@ -377,16 +402,17 @@ fn judge_version(verdict: &mut Verdict, settings: &Settings, seen: &Seen) {
         (Some(good), Some(std::cmp::Ordering::Less)) => {
             let found = format!("{running} runs, {good} {how}: it was downgraded");
             verdict.found("version", Severity::Critical, found);
-            verdict.recommend(
-                Action::ContactSupport,
-                "an older version on a newer database can damage it",
+            let how = format!(
+                "back to {good}: payram-updater run --to {good}; {running} can damage what {good} wrote. If {running} is meant to serve: payram-updater sync"
             );
+            verdict.recommend(Action::ContactSupport, how);
         }
         (Some(good), Some(std::cmp::Ordering::Greater)) => {
             let found = format!("{running} runs, {good} {how}");
             if matches!(seen.health, Some(Health::Healthy)) {
                 verdict.found("version", Severity::Info, found);
-                verdict.recommend(Action::Sync, "payram-updater sync");
+                let how = format!("payram-updater sync records {running} as good");
+                verdict.recommend(Action::Sync, how);
             } else {
                 verdict.found("version", Severity::Warning, found);
             }
@@ -423,6 +449,11 @@ fn judge_probation(verdict: &mut Verdict, job: Option<&JobRecord>) {
 
 /// The database's directory, and who else may work in it.
 fn judge_database(verdict: &mut Verdict, settings: &Settings, seen: &Seen) {
+    match &seen.elsewhere {
+        None => {}
+        Some(Ok(at)) => verdict.check("database", CheckStatus::Ok, at.clone()),
+        Some(Err(reason)) => verdict.found("database", Severity::Warning, reason.clone()),
+    }
     let directory = match &seen.directory {
         None => return,
         Some(Err(reason)) => {

@@ -381,6 +381,10 @@ pub enum Copy {
         path: String,
         /// Why no directory is copied.
         reason: String,
+        /// Whether the database's server is outside of the container, so that it can be asked and
+        /// changed whichever container runs, and others may write to it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_elsewhere: bool,
     },
 }
 
@@ -502,6 +506,9 @@ pub struct Restored {
     /// What of the failed version's rows was carried over; none where nobody asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried: Option<Carried>,
+    /// The number that the database has from here on, where it was loaded anew on the same server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_oid: Option<u32>,
 }
 
 /// Rows of a failed version that were carried over into the database which came back.
@@ -544,7 +551,13 @@ impl Restored {
     /// Put back, with nothing to do or say about its sequences.
     pub fn kept_in(failed: impl Into<String>) -> Self {
         let failed = failed.into();
-        Self { failed, sequences: Vec::new(), sequences_to_check: Vec::new(), carried: None }
+        Self {
+            failed,
+            sequences: Vec::new(),
+            sequences_to_check: Vec::new(),
+            carried: None,
+            database_oid: None,
+        }
     }
 }
 

@@ -335,7 +335,10 @@ impl RollingBack {
     /// decides. A database that was put back already is the old version's again.
     pub(super) fn assessed(mut self, found: impl Into<Assessed>) -> Self {
         let Assessed { assessment, sequences } = found.into();
-        let setting = self.interrupted.known().hop.rollback_database;
+        let known = self.interrupted.known();
+        let setting = known.hop.rollback_database;
+        // Others may write to a database that is outside of the container.
+        let is_elsewhere = matches!(known.copy, Some(Copy::Dump { is_elsewhere: true, .. }));
         let is_restored = self.restored.is_some();
         // A person who was shown less than there is now has not consented to losing it.
         let is_consented = match self.consent {
@@ -348,7 +351,7 @@ impl RollingBack {
         let may_restore = |lossless: bool| {
             is_consented
                 || match setting {
-                    RollbackDatabase::Lossless => lossless,
+                    RollbackDatabase::Lossless => lossless && !is_elsewhere,
                     RollbackDatabase::Manual => false,
                     RollbackDatabase::Always => true,
                 }

@@ -82,6 +82,7 @@ pub fn fact(step: Step, version: &str) -> Fact {
         Step::PreCopy => Fact::Copy(Copy::Dump {
             path: "/r.dump".into(),
             reason: "the database is elsewhere".into(),
+            is_elsewhere: true,
         }),
         Step::NotePrograms => Fact::Programs(programs()),
         Step::Quiesce => Fact::Quiesced(Box::new(Quiesced {

@@ -15,6 +15,7 @@ pub mod container;
 pub mod daemon;
 pub mod disk;
 pub mod draw;
+pub mod external;
 pub mod facts;
 pub mod fixture;
 pub mod http;
@@ -22,6 +23,7 @@ pub mod lanes;
 pub mod ledger;
 pub mod machine;
 pub mod operator;
+pub mod other_engine;
 pub mod outage;
 pub mod own_image;
 pub mod private_engine;
@@ -30,6 +32,7 @@ pub mod sandbox;
 pub mod settings;
 pub mod sound;
 pub mod trap;
+pub mod unusual;
 pub mod watch;
 pub mod world;
 
@@ -65,7 +68,7 @@ const FIRST_PORT: u16 = 10_000;
 const PORTS: u16 = 9_000;
 
 /// Whether `what` (`docker`, `dockerd`, `postgres`, `root`, `faketime`, `ptrace`, `browser`,
-/// `systemd`) is here.
+/// `systemd`, `pgbouncer`, `engine-trixie`, `engine-sid`) is here.
 ///
 /// Where it isn't, says so, appends the line to the file that `PAYRAM_TEST_SKIPS` names, and
 /// returns false. Where it is, appends `WHAT TEST` to the file that `PAYRAM_TEST_USED` names.
@@ -129,6 +132,12 @@ fn present(what: &str) -> Result<(), String> {
             false => Err("systemd does not run here".into()),
         },
         "ptrace" => may_trace(),
+        "pgbouncer" => match Path::new("/usr/sbin/pgbouncer").is_file() {
+            true => Ok(()),
+            false => Err("no pgbouncer in /usr/sbin".into()),
+        },
+        "engine-trixie" => other_engine::Suite::Trixie.root().map(drop),
+        "engine-sid" => other_engine::Suite::Sid.root().map(drop),
         "browser" => match ["chromium", "chromium-browser", "firefox"].into_iter().find(on_path) {
             Some(_) => Ok(()),
             None => Err("no chromium or firefox on the PATH".into()),

@@ -7,6 +7,8 @@
 //! engine.power_cut();
 //! engine.start_again();
 //! ```
+//!
+//! It is this host's, or that of another Debian (`other_engine`).
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
@@ -31,10 +33,17 @@ const GONE_LIMIT: Duration = Duration::from_secs(20);
 /// The engine, its directories and its bridge. Everything goes when it is dropped.
 pub struct PrivateEngine {
     root: tempfile::TempDir,
-    bridge: String,
-    driver: String,
+    kind: Kind,
     keeps_containers: bool,
     dockerd: Option<Child>,
+}
+
+/// Whose program it is, and on which network.
+pub(super) enum Kind {
+    /// This host's, on a bridge beside the others of this host.
+    Own { bridge: String, driver: String },
+    /// Another Debian's, whose root this is, in a network of its own.
+    Other { debian: PathBuf, stores_in_containerd: bool },
 }
 
 impl PrivateEngine {
@@ -49,23 +58,43 @@ impl PrivateEngine {
     }
 
     fn with(keeps_containers: bool, tags: &[&str]) -> PrivateEngine {
-        // Short: the path of a Unix socket has 107 bytes.
-        let root = tempfile::Builder::new().prefix("pr-eng-").tempdir_in("/var/tmp");
         let driver = output(Command::new("docker").args(["info", "--format", "{{.Driver}}"]));
-        let mut engine = PrivateEngine {
-            root: root.expect("a directory"),
-            bridge: make_bridge(),
-            driver,
-            keeps_containers,
-            dockerd: None,
-        };
-        // The machine's own configuration is for the machine's own engine.
-        fs::write(engine.path("daemon.json"), "{}").expect("a configuration");
-        engine.start_again();
+        let kind = Kind::Own { bridge: make_bridge(), driver };
+        let engine = Self::of(kind, keeps_containers);
         for tag in tags {
-            output(engine.client().args(["pull", "--quiet", &Fixture::get().image(tag)]));
+            engine.pull(&Fixture::get().image(tag));
         }
         engine
+    }
+
+    /// Any, without an image.
+    pub(super) fn of(kind: Kind, keeps_containers: bool) -> PrivateEngine {
+        // Short: the path of a Unix socket has 107 bytes.
+        let root = tempfile::Builder::new().prefix("pr-eng-").tempdir_in("/var/tmp");
+        let root = root.expect("a directory");
+        let mut engine = PrivateEngine { root, kind, keeps_containers, dockerd: None };
+        // The machine's own configuration is for the machine's own engine.
+        let in_containerd = matches!(engine.kind, Kind::Other { stores_in_containerd: true, .. });
+        let configuration =
+            serde_json::json!({"features": {"containerd-snapshotter": in_containerd}});
+        fs::write(engine.path("daemon.json"), configuration.to_string()).expect("a configuration");
+        engine.start_again();
+        engine
+    }
+
+    /// Has it pull an image.
+    pub fn pull(&self, image: &str) {
+        output(self.client().args(["pull", "--quiet", image]));
+    }
+
+    /// What its client prints.
+    pub fn docker(&self, args: &[&str]) -> String {
+        output(self.client().args(args))
+    }
+
+    /// The process that it runs in, and with it its network.
+    pub fn pid(&self) -> u32 {
+        self.dockerd.as_ref().expect("it runs").id()
     }
 
     /// The engine's socket; it stays the same when the engine is started again.
@@ -85,7 +114,8 @@ impl PrivateEngine {
 
     /// Control group of its containers, by which their processes are known.
     fn cgroup(&self) -> String {
-        format!("payram-test-{}", self.bridge)
+        let name = self.root.path().file_name().expect("it has a name");
+        format!("payram-test-{}", name.display())
     }
 
     /// Starts it, with what it had. As its unit does, it starts it again when it gives up, as it
@@ -104,7 +134,7 @@ impl PrivateEngine {
     fn try_start(&mut self) -> bool {
         let log = File::options().create(true).append(true).open(self.path("dockerd.log"));
         let log = log.expect("the engine's log");
-        let mut command = Command::new("dockerd");
+        let mut command = self.program();
         command
             .arg("--config-file")
             .arg(self.path("daemon.json"))
@@ -115,9 +145,7 @@ impl PrivateEngine {
             .arg("--pidfile")
             .arg(self.path("dockerd.pid"))
             .arg(format!("--host=unix://{}", self.socket().display()))
-            .args(["--bridge", &self.bridge, "--storage-driver", &self.driver])
             .args(["--cgroup-parent", &format!("/{}", self.cgroup())])
-            .args(["--iptables=false", "--ip-masq=false", "--ip-forward=false"])
             .args(["--insecure-registry", "127.0.0.0/8"])
             .arg(format!("--live-restore={}", self.keeps_containers))
             .stdin(Stdio::null())
@@ -138,6 +166,27 @@ impl PrivateEngine {
             self.dockerd = None;
         }
         is_up
+    }
+
+    /// What is started, with the arguments that are its alone.
+    fn program(&self) -> Command {
+        match &self.kind {
+            Kind::Own { bridge, driver } => {
+                let mut command = Command::new("dockerd");
+                command.args(["--bridge", bridge, "--storage-driver", driver]).args([
+                    "--iptables=false",
+                    "--ip-masq=false",
+                    "--ip-forward=false",
+                ]);
+                command
+            }
+            Kind::Other { debian, .. } => {
+                let start = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engines/start");
+                let mut command = Command::new(start);
+                command.arg(debian).arg(self.root.path()).arg(std::env::temp_dir());
+                command
+            }
+        }
     }
 
     /// SIGTERM, as `systemctl stop docker` sends it, and until it has ended.
@@ -235,7 +284,9 @@ impl Drop for PrivateEngine {
             eprintln!("--- dockerd ---\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
         }
         self.power_cut();
-        Command::new("ip").args(["link", "delete", &self.bridge]).output().ok();
+        if let Kind::Own { bridge, .. } = &self.kind {
+            Command::new("ip").args(["link", "delete", bridge]).output().ok();
+        }
         for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             remove_group(&controller.path().join(self.cgroup()));
         }

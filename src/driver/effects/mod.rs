@@ -7,6 +7,7 @@ pub(super) mod carry;
 pub(super) mod companions;
 pub(super) mod containers;
 pub(super) mod copies;
+mod elsewhere;
 pub(super) mod failed_directory;
 pub(super) mod gate;
 pub(super) mod habits;

@@ -37,7 +37,7 @@ pub(in crate::driver) struct OwnDatabase<'t> {
     which: Which<'t>,
     target: Database,
     /// The cluster at the cut-over.
-    expected: Option<&'t Cluster>,
+    expected: Option<Cluster>,
     /// The directory that the restore point was made of; none where the database is elsewhere.
     source: Option<&'t Path>,
     /// The identifier of the cluster in the restore point, where nothing better was noted.
@@ -57,7 +57,12 @@ impl<'t> OwnDatabase<'t> {
     /// When the saved specification does not name a database.
     pub fn new(cx: &'t StepContext<'t>, which: Which<'t>) -> Result<Self, Trouble> {
         let target = cx.database()?;
-        let expected = cx.quiesced.and_then(|quiesced| quiesced.cluster.as_ref());
+        let noted = cx.quiesced.and_then(|quiesced| quiesced.cluster.clone());
+        let anew = cx.restored.and_then(|restored| restored.database_oid);
+        let expected = noted.map(|noted| match anew {
+            Some(database_oid) => Cluster { database_oid, ..noted },
+            None => noted,
+        });
         let (source, copy) = match cx.copy {
             Some(Copy::Directory { source, copy, .. }) if target.access == Access::InContainer => {
                 (Some(Path::new(source)), Some(Path::new(copy)))
@@ -187,7 +192,7 @@ impl<'t> OwnDatabase<'t> {
 
     /// How the cluster is not the one of the cut-over; none when it is.
     fn is_another(&mut self, now: &Cluster) -> Option<String> {
-        let Some(then) = self.expected else {
+        let Some(then) = &self.expected else {
             let expected = self.identifier?.to_string();
             return (expected != now.system_identifier).then(|| {
                 format!(

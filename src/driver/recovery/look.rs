@@ -11,7 +11,7 @@ use crate::app::container;
 use crate::app::core::{Probe, is_same_version};
 use crate::config::Settings;
 use crate::driver::effects::{name_of, occupies_database, was_started};
-use crate::driver::failed_path;
+use crate::driver::{failed_database, failed_path};
 use crate::engine::{Engine, EngineError};
 use crate::history::{By, LastGood};
 use crate::journal::JobRecord;
@@ -232,8 +232,18 @@ pub(super) fn id_of(container: &Value) -> &str {
 }
 
 fn copy_seen(job: &JobRecord, state: &State) -> (CopySeen, String, String) {
-    let Some(Copy::Directory { source, copy, .. }) = state.known().copy else {
-        return (CopySeen::NotMade, String::new(), String::new());
+    let (source, copy) = match state.known().copy {
+        Some(Copy::Directory { source, copy, .. }) => (source, copy),
+        Some(Copy::Dump { path, is_elsewhere: true, .. }) => {
+            let seen = match Path::new(path).exists() {
+                true => CopySeen::There,
+                false => CopySeen::Missing,
+            };
+            return (seen, path.clone(), failed_database(&job.id, job.hops.len()));
+        }
+        Some(Copy::Dump { .. }) | None => {
+            return (CopySeen::NotMade, String::new(), String::new());
+        }
     };
     let failed = failed_path(source, &job.id, job.hops.len());
     let is_there = |path: &str| Path::new(path).exists();

@@ -6,7 +6,7 @@ use super::{
     never_asked, stranger_in_the_way,
 };
 use crate::driver::narrate::kept;
-use crate::driver::{export_path, failed_path};
+use crate::driver::{export_path, failed_database, failed_path};
 use crate::journal::JobRecord;
 use crate::machine::facts::{Assessment, Copy, Probation, ProbationEnd};
 use crate::machine::failure::FailureCode;
@@ -89,6 +89,10 @@ fn say_what_is_forgotten(decision: &mut Decision, job: &JobRecord, needs: &Needs
                 "it is kept in {failed}, and {file} then holds its rows, or says which could not be exported"
             )
         }
+        Some(Copy::Dump { is_elsewhere: true, .. }) => format!(
+            "it stays on the same server as database {}, with its rows, which are not exported",
+            failed_database(&job.id, job.hops.len())
+        ),
         Some(Copy::Dump { reason, .. }) => format!("its rows are not exported: {reason}"),
         None => "nothing is exported: the database was never copied".to_owned(),
     };
@@ -423,6 +427,13 @@ fn needs_operator(
             "payram-updater recover without --carry-rows; rows that are not in the shop then are in the file that it names",
         );
     }
+    let is_dump = matches!(needs.interrupted.known().copy, Some(Copy::Dump { .. }));
+    if consent.carry_rows && is_dump {
+        return Decision::refused(
+            "no rows can be carried over: the database's directory was not copied, a dump of it was taken",
+            "payram-updater recover --restore-database: the database as it was before; what the failed version wrote stays beside it, where it can be read",
+        );
+    }
     if consent.restore_database && is_restoring {
         let (event, carried) = match consent.carry_rows {
             true => (
@@ -469,7 +480,7 @@ fn needs_operator(
                 ),
                 "payram-updater recover --restore-database: the database as it was before; what the failed version wrote is kept aside",
             )
-            .or_some(is_rows.then(|| {
+            .or_some((is_rows && !is_dump).then(|| {
                 "or the same with --carry-rows: what the failed version only inserted is carried over into it".to_owned()
             }))
             .or_some((needs.may_keep_new() && world.next != Seen::Gone).then(|| {
@@ -604,6 +615,17 @@ fn copy_in_doubt(sight: &Sight, consent: Consent, needs: &NeedsOperator) -> Opti
         CopySeen::Missing => {
             let known = needs.interrupted.known();
             let backup = known.backup.map_or("the newest backup", |backup| backup.path.as_str());
+            let refused = Decision::refused(
+                format!(
+                    "the copy of the database {copy} is missing, so that it can't be put back as it was"
+                ),
+                format!("if it was moved away, bring it back to {copy}, then: {again}"),
+            );
+            if matches!(known.copy, Some(Copy::Dump { .. })) {
+                return Some(refused.or(format!(
+                    "otherwise the database as it was when the upgrade began is in {backup}: the steps are in the README under 'By hand'"
+                )));
+            }
             let source = match known.copy {
                 Some(Copy::Directory { source, .. }) => source.as_str(),
                 Some(Copy::Dump { .. }) | None => "the database's directory",
@@ -617,10 +639,7 @@ fn copy_in_doubt(sight: &Sight, consent: Consent, needs: &NeedsOperator) -> Opti
                 false => format!("{docker} rename {old} {shop} && "),
             };
             Some(
-                Decision::refused(
-                    format!("the copy of the database {copy} is missing, so that it can't be put back as it was"),
-                    format!("if it was moved away, bring it back to {copy}, then: {again}"),
-                )
+                refused
                 .or(format!(
                     "otherwise an empty database, then the backup (payments since it was made are only in {failed}): mv {source} {failed} && {free}{rename}{docker} start {shop}; pg_restore {backup} into it; payram-updater sync"
                 )),

@@ -32,7 +32,8 @@ pub(in crate::driver) async fn act(
     cx.remove_lone_server().await?;
     let unknown = |what: &str| fail(FailureCode::RuntimeInspectionFailed, what);
     let Copy::Directory { source, server, .. } = copy else {
-        return unknown("no database was moved aside");
+        // Its server runs, and whoever may ask it can read them there.
+        return unknown(&format!("they are in database {}, on the same server", restored.failed));
     };
     let Some(before) = cx.quiesced.and_then(|quiesced| quiesced.fingerprint.as_ref()) else {
         return unknown("the database was not fingerprinted at the cut-over");

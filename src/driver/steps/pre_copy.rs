@@ -31,7 +31,9 @@ pub(in crate::driver) async fn act(
     let dump = |reason: String| {
         let name = format!("{}-{}.dump", cx.at.job.id, cx.at.hop);
         let path = cx.settings.state_dir.join("restore").join(name);
-        Ok(Fact::Copy(Copy::Dump { path: path.to_string_lossy().into_owned(), reason }))
+        let path = path.to_string_lossy().into_owned();
+        let is_elsewhere = target.access == Access::OnHost;
+        Ok(Fact::Copy(Copy::Dump { path, reason, is_elsewhere }))
     };
     if target.access == Access::OnHost {
         return dump(format!("the database is at {}, outside of the container", target.host));

@@ -57,9 +57,17 @@ pub(in crate::driver) async fn act(
                 true => Some(cx.carry_rows(server, Path::new(source), aside).await?),
                 false => None,
             };
-            Ok(Fact::Restored(Restored { failed, sequences, sequences_to_check, carried }))
+            Ok(Fact::Restored(Restored {
+                sequences,
+                sequences_to_check,
+                carried,
+                ..Restored::kept_in(failed)
+            }))
         }
-        Copy::Dump { path, reason } => fail(
+        Copy::Dump { path, is_elsewhere: true, .. } => {
+            cx.restore_elsewhere(work, Path::new(path)).await.map(Fact::Restored)
+        }
+        Copy::Dump { path, reason, is_elsewhere: false } => fail(
             FailureCode::RestorePointFailed,
             format!(
                 "{reason}, so its restore point is the dump {path}: put it back with pg_restore, then recover. What the failed version wrote is not exported: it is in the database itself, so rename that one instead of dropping it"
