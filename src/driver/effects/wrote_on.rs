@@ -7,8 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::containers::Which;
-use crate::driver::context::StepContext;
+use crate::driver::context::{StepContext, Which};
 use crate::driver::failed_path;
 use crate::error::Trouble;
 use crate::machine::Assessed;
