@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use payram_updater::database::{
-    Access, CutOver, Database, Heading, Runner, carry_rows, export_rows, fingerprint, identity,
-    said_of_carried, said_of_export, said_of_table,
+    Access, CutOver, Database, Heading, Log, Runner, carry_rows, export_rows, fingerprint,
+    identity, said_of_carried, said_of_export, said_of_table,
 };
 use payram_updater::error::Trouble;
 use payram_updater::machine::facts::{
@@ -93,6 +93,16 @@ impl World {
         schema: &str,
         prepare: impl FnOnce(&Server),
     ) -> Option<Self> {
+        Self::ended(encoding, schema, prepare, ("", "fast")).await
+    }
+
+    /// The same, where the old version wrote on after the note, and how its server ended then.
+    async fn ended(
+        encoding: &str,
+        schema: &str,
+        prepare: impl FnOnce(&Server),
+        (last, how): (&str, &str),
+    ) -> Option<Self> {
         let old = Server::start()?;
         old.sql("postgres", "create role payram login password 'hunter2-of-payram'");
         old.sql(
@@ -106,7 +116,10 @@ impl World {
         prepare(&old);
         let before = read(&old).await;
         let cluster = which(&old).await;
-        let failed = old.copy();
+        if !last.is_empty() {
+            sql(&old, last);
+        }
+        let failed = old.copy_ended(how);
         let directory = tempfile::tempdir().expect("a directory");
         Some(Self { old, failed, before, cluster, directory })
     }
@@ -116,12 +129,7 @@ impl World {
         let engine = LocalEngine::default();
         let (failed, old) = (database(&self.failed), database(&self.old));
         let directory = self.failed.data();
-        let cut_over = CutOver {
-            transaction: self.before.next_transaction.expect("it was noted"),
-            cluster: &self.cluster,
-            directory: &directory,
-            programs: self.failed.programs().to_str().expect("a path"),
-        };
+        let cut_over = self.cut_over(&directory);
         let failed = Runner::new(&engine, "failed", &failed);
         let old = Runner::new(&engine, "old", &old);
         let carried = carry_rows(&failed, &old, &cut_over, &self.path(), LONG).await;
@@ -130,11 +138,25 @@ impl World {
         carried
     }
 
+    /// As it was noted, of the failed server's log in this directory.
+    fn cut_over<'c>(&'c self, directory: &'c Path) -> CutOver<'c> {
+        CutOver {
+            transaction: self.before.next_transaction.expect("it was noted"),
+            cluster: &self.cluster,
+            directory,
+            programs: self.failed.programs().to_str().expect("a path"),
+        }
+    }
+
     fn path(&self) -> PathBuf {
         self.directory.path().join("pg.failed-1.rows.sql")
     }
 
     async fn export(&self) -> Export {
+        self.export_by(&Log::Unknown).await
+    }
+
+    async fn export_by(&self, log: &Log<'_>) -> Export {
         let engine = LocalEngine::default();
         let (failed, old) = (database(&self.failed), database(&self.old));
         let heading = Heading {
@@ -148,7 +170,7 @@ impl World {
         let failed = Runner::new(&engine, "failed", &failed);
         let old = Runner::new(&engine, "old", &old);
         let path = self.path();
-        export_rows(&failed, &old, &self.before, None, (&path, &heading), LONG)
+        export_rows(&failed, &old, &self.before, log, (&path, &heading), LONG)
             .await
             .expect("an export")
     }
@@ -484,7 +506,8 @@ async fn without_the_cut_overs_transaction_nothing_is_guessed() {
     };
     let (failed, old) = (Runner::new(&engine, "f", &failed), Runner::new(&engine, "o", &old));
     let path = world.path();
-    let refused = export_rows(&failed, &old, &world.before, None, (&path, &heading), LONG).await;
+    let refused =
+        export_rows(&failed, &old, &world.before, &Log::Unknown, (&path, &heading), LONG).await;
     let message = refused.expect_err("a refusal").to_string();
     assert!(message.contains("transaction was not noted"), "{message}");
 }
@@ -609,4 +632,64 @@ async fn where_one_row_does_not_fit_nothing_is_carried_over() {
     sql(&world.old, "insert into payments values (500, null, 'by somebody')");
     let refused = world.carry().await.expect_err("a stranger's row").to_string();
     assert!(refused.contains("not by this"), "{refused}");
+}
+
+/// Rows that the old version wrote after the note, one of them twice, are in both databases.
+async fn its_last_rows_stay_the_old_versions(how: &str) {
+    let last = "insert into payments values (2, null, 'at the last'), (3, null, 'moment'); \
+        update payments set note = 'again' where id = 3";
+    let Some(world) = World::ended("UTF8", SHOP, |_| {}, (last, how)).await else { return };
+    sql(&world.failed, "alter table payments add column memo text default 'none'");
+    sql(&world.failed, "insert into payments values (10, null, 'new'), (11, null, 'new')");
+    sql(&world.failed, "update payments set note = 'touched' where id = 1");
+    sql(&world.failed, "begin; insert into payments values (12, null, 'new'); rollback");
+    // Once more, as a server that runs alone is: this shutdown is none of the old version's.
+    world.failed.stop("fast");
+    world.failed.start_again();
+    let carried = world.carry().await.expect("rows are carried over");
+    println!("{how}: {}", said_of_carried(&carried).join("\n"));
+    let tables: Vec<(&str, u64)> =
+        carried.tables.iter().map(|table| (table.name.as_str(), table.rows)).collect();
+    assert_eq!(tables, [("public.payments", 2), ("public.told", 2)]);
+    assert_eq!(carried.transactions, 1);
+    assert_eq!(world.carry().await.expect("nothing is left to do"), carried);
+    let there = "select string_agg(id || ' ' || note, ', ' order by id) from payments";
+    assert_eq!(
+        sql(&world.old, there).trim(),
+        "1 old, 2 at the last, 3 again, 10 new, 11 new",
+        "{how}"
+    );
+    assert_eq!(sql(&world.old, "select count(*) from told").trim(), "4");
+
+    let directory = world.failed.data();
+    let export = world.export_by(&Log::CarriedSince(world.cut_over(&directory))).await;
+    let Export::Written { tables, .. } = export else { panic!("{export:?}") };
+    let set_aside: Vec<(&str, u64)> = tables
+        .iter()
+        .map(|table| (table.name.as_str(), table.set_aside()))
+        .filter(|(_, rows)| *rows > 0)
+        .collect();
+    assert_eq!(
+        set_aside,
+        [("public.payments", 1)],
+        "what was changed, and nothing else: {tables:?}"
+    );
+    let export = world.export_by(&Log::Since(world.cut_over(&directory))).await;
+    let Export::Written { tables, .. } = export else { panic!("{export:?}") };
+    let payments = tables.iter().find(|table| table.name == "public.payments").expect("it");
+    assert_eq!(
+        (payments.inserted, payments.updated),
+        (0, 3),
+        "those that it has by now: {tables:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_old_version_wrote_after_the_note_is_its_own() {
+    its_last_rows_stay_the_old_versions("fast").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_old_version_wrote_after_the_note_is_its_own_where_it_was_killed() {
+    its_last_rows_stay_the_old_versions("immediate").await;
 }

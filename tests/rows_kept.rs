@@ -192,8 +192,10 @@ fn a_setting_with_which_the_old_server_does_not_start_is_as_it_was() {
 fn without_a_supervisor_the_last_payments_of_the_old_version_are_its_own() {
     if require("docker") {
         let builder = builder().env("PAYRAM_SUPERVISOR", "off");
-        let (world, _) = goes_back_by_itself(builder, "health-500");
+        let (world, status) = goes_back_by_itself(builder, "health-500");
         assert_eq!(world.failed_directories(), Vec::<String>::new(), "nothing was put back");
+        let message = status["message"].as_str().unwrap_or_default();
+        assert_parts(message, &["what 1.9.6, until it was stopped, or 9.0.1's workers wrote"]);
     }
 }
 
@@ -201,6 +203,14 @@ fn without_a_supervisor_the_last_payments_of_the_old_version_are_its_own() {
 fn without_a_supervisor_workers_keep_their_rows_too() {
     if require("docker") {
         keeps_the_rows(builder().env("PAYRAM_SUPERVISOR", "off"), "health-500-writes");
+    }
+}
+
+#[test]
+fn without_a_supervisor_a_migration_that_wrote_no_row_is_taken_back_without_asking() {
+    if require("docker") {
+        // Its last payments are not in the fingerprint of the cut-over, and none of the new one's.
+        comes_back_whole(builder().env("PAYRAM_SUPERVISOR", "off"), "migration-schema");
     }
 }
 
@@ -362,6 +372,28 @@ fn what_a_failed_version_only_inserted_is_carried_over_where_a_person_says_so() 
     );
     // It acts again.
     assert_eq!(world.sql("SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'tell'"), "O");
+}
+
+#[test]
+fn without_a_supervisor_they_are_carried_over_beside_the_old_versions_last_ones() {
+    if !require("docker") {
+        return;
+    }
+    let builder = builder().nested_mounts().env("PAYRAM_SUPERVISOR", "off");
+    let (world, daemon, tag) = carried_over(builder, BESIDE_A_PAYMENT);
+    // The old version wrote until it was stopped, which the cut-over's note does not tell of.
+    let carried = world.sql(&format!("SELECT count(*) FROM payments WHERE written_by = '{tag}'"));
+    let message = daemon.status()["message"].as_str().unwrap_or_default().to_owned();
+    assert_parts(&message, &[&format!("public.payments {carried} row")]);
+    let (_, twice) = world.addresses();
+    assert_eq!(twice, Vec::<String>::new(), "handed out twice");
+    // Nothing is carried over a second time.
+    let again = world.cli(&["recover", "--restore-database", "--carry-rows", "--yes"]);
+    println!("recover again: {:?} {}", again.status.code(), said(&again));
+    assert_eq!(daemon.status()["phase"], "ROLLED_BACK");
+    let now = world.sql(&format!("SELECT count(*) FROM payments WHERE written_by = '{tag}'"));
+    assert_eq!(now, carried);
+    assert_eq!(world.payments_lost(), Vec::<String>::new());
 }
 
 #[test]

@@ -3,8 +3,8 @@
 //!
 //! Called by the driver when the old version serves again, with a server of its own on the
 //! failed version's directory. Both databases are only read. Rows are told by the transaction
-//! that wrote their version: those of the cut-over's next transaction and later ones are the
-//! failed version's. Each is then looked for in the old version's database by its key, which
+//! that wrote their version: those of the transaction that was next when the old version's server
+//! ended, and later ones, are the failed version's. Each is then looked for in the old version's database by its key, which
 //! tells an insertion from an update, and from a row that was only rewritten.
 //!
 //! No value is converted: the file is in the encoding of the two databases, byte for byte.
@@ -16,7 +16,8 @@
 //! | `statement` | the statements; pure |
 //! | `file` | the file |
 //! | `carry` | those that only were inserted, carried over before the old version starts |
-//! | `log` | what each transaction did, by the server's log; pure |
+//! | `stretch` | the failed server's log since the cut-over, read |
+//! | `log` | what each transaction did, by that log; pure |
 //! | `tally` | what was exported and what was not, as a person is told it; pure |
 //! | `bytes` | text in the database's own encoding |
 
@@ -27,6 +28,7 @@ mod log;
 mod rows;
 mod shape;
 mod statement;
+mod stretch;
 mod tally;
 
 use std::collections::BTreeSet;
@@ -38,6 +40,7 @@ use tokio::time::Instant;
 use self::carry::Carrying;
 use self::file::Draft;
 use self::shape::{Fate, Shape};
+use self::stretch::Stretch;
 use self::tally::Tally;
 use super::fingerprint::{PINNED, fingerprint_since};
 use super::runner::{READING_TIMEOUT, Runner};
@@ -74,9 +77,18 @@ pub struct Heading<'h> {
     pub load_command: String,
 }
 
+/// What is known of the failed server's log, and whether rows were carried over by it before.
+pub enum Log<'c> {
+    /// Where it is, or where the cut-over is in it, was not noted.
+    Unknown,
+    /// It says where the failed version began.
+    Since(CutOver<'c>),
+    /// The same, and what could be was carried over by it already: the rest is exported.
+    CarriedSince(CutOver<'c>),
+}
+
 /// Writes the rows that the failed version wrote to `path`, whole or not at all; no file when
-/// there are none. `before` is what was read after the old version's last write; `carried` is told
-/// where what could be was carried over already: the rest is exported then.
+/// there are none. `before` is what was read at the cut-over.
 ///
 /// # Errors
 /// `DISK_SPACE_LOW`, or `RUNTIME_INSPECTION_FAILED` when one of the two can't be read, or the
@@ -85,12 +97,25 @@ pub async fn export_rows(
     failed: &Runner<'_>,
     old: &Runner<'_>,
     before: &Fingerprint,
-    carried: Option<&CutOver<'_>>,
+    log: &Log<'_>,
     (path, heading): (&Path, &Heading<'_>),
     within: Duration,
 ) -> Result<Export, Trouble> {
-    let Some(cut_over) = before.next_transaction else {
+    let deadline = Instant::now() + within;
+    let Some(noted) = before.next_transaction else {
         return Err(broken("the cut-over's transaction was not noted"));
+    };
+    let cut_over = match log {
+        Log::Unknown => noted,
+        Log::Since(at) => match begins_at(failed, at, deadline).await {
+            Ok(first) => first,
+            Err(trouble) => {
+                // What the old version wrote after the note is told, too, then.
+                tracing::info!("where the failed version began is not told by its log: {trouble}");
+                noted
+            }
+        },
+        Log::CarriedSince(at) => begins_at(failed, at, deadline).await?,
     };
     let now = fingerprint_since(failed, COUNT_BUDGET, before).await?;
     let at = now.next_transaction.unwrap_or(0);
@@ -106,15 +131,14 @@ pub async fn export_rows(
             failed_shape.encoding, old_shape.encoding
         )));
     }
-    let deadline = Instant::now() + within;
     let fates = shape::fates(&failed_shape, &old_shape);
-    let left_out = match carried {
-        Some(cut_over) => {
+    let left_out = match log {
+        Log::CarriedSince(cut_over) => {
             let place = (path, old_shape.encoding.as_str(), deadline);
             let weighed = Carrying::weighed(failed, old, cut_over, &fates, place).await?;
             Some(weighed.stays_behind())
         }
-        None => None,
+        Log::Unknown | Log::Since(_) => None,
     };
     let draft = Draft::begin(path, &old_shape.encoding).map_err(|error| unwritten(path, &error))?;
     let mut export = Exporting {
@@ -145,6 +169,15 @@ pub async fn export_rows(
     let path = path.to_string_lossy().into_owned();
     let load = Some(file::loading(heading, &path));
     Ok(Export::Written { path, tables, load })
+}
+
+/// The failed version's first transaction, by its server's log.
+async fn begins_at(
+    failed: &Runner<'_>,
+    at: &CutOver<'_>,
+    deadline: Instant,
+) -> Result<u64, Trouble> {
+    Stretch::of(failed, at).await?.begins_at(failed, at, deadline).await
 }
 
 struct Exporting<'e> {

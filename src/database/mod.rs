@@ -64,8 +64,8 @@ pub use directory::{
 };
 pub use dump::{DumpFile, dump};
 pub use export::{
-    CutOver, Heading, carry_rows, export_rows, said_of_carried, said_of_export, said_of_refused,
-    said_of_table,
+    CutOver, Heading, Log, carry_rows, export_rows, said_of_carried, said_of_export,
+    said_of_refused, said_of_table,
 };
 pub use fingerprint::{fingerprint, fingerprint_since};
 pub use host_servers::{

@@ -305,7 +305,8 @@ fn said_of_sequences(restored: &Restored, version: &str) -> Option<String> {
     (!said.is_empty()).then(|| said.join("; "))
 }
 
-/// What the failed version's workers wrote, where the database stayed with it.
+/// What the failed version's workers wrote, where the database stayed with it. Without a supervisor
+/// it may be the old version's, which wrote on after the cut-over was noted.
 fn stays(known: &Known<'_>) -> Option<String> {
     let Some(Assessment::WorkersWrote { tables }) = known.assessment else { return None };
     let before = match known.copy {
@@ -314,8 +315,14 @@ fn stays(known: &Known<'_>) -> Option<String> {
         }
         None => String::new(),
     };
+    let wrote_on = known.quiesced.is_some_and(|quiesced| quiesced.programs.running.is_empty());
+    let old = match &known.hop.from {
+        Some(from) if wrote_on => format!("{from}, until it was stopped, or "),
+        None if wrote_on => "the old version, until it was stopped, or ".to_owned(),
+        Some(_) | None => String::new(),
+    };
     Some(format!(
-        "what {}'s workers wrote is kept in the database: {}{before}",
+        "what {old}{}'s workers wrote is kept in the database: {}{before}",
         known.hop.version,
         tables.join("; ")
     ))

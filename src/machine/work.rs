@@ -96,6 +96,9 @@ pub struct Assess<'s> {
     pub failure: &'s Failure,
     /// What a person was shown who consented to its loss.
     pub shown: Option<&'s Assessment>,
+    /// Whether an attempt before this one, which that person has answered, began the return of the
+    /// restore point.
+    pub is_restore_begun: bool,
 }
 
 /// What the second look goes by, at an old version that did not pass its gate.
@@ -268,6 +271,7 @@ impl RollingBack {
                 next: next_that_was_made()?,
                 failure: &self.failure,
                 shown: self.shown.as_ref(),
+                is_restore_begun: self.begun == Begun::Restore,
             }),
             Step::StopNext => Work::StopNext(next_that_was_made()?),
             Step::RestoreDatabase => Work::RestoreDatabase(Restore {

@@ -64,7 +64,7 @@ pub use discard::{discard, kept_before};
 pub use error::{Refusal, RestorePointError};
 pub use manifest::{Finished, finished, first_difference, verify};
 pub use place::{Place, copy_name, place, places};
-pub use restore::restore;
+pub use restore::{is_back, restore};
 pub use survey::{Survey, survey};
 
 /// What the name of every copy contains; nothing else is ever written to or removed as one.

@@ -81,6 +81,19 @@ pub fn restore(source: &Path, copy: &Path, failed: &Path) -> Result<u64> {
     Ok(dressed)
 }
 
+/// Whether [`restore`] of these came to its end, and what it put back is still there.
+///
+/// # Errors
+/// When its note can't be read, or is about others.
+pub fn is_back(source: &Path, copy: &Path, failed: &Path) -> Result<bool> {
+    let Some(intent) = Intent::read(copy)? else { return Ok(false) };
+    let intent = intent.must_be_about(source, copy, failed)?;
+    match intent.stage {
+        Some(stage) => Ok(stage == Stage::Done),
+        None => Ok(inode(source)? == Some(intent.copy_inode) && inode(copy)?.is_none()),
+    }
+}
+
 /// The way back of a mount point, by its contents. The copy stays until it is discarded.
 fn restore_contents(
     source: &Path,

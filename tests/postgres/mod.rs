@@ -80,7 +80,12 @@ impl Server {
 
     /// Another server, on a copy of this one's directory; both run afterwards.
     pub fn copy(&self) -> Self {
-        self.stop("fast");
+        self.copy_ended("fast")
+    }
+
+    /// The same, ended so before: `fast`, or `immediate` as if it were killed.
+    pub fn copy_ended(&self, how: &str) -> Self {
+        self.stop(how);
         let directory = tempfile::tempdir().expect("a directory");
         if let Some((uid, gid)) = other_user() {
             std::os::unix::fs::chown(directory.path(), Some(uid), Some(gid)).expect("an owner");

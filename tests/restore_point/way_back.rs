@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use payram_updater::restore_point::{
     Cancel, Place, RestorePointError, copy_name, discard, finish, finished, first_difference,
-    kept_before, place, places, pre_copy, restore, verify,
+    is_back, kept_before, place, places, pre_copy, restore, verify,
 };
 
 use crate::trees::{Edit, World, look, world, write};
@@ -29,7 +29,10 @@ fn the_copy_takes_the_directorys_place_and_the_failed_one_is_kept() {
     let world = failed_version();
     let (good, bad) = (look(&world.copy()), look(&world.source()));
     world.verify().expect("whole");
+    let is_back = || is_back(&world.source(), &world.copy(), &world.failed()).expect("looked");
+    assert!(!is_back());
     world.restore().expect("put back");
+    assert!(is_back());
     assert_eq!(look(&world.source()), good);
     assert_eq!(look(&world.failed()), bad);
     assert!(!world.copy().exists());

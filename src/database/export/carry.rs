@@ -17,13 +17,14 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::file::Draft;
-use super::log::{self, Catalogs, Transactions};
+use super::log::{self, Transactions};
 use super::rows::Lines;
 use super::shape::{self, Fate, Mapping};
+use super::stretch::Stretch;
 use super::{broken, bytes, shape as read_shape, statement, unwritten};
 use crate::database::fingerprint::PINNED;
-use crate::database::runner::{READING_TIMEOUT, Run, Runner};
-use crate::database::tool::{Tool, ToolError};
+use crate::database::runner::{READING_TIMEOUT, Runner};
+use crate::database::tool::ToolError;
 use crate::error::Trouble;
 use crate::machine::facts::{Carried, CarriedTable, Cluster, RefusedTransactions};
 use crate::machine::failure::FailureCode;
@@ -38,7 +39,8 @@ const NO_PLACE: &str = "also wrote what the old version has no place for";
 
 /// Since when, and where the log is.
 pub struct CutOver<'c> {
-    /// The server's next transaction at the cut-over.
+    /// The server's next transaction at the cut-over, as it was noted: the old version may have
+    /// written after that.
     pub transaction: u64,
     /// Where its log ended then.
     pub cluster: &'c Cluster,
@@ -99,6 +101,7 @@ pub async fn carry_rows(
 pub(super) struct Carrying<'c> {
     failed: &'c Runner<'c>,
     back: &'c Runner<'c>,
+    /// The failed version's first transaction.
     since: u64,
     deadline: Instant,
     path: &'c Path,
@@ -121,8 +124,10 @@ impl<'c> Carrying<'c> {
         fates: &[Fate<'_>],
         (path, encoding, deadline): (&'c Path, &'c str, Instant),
     ) -> Result<Self, Trouble> {
-        let transactions = transactions(failed, cut_over, deadline).await?;
-        let (since, rows) = (cut_over.transaction, Vec::new());
+        let stretch = Stretch::of(failed, cut_over).await?;
+        let since = stretch.begins_at(failed, cut_over, deadline).await?;
+        let transactions = stretch.transactions(failed, cut_over, deadline).await?;
+        let rows = Vec::new();
         let mut all = Self { failed, back, since, deadline, path, encoding, transactions, rows };
         let unlogged = all.unlogged().await?;
         for fate in fates {
@@ -329,72 +334,7 @@ impl<'c> Carrying<'c> {
     }
 }
 
-/// Reads the failed server's log since the cut-over.
-async fn transactions(
-    failed: &Runner<'_>,
-    cut_over: &CutOver<'_>,
-    deadline: Instant,
-) -> Result<Transactions, Trouble> {
-    #[derive(Deserialize)]
-    struct Place {
-        end: String,
-        behind: bool,
-        database: u32,
-        files: Vec<u32>,
-        major: u32,
-    }
-    let noted = cut_over.cluster;
-    if !noted.wal_position.chars().all(|c| c.is_ascii_hexdigit() || c == '/') {
-        return Err(broken(format!("{:?} is no place in the server's log", noted.wal_position)));
-    }
-    let place: Place = json(
-        failed,
-        &format!(
-            "select json_build_object('end', pg_current_wal_flush_lsn()::text, \
-               'behind', pg_current_wal_flush_lsn() <= '{}'::pg_lsn, \
-               'database', (select oid::bigint from pg_database where datname = current_database()), \
-               'major', current_setting('server_version_num')::int / 10000, \
-               'files', (select json_agg(pg_relation_filenode(oid)::bigint) from pg_class \
-                 where relnamespace = 'pg_catalog'::regnamespace \
-                   and pg_relation_filenode(oid) is not null))::text",
-            noted.wal_position
-        ),
-    )
-    .await?;
-    let mut all = Transactions::default();
-    if place.behind {
-        return Ok(all);
-    }
-    let catalogs = Catalogs { database: place.database, files: place.files.into_iter().collect() };
-    let mut arguments: Vec<String> = vec![
-        format!("--path={}", cut_over.directory.join("pg_wal").display()),
-        format!("--timeline={}", noted.timeline),
-        format!("--start={}", noted.wal_position),
-        format!("--end={}", place.end),
-    ];
-    // Before 15 one kind of record could be asked for, or all.
-    if place.major >= 15 {
-        arguments
-            .extend(["Heap", "Heap2", "Storage", "Transaction"].map(|one| format!("--rmgr={one}")));
-    }
-    let run = Run {
-        tool: Tool::PgWaldump,
-        arguments,
-        database: None,
-        application: "payram-updater",
-        stdin: false,
-        timeout: deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1)),
-        programs: Some(cut_over.programs),
-    };
-    let mut lines = Lines::of(failed.start(run).await.map_err(unlogged)?);
-    while let Some(line) = lines.next().await.map_err(unlogged)? {
-        all.take(&line, &catalogs);
-    }
-    lines.finish().await.map_err(unlogged)?;
-    Ok(all)
-}
-
-async fn json<T: serde::de::DeserializeOwned>(
+pub(super) async fn json<T: serde::de::DeserializeOwned>(
     runner: &Runner<'_>,
     question: &str,
 ) -> Result<T, Trouble> {
@@ -407,11 +347,6 @@ async fn json<T: serde::de::DeserializeOwned>(
 fn unread(error: ToolError) -> Trouble {
     let code = FailureCode::RuntimeInspectionFailed;
     error.trouble("read what is to be carried over", code, code)
-}
-
-fn unlogged(error: ToolError) -> Trouble {
-    let code = FailureCode::RuntimeInspectionFailed;
-    error.trouble("read the failed version's write-ahead log", code, code)
 }
 
 /// What would act when rows are inserted, or checks them one by one.

@@ -104,6 +104,19 @@ impl Transactions {
     }
 }
 
+/// The next transaction when the old version's server ended, where this line tells it: that of its
+/// last checkpoint, or of the one at which the recovery of a killed server ends. The first of them
+/// counts.
+pub(super) fn ended_at(line: &str) -> Option<u64> {
+    let record = Record::of(line)?;
+    if (record.manager, record.action) != ("XLOG", "CHECKPOINT_SHUTDOWN") {
+        return None;
+    }
+    let (_, number) = record.said.split_once("; xid ")?;
+    let (epoch, number) = number.split(';').next()?.split_once(':')?;
+    Some((epoch.parse::<u64>().ok()? << 32) | u64::from(number.parse::<u32>().ok()?))
+}
+
 struct Record<'l> {
     manager: &'l str,
     number: u32,
@@ -179,6 +192,22 @@ mod tests {
             [(731, CHANGED), (733, REMOVED), (734, SCHEMA), (735, SCHEMA), (736, SCHEMA)];
         assert_eq!(all.refused(), expected.into());
         assert!(all.told_of(730) && all.told_of(732) && !all.told_of(740));
+    }
+
+    #[test]
+    fn the_log_tells_which_transaction_was_next_when_a_server_ended() {
+        let checkpoint = |kind: &str, wal_level: &str, xid: &str| {
+            let said = format!(
+                "{kind} redo 0/1949AF0; tli 1; prev tli 1; fpw true;{wal_level} xid {xid}; oid 24576; multi 1; offset 0; oldest xid 717 in DB 1; oldest multi 1 in DB 1; oldest running xid 0; shutdown"
+            );
+            ended_at(&line("XLOG", 0, &said))
+        };
+        assert_eq!(checkpoint("CHECKPOINT_SHUTDOWN", "", "0:735"), Some(735));
+        let since_17 = " wal_level replica;";
+        assert_eq!(checkpoint("CHECKPOINT_SHUTDOWN", since_17, "2:735"), Some((2 << 32) + 735));
+        assert_eq!(checkpoint("CHECKPOINT_ONLINE", "", "0:735"), None);
+        assert_eq!(ended_at(&line("XLOG", 0, "NEXTOID 32768")), None);
+        assert_eq!(ended_at(&line("Transaction", 735, "COMMIT 2026-01-31 12:00:00 UTC")), None);
     }
 
     #[test]

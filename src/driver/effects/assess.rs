@@ -104,7 +104,7 @@ impl StepContext<'_> {
     }
 
     /// What the restore point holds: its server runs alone on a copy of it, which it writes to.
-    async fn fingerprint_of_copy(
+    pub(super) async fn fingerprint_of_copy(
         &self,
         source: &Path,
         copy: &Path,

@@ -21,5 +21,6 @@ pub(super) mod standalone_postgres;
 mod strangers;
 mod stray_requests;
 pub(super) mod unmounted;
+mod wrote_on;
 
 pub(super) use containers::{name_of, occupies_database, was_started};

@@ -43,6 +43,7 @@ async fn find_out_again(cx: &StepContext<'_>, work: AssessAgain<'_>) -> Result<A
     cx.set_policy(old, &no_restart()).await?;
     let is_up = occupies_database(&cx.inspect_present(old.id, old.role).await?);
     let found = cx.compare_with_cut_over(old, is_up).await?;
+    let found = cx.told_by_the_restore_point(old, found).await?;
     // The old version has written nothing: something is put back for it.
     let is_as_before = Some(&found.assessment) == work.assessment;
     if is_as_before || found.assessment == Assessment::Unchanged {

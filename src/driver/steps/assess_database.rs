@@ -67,6 +67,10 @@ async fn find_out(cx: &StepContext<'_>, work: Assess<'_>) -> Result<Assessed, Tr
     if container.is_some_and(|container| !was_started(&container)) {
         return Ok(Assessment::Unchanged.into());
     }
+    if work.is_restore_begun && !is_up && cx.restore_point_is_back().await {
+        cx.say("the restore point is in the database's place already").await;
+        return Ok(Assessment::Unchanged.into());
+    }
     // Its server is another cluster's: what it says is no evidence. The directory is.
     let is_another = failure.code == FailureCode::DatabaseMismatch;
     let before = cx.quiesced.and_then(|quiesced| quiesced.fingerprint.as_ref());
@@ -76,7 +80,8 @@ async fn find_out(cx: &StepContext<'_>, work: Assess<'_>) -> Result<Assessed, Tr
         }
         return cx.assess_directory(before).await;
     }
-    cx.compare_with_cut_over(next, is_up).await
+    let found = cx.compare_with_cut_over(next, is_up).await?;
+    cx.told_by_the_restore_point(next, found).await
 }
 
 /// Those of them that are not as they were at the cut-over.

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::clock::Timestamp;
-use crate::database::{self, Heading, Runner, said_of_table};
+use crate::database::{self, Heading, Log, Runner, said_of_table};
 use crate::driver::context::StepContext;
 use crate::driver::effects::carry::LogPlace;
 use crate::driver::effects::failed_directory::{MODEST, mounts_for};
@@ -94,12 +94,13 @@ async fn export_from(
     let within = cx.settings.backup_timeout;
     let is_carried = restored.carried.is_some();
     let at = LogPlace::of(&saved.container, server, source);
-    let carried = match is_carried {
-        true => Some(at.cut_over(cx.quiesced)?),
-        false => None,
+    let log = match (is_carried, at.cut_over(cx.quiesced)) {
+        (true, cut_over) => Log::CarriedSince(cut_over?),
+        (false, Ok(cut_over)) => Log::Since(cut_over),
+        (false, Err(_)) => Log::Unknown,
     };
     let file = (Path::new(&path), &heading);
-    database::export_rows(&lone, &old, before, carried.as_ref(), file, within).await
+    database::export_rows(&lone, &old, before, &log, file, within).await
 }
 
 /// A command that loads a file from its standard input as the application's role. The password
