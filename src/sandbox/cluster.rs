@@ -38,6 +38,12 @@ const DATABASE: u32 = 16384;
 /// What one row takes in the log.
 const ROW_BYTES: u64 = 0xC8;
 
+/// Records of the log, of the database's tables by their numbers.
+const CATALOG_ROW: &str = "INSERT off 1 flags 0x00, blkref #0: rel 1663/16384/1259 blk 0";
+const PAYMENT_ROW: &str = "INSERT off 1 flags 0x00, blkref #0: rel 1663/16384/16390 blk 0";
+const PAYMENT_CHANGED: &str = "HOT_UPDATE off 1 flags 0x00, blkref #0: rel 1663/16384/16390 blk 0";
+const MIGRATION_ROW: &str = "INSERT off 1 flags 0x00, blkref #0: rel 1663/16384/16391 blk 0";
+
 /// A data directory whose make-believe server runs.
 pub(super) struct Cluster {
     directory: PathBuf,
@@ -173,7 +179,7 @@ impl Cluster {
         line.push(b'\n');
         let path = self.directory.join(PAYMENTS);
         OpenOptions::new().append(true).create(true).open(path)?.write_all(&line)?;
-        self.commit(&mut log, 1)?;
+        self.commit(&mut log, PAYMENT_ROW, 1)?;
         drop(log);
         self.count("payments", inserted(1));
         Ok(id)
@@ -193,7 +199,7 @@ impl Cluster {
             }
             catalog.objects.insert(format!("table public.{added}"), "id uuid".into());
             self.write_catalog(&catalog)?;
-            self.commit(&mut self.log(), 2)?;
+            self.commit(&mut self.log(), CATALOG_ROW, 2)?;
         }
         let changed = self.rewrite(migration.rows)?;
         if migration.fails {
@@ -204,7 +210,7 @@ impl Cluster {
             let mut log = self.log();
             catalog.migrations.push((version.into(), log.next_transaction));
             self.write_catalog(&catalog)?;
-            self.commit(&mut log, 1)?;
+            self.commit(&mut log, MIGRATION_ROW, 1)?;
             drop(log);
             self.count("schema_migrations", inserted(1));
         }
@@ -225,16 +231,47 @@ impl Cluster {
             payment.transaction = log.next_transaction;
             changed += 1;
         }
-        let mut text = Vec::new();
-        for payment in &payments {
-            text.extend(serde_json::to_vec(payment)?);
-            text.push(b'\n');
-        }
-        replace(&self.directory.join(PAYMENTS), &text)?;
-        self.commit(&mut log, changed)?;
+        self.write_payments(&payments)?;
+        self.commit(&mut log, PAYMENT_CHANGED, changed)?;
         drop(log);
         self.count("payments", ChangeKinds { inserted: 0, updated: changed, deleted: 0 });
         Ok(changed)
+    }
+
+    /// Inserts these payments, id, amount and version each, in one transaction; all of them, or says
+    /// why none.
+    pub fn insert(&self, rows: &[[String; 3]]) -> io::Result<Result<(), String>> {
+        let mut log = self.log();
+        let mut payments = self.payments()?;
+        for [id, amount, written_by] in rows {
+            if payments.iter().any(|payment| payment.id == *id) {
+                return Ok(Err(format!(
+                    "duplicate key value violates unique constraint \"payments_pkey\": Key (id)=({id}) already exists."
+                )));
+            }
+            payments.push(Payment {
+                id: id.clone(),
+                amount: amount.clone(),
+                written_by: written_by.clone(),
+                ledger: None,
+                transaction: log.next_transaction,
+            });
+        }
+        self.write_payments(&payments)?;
+        let count = rows.len() as u64;
+        self.commit(&mut log, PAYMENT_ROW, count)?;
+        drop(log);
+        self.count("payments", inserted(count));
+        Ok(Ok(()))
+    }
+
+    fn write_payments(&self, payments: &[Payment]) -> io::Result<()> {
+        let mut text = Vec::new();
+        for payment in payments {
+            text.extend(serde_json::to_vec(payment)?);
+            text.push(b'\n');
+        }
+        replace(&self.directory.join(PAYMENTS), &text)
     }
 
     /// A row that was half written when the server was killed was never acknowledged.
@@ -261,8 +298,12 @@ impl Cluster {
         replace(&self.directory.join(CATALOG), &serde_json::to_vec_pretty(catalog)?)
     }
 
-    /// The transaction that wrote these rows is over.
-    fn commit(&self, log: &mut Log, rows: u64) -> io::Result<()> {
+    /// The transaction that wrote so many rows, each with such a record, is over.
+    fn commit(&self, log: &mut Log, record: &str, rows: u64) -> io::Result<()> {
+        for _ in 0..rows {
+            log.record(&self.directory, "Heap", record)?;
+        }
+        log.record(&self.directory, "Transaction", "COMMIT 2026-01-31 12:00:00.000000 UTC")?;
         log.next_transaction += 1;
         log.write(&self.directory, rows * ROW_BYTES)
     }

@@ -86,6 +86,12 @@ pub(super) struct Release {
     /// Its server is the first process of its container and leaves `postmaster.pid` behind at a
     /// clean stop. The server of another release takes that number for an alive one's.
     pub leaves_stale_pid: bool,
+    /// A file, by its path in the container, without which it is unhealthy and takes no payment.
+    pub needs: Option<String>,
+    /// One that it takes away before it starts anything.
+    pub removes: Option<String>,
+    /// One that it writes anew before it starts anything, with its version.
+    pub rewrites: Option<String>,
     /// What it changes in the container's own file system, by path.
     pub changes: BTreeMap<String, Changed>,
     /// Accepts connections and never answers.
@@ -118,6 +124,9 @@ impl Default for Release {
             answer_ms: 0,
             serves_elsewhere: false,
             leaves_stale_pid: false,
+            needs: None,
+            removes: None,
+            rewrites: None,
             changes: BTreeMap::new(),
             hangs: false,
             ignores_term: false,

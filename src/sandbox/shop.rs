@@ -50,6 +50,8 @@ pub(super) struct Shop {
     pub is_alone: bool,
     /// Where payments are acknowledged, on this host.
     pub ack: Option<PathBuf>,
+    /// The file without which it is unhealthy, on this host.
+    needs: Option<PathBuf>,
     /// What the container prints, on this host.
     pub log: PathBuf,
     /// Cancelled when the container ends by itself.
@@ -102,7 +104,7 @@ impl Shop {
         (version, release): (String, Release),
         (cluster, programs): (Option<Cluster>, Programs),
         is_alone: bool,
-        ack: Option<PathBuf>,
+        (ack, needs): (Option<PathBuf>, Option<PathBuf>),
         log: PathBuf,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -112,6 +114,7 @@ impl Shop {
             programs,
             is_alone,
             ack,
+            needs,
             log,
             ends: CancellationToken::new(),
             serves: AtomicBool::new(false),
@@ -320,8 +323,14 @@ impl Shop {
         let mut every = tokio::time::interval(PAYMENT_EVERY);
         loop {
             every.tick().await;
-            self.pay_or_say();
+            if !self.lacks_its_file() {
+                self.pay_or_say();
+            }
         }
+    }
+
+    fn lacks_its_file(&self) -> bool {
+        self.needs.as_ref().is_some_and(|file| !file.exists())
     }
 
     fn acknowledge(&self, id: &str) -> io::Result<()> {

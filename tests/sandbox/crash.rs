@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::invariants::{Told, at_the_crash, at_the_end};
 use crate::points::{At, Point, Then};
+use crate::scenarios::Scenario;
 use crate::shop::{END, SOON, Shop};
 use crate::support::http::Request;
 use crate::support::{Daemon, wait_until};
@@ -81,16 +82,16 @@ pub struct Tried {
 /// Tries a point in a shop of its own.
 pub fn try_point(point: &Point<'_>) -> Tried {
     let mut shop = point.scenario.open();
-    let old = shop.id();
+    let old = shop.old_id();
     let mut tried = Tried::default();
-    let is_killed = live(&shop, point.at, &point.scenario.faults, true);
+    let is_killed = live(&shop, point.at, &point.scenario.faults, Some(point.scenario));
     tried.is_reached = is_killed || !point.at.kills();
     tried.was_at = Told::of(&shop).map_or("no journal".to_owned(), |told| told.place());
     at_the_crash(&shop, &old, &mut tried.wrong);
     match point.then {
         Then::Restart => {}
         Then::Again(at) => {
-            live(&shop, at, &[], false);
+            live(&shop, at, &[], None);
             at_the_crash(&shop, &old, &mut tried.wrong);
         }
         Then::Reboot => {
@@ -102,7 +103,12 @@ pub fn try_point(point: &Point<'_>) -> Tried {
     shop.faults(&json!([]));
     let mut daemon = shop.spawn_daemon();
     daemon.wait_ready();
-    until_it_rests(&shop, &point.to_string());
+    let phase = until_it_rests(&shop, &point.to_string());
+    if point.scenario.recover.is_some() && phase == "NEEDS_OPERATOR" {
+        // A person whose command was not answered gives it again.
+        point.scenario.begin(&shop);
+        until_it_rests(&shop, &point.to_string());
+    }
     at_the_end(&shop, point, &old, &mut tried.wrong);
     if let Some(status) = daemon.exited() {
         tried.wrong.push(format!("the daemon ended by itself: {status}"));
@@ -114,13 +120,14 @@ pub fn try_point(point: &Point<'_>) -> Tried {
 }
 
 /// A daemon's life up to this point, or to where its upgrade rests; whether it was killed there.
-fn live(shop: &Shop, at: At, faults: &[Value], begins: bool) -> bool {
+/// It is asked for what `begins`, where that is given.
+fn live(shop: &Shop, at: At, faults: &[Value], begins: Option<&Scenario>) -> bool {
     let faults: Vec<Value> = at.fault().into_iter().chain(faults.iter().cloned()).collect();
     shop.faults(&Value::from(faults));
     let mut life = Life::begin(shop, at.mark().map(Some));
     life.wait_ready(shop);
-    if begins && !life.has_ended() {
-        shop.begin();
+    if let Some(scenario) = begins.filter(|_| !life.has_ended()) {
+        scenario.begin(shop);
     }
     let deadline = Instant::now() + END;
     let mut next_look = Instant::now();

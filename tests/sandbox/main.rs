@@ -6,6 +6,7 @@ mod support;
 
 mod auto_update;
 mod backups;
+mod carrying;
 mod crash;
 mod engine;
 mod init;

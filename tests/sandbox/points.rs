@@ -116,7 +116,7 @@ impl Trail {
         shop.faults(&Value::from(scenario.faults.clone()));
         let mut life = Life::begin(&shop, is_traced.then_some(None));
         life.wait_ready(&shop);
-        assert!(shop.begin(), "{}: the upgrade is accepted", scenario.name);
+        assert!(scenario.begin(&shop), "{}: it is accepted", scenario.name);
         let phase = until_it_rests(&shop, scenario.name);
         assert_eq!(phase, scenario.phase, "{}", scenario.name);
         // What it tidies after its end counts.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -36,10 +36,17 @@ pub struct Shop {
 impl Shop {
     /// A shop on 1.9.6 that can be upgraded to these releases.
     pub fn open(releases: Value) -> Self {
-        let root = tempfile::Builder::new()
-            .prefix("payram-sandbox-")
-            .tempdir_in(place())
-            .expect("a place");
+        Self::open_in(&place(), releases)
+    }
+
+    /// The same on a disk: what lies in memory is the host's, and of that no file is copied.
+    pub fn open_on_disk(releases: Value) -> Self {
+        Self::open_in(&std::env::temp_dir(), releases)
+    }
+
+    fn open_in(place: &Path, releases: Value) -> Self {
+        let root =
+            tempfile::Builder::new().prefix("payram-sandbox-").tempdir_in(place).expect("a place");
         let mut scenario = sandbox::scenario(50, &releases);
         // Below the ephemeral ports: nobody's connection has it while its container is down.
         scenario["port"] = json!(free_port());
@@ -105,6 +112,14 @@ impl Shop {
             .patience(END)
             .to_socket(&self.path("run/updater.sock"));
         answer.is_ok_and(|answer| answer.json()["jobId"].as_str().is_some_and(|id| !id.is_empty()))
+    }
+
+    /// The same for `recover`, in these ways: `{"keepNew": true}`.
+    pub fn recover(&self, ways: &Value) -> bool {
+        let answer = Request::post("/upgrade/recover", &ways.to_string())
+            .patience(END)
+            .to_socket(&self.path("run/updater.sock"));
+        answer.is_ok_and(|answer| answer.json()["success"] == true)
     }
 
     /// Runs a command to its end.
@@ -190,6 +205,19 @@ impl Shop {
         self.ask("/containers/payram/json")["Id"].as_str().expect("an id").to_owned()
     }
 
+    /// The id of the container that served before the upgrade, which has the shop's name until it
+    /// gives it up.
+    pub fn old_id(&self) -> String {
+        let all = self.inspections();
+        let is_parked = |one: &&Value| {
+            one["Name"].as_str().is_some_and(|it| it.starts_with("/payram-previous-"))
+        };
+        match all.iter().find(is_parked) {
+            Some(parked) => parked["Id"].as_str().expect("an id").to_owned(),
+            None => self.id(),
+        }
+    }
+
     /// The version that serves.
     pub fn serves(&self) -> Option<String> {
         let core = self.ready["core"].as_str().expect("an address");
@@ -230,6 +258,11 @@ impl Shop {
     /// Where the database lies.
     pub fn data(&self) -> PathBuf {
         PathBuf::from(self.ready["data"].as_str().expect("a path"))
+    }
+
+    /// A file below the shop's mount.
+    pub fn in_mount(&self, file: &str) -> PathBuf {
+        self.data().ancestors().nth(2).expect("a mount").join(file)
     }
 
     /// Every file and directory beside the database's directory that was kept.

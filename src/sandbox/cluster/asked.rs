@@ -7,7 +7,8 @@ use std::io;
 
 use serde_json::{Value, json};
 
-use super::{Cluster, DATABASE, PAYMENTS, Payment, inserted, size_below};
+use super::control::{Log, position};
+use super::{Cluster, DATABASE, MAJOR, PAYMENTS, Payment, inserted, size_below};
 
 /// A row as an export asks for it: its key, the digest of its values, and these as literals.
 struct Row {
@@ -116,12 +117,53 @@ impl Cluster {
         })
     }
 
-    /// The rows that were written in this transaction and in later ones, as the product's export
-    /// reads them.
+    /// The rows that were written in this transaction and in later ones.
+    fn later(&self, table: &str, transaction: u64) -> io::Result<Option<Vec<Row>>> {
+        let Some(mut rows) = self.rows(table)? else { return Ok(None) };
+        rows.retain(|row| row.transaction >= transaction);
+        Ok(Some(rows))
+    }
+
+    /// These as the product's export reads them.
     pub fn rows_since(&self, table: &str, transaction: u64) -> io::Result<Option<Vec<Value>>> {
-        let Some(rows) = self.rows(table)? else { return Ok(None) };
-        let later = rows.iter().filter(|row| row.transaction >= transaction);
-        Ok(Some(later.map(|row| json!([null, row.key, row.digest, row.values, null])).collect()))
+        let Some(rows) = self.later(table, transaction)? else { return Ok(None) };
+        let read =
+            |row: &Row| json!([row.transaction, null, row.key, row.digest, row.values, null]);
+        Ok(Some(rows.iter().map(read).collect()))
+    }
+
+    /// These as they are carried over: transaction and values.
+    pub fn values_since(&self, table: &str, transaction: u64) -> io::Result<Option<Vec<Value>>> {
+        let Some(rows) = self.later(table, transaction)? else { return Ok(None) };
+        Ok(Some(rows.iter().map(|row| json!([row.transaction, row.values])).collect()))
+    }
+
+    /// How many of these each transaction wrote: its number, no refusal, how many.
+    pub fn weighed_since(&self, table: &str, transaction: u64) -> io::Result<Option<Vec<Value>>> {
+        let Some(rows) = self.later(table, transaction)? else { return Ok(None) };
+        let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+        for row in rows {
+            *counts.entry(row.transaction).or_default() += 1;
+        }
+        Ok(Some(counts.iter().map(|(number, count)| json!([number, null, count])).collect()))
+    }
+
+    /// What of the log there is since this place.
+    pub fn stretch(&self, from: &str) -> Value {
+        let (log, from) = (self.log(), position(from).unwrap_or_default());
+        json!({"end": log.shown(), "is_empty": log.position <= from, "database": DATABASE,
+               "major": MAJOR, "files": [1259]})
+    }
+
+    /// The lines of `pg_waldump` for the records between two places, of these managers.
+    pub fn records(&self, from: &str, to: &str, managers: &[&str]) -> io::Result<Vec<String>> {
+        let place = |shown| {
+            position(shown).ok_or_else(|| io::Error::other(format!("{shown} is no WAL location")))
+        };
+        let mut lines = Log::records(&self.directory, place(from)?, place(to)?)?;
+        let manager = |line: &str| line.split_whitespace().nth(1).unwrap_or_default().to_owned();
+        lines.retain(|line| managers.is_empty() || managers.contains(&manager(line).as_str()));
+        Ok(lines)
     }
 
     /// Number, digest and whether it is as new, of each of these rows that is there; `(0, 'KEY')`

@@ -3,7 +3,8 @@
 //!
 //! The first bytes of the control file are those of PostgreSQL 11 to 17 on a little-endian
 //! machine (`pg_control.h`, `ControlFileData`); the rest is zero, its checksum too. The log's
-//! file holds nothing but where it ends and the next transaction, which so survive a kill. Used by the server alone.
+//! file holds nothing but where it ends and the next transaction, which so survive a kill; its
+//! records lie beside it, a line each, as `pg_waldump` prints them. Used by the server alone.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -27,6 +28,8 @@ const SEGMENT: u64 = 16 << 20;
 const KEPT_OF_SEGMENT: usize = 64 << 10;
 /// Where in its file the log's end is noted.
 const END_AT: u64 = 8;
+/// What the log's records say, each behind the place where it begins.
+const RECORDS: &str = "pg_wal/records";
 
 /// `DBState`
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,9 +106,44 @@ impl Log {
         self.keep(directory)
     }
 
-    /// A checkpoint, whose record is itself in the log.
+    /// Notes what a record says that begins where the log ends now. One of `XLOG` is the server's
+    /// own, any other the next transaction's.
+    pub fn record(&self, directory: &Path, manager: &str, said: &str) -> io::Result<()> {
+        let (at, shown) = (self.position, self.shown());
+        let number = if manager == "XLOG" { 0 } else { self.next_transaction };
+        let line = format!(
+            "{at:016X} rmgr: {manager:<11} len (rec/tot):     54/    54, tx: {number:>10}, lsn: {shown}, prev 0/00000000, desc: {said}\n"
+        );
+        let path = directory.join(RECORDS);
+        OpenOptions::new().append(true).create(true).open(path)?.write_all(line.as_bytes())
+    }
+
+    /// What `pg_waldump` prints of the records from one place to another.
+    pub fn records(directory: &Path, from: u64, to: u64) -> io::Result<Vec<String>> {
+        let text = match fs::read_to_string(directory.join(RECORDS)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error),
+        };
+        let lines = text.lines().filter_map(|line| {
+            let (at, line) = line.split_once(' ')?;
+            let at = u64::from_str_radix(at, 16).ok()?;
+            (from..to).contains(&at).then(|| line.to_owned())
+        });
+        Ok(lines.collect())
+    }
+
+    /// A clean end's checkpoint, or the one that ends the recovery from another end; its record is
+    /// itself in the log.
     pub fn checkpoint(&mut self, directory: &Path) -> io::Result<()> {
         self.checkpoint = self.position;
+        let said = format!(
+            "CHECKPOINT_SHUTDOWN redo {}; tli {TIMELINE}; prev tli {TIMELINE}; fpw true; xid {}:{}; oid 24576; multi 1; offset 0; shutdown",
+            self.shown(),
+            self.next_transaction >> 32,
+            self.next_transaction & 0xFFFF_FFFF
+        );
+        self.record(directory, "XLOG", &said)?;
         self.write(directory, 0x78)
     }
 
@@ -149,6 +187,13 @@ impl Log {
         let path = directory.join("global/pg_control");
         OpenOptions::new().write(true).create(true).truncate(false).open(path)?.write_all(&bytes)
     }
+}
+
+/// The number of a place in the log, `0/3000060`.
+pub(super) fn position(shown: &str) -> Option<u64> {
+    let (high, low) = shown.split_once('/')?;
+    let part = |text| u64::from_str_radix(text, 16).ok();
+    Some(part(high)? << 32 | part(low)?)
 }
 
 /// Whether the name is one of the log's files and no other that lies beside them.

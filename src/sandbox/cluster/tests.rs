@@ -101,3 +101,50 @@ fn the_restore_point_takes_the_directory_for_a_real_one() {
     cluster.stop(false).expect("it stops");
     assert!(!restore_point::survey(&at).expect("still").has_postmaster_pid);
 }
+
+#[test]
+fn the_log_tells_what_each_transaction_did_and_where_a_server_ended() {
+    let root = tempfile::tempdir().expect("a directory");
+    let at = root.path().join("postgres");
+    let cluster = Cluster::start(&at, &place(&[1])).expect("it starts");
+    cluster.pay("1").expect("a payment");
+    let from = cluster.identity(0)["walPosition"].as_str().expect("a place").to_owned();
+    cluster.stop(false).expect("it stops");
+    let cluster = Cluster::start(&at, &place(&[1])).expect("it starts");
+    let next = cluster.fingerprint().expect("it")["nextTransaction"].as_u64().expect("one");
+    cluster.pay("2").expect("a payment");
+    let migration = Migration { schema: true, rows: 2, fails: false };
+    cluster.migrate("2", migration).expect("read").expect("done");
+    let stretch = cluster.stretch(&from);
+    assert_eq!(stretch["is_empty"], false);
+    let to = stretch["end"].as_str().expect("a place");
+    let told = |managers: &[&str]| cluster.records(&from, to, managers).expect("lines");
+    let ended = told(&["XLOG"]);
+    assert_eq!(ended.len(), 1, "{ended:?}");
+    assert!(ended[0].contains(&format!("CHECKPOINT_SHUTDOWN redo {from};")), "{ended:?}");
+    assert!(ended[0].contains(&format!("; xid 0:{next};")), "{ended:?}");
+    let rows: Vec<String> = told(&["Heap"])
+        .iter()
+        .map(|line| line.split("desc: ").nth(1).expect("it").into())
+        .collect();
+    assert_eq!(
+        rows,
+        [PAYMENT_ROW, CATALOG_ROW, CATALOG_ROW, PAYMENT_CHANGED, PAYMENT_CHANGED, MIGRATION_ROW]
+    );
+    let weighed = cluster.weighed_since("public.payments", next).expect("read").expect("a table");
+    assert_eq!(weighed.len(), 1, "both were changed at once: {weighed:?}");
+    assert_eq!(weighed[0][2], 2);
+}
+
+#[test]
+fn payments_that_are_inserted_at_once_are_one_transaction_or_none() {
+    let root = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::start(&root.path().join("postgres"), &place(&[1])).expect("it starts");
+    let next = cluster.fingerprint().expect("it")["nextTransaction"].as_u64().expect("one");
+    let row = |id: &str| [id.to_owned(), "1.00".to_owned(), "2".to_owned()];
+    cluster.insert(&[row("a"), row("b")]).expect("written").expect("they fit");
+    let refused = cluster.insert(&[row("c"), row("a")]).expect("read").expect_err("a conflict");
+    assert!(refused.contains("Key (id)=(a) already exists"), "{refused}");
+    let weighed = cluster.weighed_since("public.payments", next).expect("read").expect("a table");
+    assert_eq!(weighed, [serde_json::json!([next, null, 2])]);
+}

@@ -77,7 +77,10 @@ impl Shop {
     fn health(&self) -> (u16, String) {
         let asked = self.asked_health.fetch_add(1, Ordering::SeqCst);
         let statuses = &self.release.health;
-        let status = statuses.get(asked).or(statuses.last()).copied().unwrap_or(200);
+        let status = match self.lacks_its_file() {
+            true => 500,
+            false => statuses.get(asked).or(statuses.last()).copied().unwrap_or(200),
+        };
         let word = if status == 200 { "ok" } else { "error" };
         (status, serde_json::json!({"status": word, "db": "ok"}).to_string())
     }

@@ -317,6 +317,11 @@ impl World {
         let version = config["Labels"][VERSION_LABEL].as_str().unwrap_or_default().to_owned();
         let release = if is_alone { Release::default() } else { self.release_of(inspection) };
         let lives = !is_taken && !release.exits_at_start;
+        let on_host = |path: &String| mounts::host_path(inspection, Path::new(path));
+        if lives {
+            change_files(&version, &release, on_host)?;
+        }
+        let needs = release.needs.as_ref().and_then(on_host);
         let programs = Programs::new(is_alone);
         let elsewhere = self.layer(id).join("cluster");
         let directory = if release.serves_elsewhere { &elsewhere } else { directory };
@@ -332,7 +337,8 @@ impl World {
         };
         let ack = mounts::host_path(inspection, Path::new("/ack/acked.log"));
         let furniture = (started.and_then(Result::ok), programs);
-        let shop = Shop::new((version, release), furniture, is_alone, ack, self.log(id));
+        let files = (ack, needs);
+        let shop = Shop::new((version, release), furniture, is_alone, files, self.log(id));
         if let Some(refused) = refused {
             shop.say(&refused);
         }
@@ -386,4 +392,23 @@ impl World {
 fn grace_ms(inspection: &Value) -> u64 {
     let seconds = inspection["Config"]["StopTimeout"].as_u64();
     seconds.map_or(DEFAULT_GRACE.as_millis() as u64, |seconds| seconds.saturating_mul(1000))
+}
+
+/// What a release does to files on a mount before it starts anything.
+fn change_files(
+    version: &str,
+    release: &Release,
+    on_host: impl Fn(&String) -> Option<PathBuf>,
+) -> Answer<()> {
+    let disk = |error: io::Error| Refusal::disk("change a file", &error);
+    if let Some(path) = release.removes.as_ref().and_then(&on_host) {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk(error)),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    match release.rewrites.as_ref().and_then(on_host) {
+        Some(path) => fs::write(path, format!("of {version}\n")).map_err(disk),
+        None => Ok(()),
+    }
 }
