@@ -35,6 +35,8 @@ pub enum Point {
     Unasked,
     /// The engine carried out its first change; the answer is lost.
     Unanswered,
+    /// The same of a later one, counted from 1; one of which there may be less.
+    After(usize),
     /// In the middle of its work on files.
     Midway,
     /// Its effect is done, or waits for the journal; the outcome is not journaled.
@@ -97,6 +99,8 @@ struct Shared {
 
 struct State {
     armed: Option<(&'static str, Point)>,
+    /// Changes that the step has asked for.
+    changes: usize,
     /// Whether what is held may go on when the trap is disarmed.
     lets_go: bool,
     /// Whether the daemon must not journal anything from there on.
@@ -119,6 +123,7 @@ impl Trap {
             journal: world.state_dir().join("journal.db"),
             state: Mutex::new(State {
                 armed: None,
+                changes: 0,
                 lets_go: false,
                 locks: true,
                 last_intent: 0,
@@ -163,12 +168,15 @@ impl Trap {
     fn set(&self, step: &'static str, point: Point, locks: bool) {
         let mut state = self.shared.lock();
         state.armed = Some((step, point));
+        state.changes = 0;
         state.lets_go = false;
         state.locks = locks;
         drop(state);
-        if [Step::RestorePoint, Step::DiscardCopy].iter().any(|files| files.as_str() == step) {
+        let is_of_files = [Step::RestorePoint, Step::DiscardCopy].map(Step::as_str).contains(&step);
+        let may_pass = matches!(point, Point::After(_));
+        if is_of_files || may_pass {
             let shared = Arc::clone(&self.shared);
-            std::thread::spawn(move || shared.watch_for(step));
+            std::thread::spawn(move || shared.watch_for(step, is_of_files));
         }
     }
 
@@ -285,12 +293,15 @@ impl Shared {
         true
     }
 
-    /// Springs as soon as `step` is under way; gives up when it has passed.
-    fn watch_for(&self, step: &'static str) {
+    /// Springs as soon as `step` is under way, where it should; gives up when it has passed.
+    fn watch_for(&self, step: &'static str, springs: bool) {
         let mut before = None;
         loop {
             let mut state = self.lock();
-            if state.armed.is_none_or(|(armed, _)| armed != step) || self.spring(&mut state, step) {
+            if state.armed.is_none_or(|(armed, _)| armed != step)
+                || state.lock.is_some()
+                || springs && self.spring(&mut state, step)
+            {
                 return;
             }
             let now = self.pending();
@@ -320,7 +331,14 @@ impl Shared {
                 holds_answer.store(self.pending().as_deref() == Some(step), Ordering::Relaxed);
                 true
             }
-            Some((_, Point::Unasked | Point::Unanswered)) | None => true,
+            Some((step, Point::After(nth))) if is_change(request) => {
+                if self.pending().as_deref() == Some(step) {
+                    state.changes += 1;
+                    holds_answer.store(state.changes == nth, Ordering::Relaxed);
+                }
+                true
+            }
+            Some((_, Point::Unasked | Point::Unanswered | Point::After(_))) | None => true,
         }
     }
 
@@ -330,7 +348,7 @@ impl Shared {
         state.last_traffic = Instant::now();
         let armed = state.armed;
         match armed {
-            Some((step, Point::Unanswered))
+            Some((step, Point::Unanswered | Point::After(_)))
                 if holds_answer.load(Ordering::Relaxed) && self.spring(&mut state, step) =>
             {
                 self.hold(state)
