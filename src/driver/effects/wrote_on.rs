@@ -15,22 +15,23 @@ use crate::machine::facts::{Assessment, Copy, RollbackDatabase};
 use crate::restore_point;
 
 impl StepContext<'_> {
-    /// What the restore point says of it instead, where this version, or the old one after the note,
-    /// may have done what was found. That cost time, which is spent only where a person would be
-    /// asked otherwise; rows that stay anyway stay, whoever wrote them.
+    /// What the restore point says of it instead, where either version may have done what was found.
+    /// That costs time, which is spent only where a person would be asked otherwise: rows that stay
+    /// anyway stay, whoever wrote them.
     pub(in crate::driver) async fn told_by_the_restore_point(
         &self,
         which: Which<'_>,
         found: Assessed,
     ) -> Result<Assessed, Trouble> {
         let is_clear = match &found.assessment {
-            Assessment::Unchanged | Assessment::Damaged { .. } | Assessment::Serves { .. } => true,
+            Assessment::Unchanged
+            | Assessment::SchemaChanged { .. }
+            | Assessment::Damaged { .. }
+            | Assessment::Serves { .. } => true,
             Assessment::WorkersWrote { .. } => {
                 self.hop.rollback_database != RollbackDatabase::Manual
             }
-            Assessment::SchemaChanged { .. }
-            | Assessment::RowsChanged { .. }
-            | Assessment::Unreadable { .. } => false,
+            Assessment::RowsChanged { .. } | Assessment::Unreadable { .. } => false,
         };
         let wrote_on = self.quiesced.is_some_and(|quiesced| {
             quiesced.programs.running.is_empty() && quiesced.fingerprint.is_some()
