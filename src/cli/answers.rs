@@ -45,7 +45,7 @@ pub(super) struct Job {
     pub auto_update: Option<AutoUpdate>,
     pub kind: Option<String>,
     pub kept_database: Option<String>,
-    pub rehearsal: Option<super::rehearse::Report>,
+    pub rehearsal: Option<super::report::Report>,
 }
 
 /// What auto-update does.
@@ -167,7 +167,7 @@ impl Job {
             return format!("restore of {}", path.rsplit('/').next().unwrap_or_default());
         }
         if let Some(rehearsal) = &self.rehearsal {
-            return format!("rehearsal of {}", rehearsal.version());
+            return format!("rehearsal of {}", rehearsal.version);
         }
         let to = match self.resolved_target.as_str() {
             "" => &self.requested_target,

@@ -29,6 +29,7 @@ mod progress;
 mod recover;
 mod rehearse;
 mod render;
+mod report;
 mod restart;
 mod run;
 mod sandbox;

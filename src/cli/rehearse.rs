@@ -4,7 +4,6 @@
 use std::io::{self, Write};
 
 use reqwest::StatusCode;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answers::{self, Job, RunAnswer};
@@ -12,68 +11,12 @@ use super::args::Rehearse;
 use super::client::{ClientError, Ways};
 use super::follow::{self, Observer, Until, Watched};
 use super::progress::{Display, Lines, notice_beside};
+use super::report::{Changes, Copied, Tried};
 use super::screen::{self, Screen, Tone, clean};
 use super::{Context, Exit, Problem, Reading, document};
 
 /// Lines of what changed that are shown, of each kind.
 const CHANGES_SHOWN: usize = 12;
-
-/// A report (`rehearsal` of a job).
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct Report {
-    verdict: Option<String>,
-    version: String,
-    seconds: Option<f64>,
-    copy: Option<Copied>,
-    new: Option<Tried>,
-    way_back: Option<Tried>,
-    control: Option<Tried>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Copied {
-    database_bytes: u64,
-    tables: u64,
-    rows: Option<u64>,
-    seconds: f64,
-    memory_limit_bytes: u64,
-    mounts: Vec<String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Tried {
-    stood: Stood,
-    answers_after_seconds: Option<f64>,
-    stayed_seconds: f64,
-    migration: Option<Changes>,
-    written: Option<Changes>,
-    memory_bytes: Option<u64>,
-    disk_bytes: Option<u64>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Stood {
-    stood: String,
-    found: String,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Changes {
-    schema: Vec<String>,
-    rows: Vec<String>,
-}
-
-impl Report {
-    /// The version that was tried.
-    pub(super) fn version(&self) -> &str {
-        &self.version
-    }
-}
 
 /// `rehearse`
 pub(super) async fn rehearse(

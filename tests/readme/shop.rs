@@ -121,9 +121,11 @@ fn first_line(command: &mut Command) -> String {
     line
 }
 
-/// A restart needs systemd, and the make-believe PostgreSQL reads no backup.
+/// A restart needs systemd, and the make-believe PostgreSQL reads no backup and is not made anew.
 fn is_for_a_machine(line: &str) -> bool {
-    ["restart", "backup restore"].iter().any(|it| line.contains(&format!("payram-updater {it}")))
+    ["restart", "rehearse", "backup restore"]
+        .iter()
+        .any(|it| line.contains(&format!("payram-updater {it}")))
 }
 
 /// How the program's commands end in this shop, where it is not well.
