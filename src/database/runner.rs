@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::io::ReaderStream;
 
 use super::locate::{Access, Database};
+use super::pooler;
 use super::tool::{End, Running, Tail, Tool, ToolError};
 use crate::engine::{Engine, EngineError, ExecRequest, Frame};
 use crate::error::Trouble;
@@ -83,9 +84,48 @@ impl<'a> Runner<'a> {
     pub(super) async fn start(&self, run: Run<'_>) -> Result<Running<'a>, ToolError> {
         let connects = !matches!(run.tool, Tool::PgWaldump) && !reads_a_file(&run);
         if self.database.access == Access::OnHost && connects {
-            super::pooler::must_keep_sessions_apart(self).await?;
+            self.must_keep_sessions_apart().await?;
         }
         self.start_at_once(run).await
+    }
+
+    /// Refuses where a pooler would have what we set be in force for the application.
+    async fn must_keep_sessions_apart(&self) -> Result<(), ToolError> {
+        let mixes = match pooler::known(self.database) {
+            Some(mixes) => mixes,
+            None => {
+                let mixes = self.mixes_sessions().await?;
+                pooler::note(self.database, mixes);
+                mixes
+            }
+        };
+        match mixes {
+            true => Err(ToolError::Pooled(pooler::sentence(self.database))),
+            false => Ok(()),
+        }
+    }
+
+    async fn mixes_sessions(&self) -> Result<bool, ToolError> {
+        for _ in 0..pooler::ROUNDS {
+            let [set, whose] = pooler::marking(&unique("m"));
+            let first = self.bare_session(&[&set, &whose]).await?;
+            let Some(look) = pooler::looking(&first) else { return Ok(false) };
+            let second = self.bare_session(&[&look]).await?;
+            if let Some(mixes) = pooler::verdict(&second) {
+                return Ok(mixes);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A session that sets nothing for itself.
+    async fn bare_session(&self, statements: &[&str]) -> Result<String, ToolError> {
+        let run = reading(None, &[], READING_TIMEOUT);
+        let arguments = statements.iter().flat_map(|one| ["-c".to_owned(), (*one).to_owned()]);
+        let mut run = Run { arguments: BARE.map(String::from).into(), ..run };
+        run.arguments.extend(arguments);
+        let answer = self.start_at_once(run).await?.collect(LARGEST_ANSWER).await?;
+        Ok(readable(&answer))
     }
 
     /// Starts a program.
@@ -308,6 +348,10 @@ const AS_TEXT: &str = "select 1 where pg_catalog.set_config('client_encoding', \
 const AS_IT_IS: &str = "select 1 where pg_catalog.set_config('client_encoding', \
     pg_catalog.current_setting('server_encoding'), false) is null";
 
+/// How `psql` is called: no settings of the user's, rows as lines, no question, and an end at the
+/// first error.
+const BARE: [&str; 7] = ["-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1"];
+
 /// One session of `psql` that sends these statements, each on its own.
 fn reading<'r>(database: Option<&'r str>, statements: &[&str], timeout: Duration) -> Run<'r> {
     session(database, &[AS_TEXT], statements, timeout)
@@ -331,8 +375,7 @@ fn session<'r>(
     statements: &[&str],
     timeout: Duration,
 ) -> Run<'r> {
-    let mut arguments: Vec<String> =
-        ["-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1"].map(String::from).into();
+    let mut arguments: Vec<String> = BARE.map(String::from).into();
     // What the database or the role sets by default may not change how a value is written,
     // nor keep a statement waiting for a lock that nobody gives back.
     for statement in encoding.iter().chain(&["set lock_timeout = '5s'"]).chain(statements) {

@@ -16,6 +16,7 @@ const MEANT: &[(&str, &str)] = &[
     ("Created", "another container"),
     ("Image", "the new version"),
     ("Config.Image", "the new version"),
+    ("ImageManifestDescriptor.*", "the new version, where containerd stores the images"),
     ("Config.Env[PAYRAM_IMAGE_VERSION]", "a default of the image's"),
     ("Config.Labels.org.opencontainers.image.version", "a default of the image's"),
     ("Config.Labels.io.payram.updater.hop", "says which upgrade made it"),

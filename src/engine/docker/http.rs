@@ -370,7 +370,7 @@ async fn sentence(mut response: Response) -> String {
     }
 }
 
-/// `client version 1.47 is too new. Maximum supported API version is 1.41` and its opposite.
+/// `client version 1.48 is too new. Maximum supported API version is 1.41` and its opposite.
 fn refuses_version(error: &EngineError) -> bool {
     match error {
         EngineError::Refused { status: 400, message, .. } => {
@@ -404,10 +404,10 @@ mod tests {
                 0 => answer(200, &["Api-Version: 1.52"], "OK"),
                 _ => answer(200, &["Api-Version: 1.41"], "OK"),
             },
-            "GET /v1.47/info HTTP/1.1" => answer(
+            "GET /v1.48/info HTTP/1.1" => answer(
                 400,
                 &[],
-                r#"{"message":"client version 1.47 is too new. Maximum supported API version is 1.41"}"#,
+                r#"{"message":"client version 1.48 is too new. Maximum supported API version is 1.41"}"#,
             ),
             "GET /v1.41/info HTTP/1.1" => answer(200, &[], r#"{"ok":true}"#),
             other => answer(500, &[], other),
@@ -483,7 +483,7 @@ mod tests {
         let url = get(&["containers", "a/../b?c#d", "json"]).url(&base, ApiVersion::NEWEST);
         assert_eq!(
             url.expect("a URL").as_str(),
-            "http://docker/v1.47/containers/a%2F..%2Fb%3Fc%23d/json"
+            "http://docker/v1.48/containers/a%2F..%2Fb%3Fc%23d/json"
         );
         for name in ["", ".", ".."] {
             let error = get(&["containers", name, "json"]).url(&base, ApiVersion::NEWEST);

@@ -1,7 +1,7 @@
 //! The Docker implementation of [`super::Engine`]: one verb, one request of the Engine API.
 //!
 //! Made by `main`, used through the trait. Written from the references v1.41 (Docker 20.10) to
-//! v1.47; the version is agreed on at the first contact, and nothing is contacted before that,
+//! v1.48; the version is agreed on at the first contact, and nothing is contacted before that,
 //! so that the daemon starts while the engine is down. Observes before no verb and repeats
 //! none: that is the driver's part (I4).
 

@@ -11,8 +11,9 @@ pub(super) struct ApiVersion {
 }
 
 impl ApiVersion {
-    /// The newest version whose reference this client was written from (Docker 27).
-    pub(super) const NEWEST: Self = Self { major: 1, minor: 47 };
+    /// The newest version whose reference this client was written from (Docker 28), and the first
+    /// that says which hardware addresses were asked for.
+    pub(super) const NEWEST: Self = Self { major: 1, minor: 48 };
 
     /// The oldest usable one (Docker 1.13): below it an exec drops its environment, where
     /// passwords travel, and a container has no `StopTimeout`.
@@ -53,7 +54,7 @@ mod tests {
     #[test]
     fn the_older_of_both_sides_is_spoken() {
         assert_eq!(agreed("1.41").as_deref(), Some("1.41"));
-        assert_eq!(agreed("1.52").as_deref(), Some("1.47"));
+        assert_eq!(agreed("1.52").as_deref(), Some("1.48"));
         assert_eq!(agreed("1.9"), None);
         assert_eq!(agreed("1.24"), None);
     }
