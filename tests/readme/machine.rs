@@ -118,18 +118,9 @@ fn somebody_with_the_earlier_tool_follows_the_readme() {
         path("manifest.json")
     );
     let sql = "payram-backup-20260102-030405-1.9.5-to-1.9.6.sql";
-    let dump = world.docker(&[
-        "exec",
-        &world.name,
-        "pg_dump",
-        "-h",
-        "127.0.0.1",
-        "-U",
-        "payram",
-        "--clean",
-        "--if-exists",
-        "payram",
-    ]);
+    let dump =
+        "PGPASSWORD=$POSTGRES_PASSWORD pg_dump -h 127.0.0.1 -U payram --clean --if-exists payram";
+    let dump = world.docker(&["exec", &world.name, "sh", "-c", dump]);
     fs::write(world.path("earlier.env"), settings).expect("a file");
     fs::write(world.path("earlier.sql"), dump).expect("a file");
     machine.must(&format!(
