@@ -171,7 +171,11 @@ tell_of_the_earlier_tool() {
         say "Found ${found[*]} of an earlier updater in $state_dir: left there. This one keeps a journal of its own and doesn't read them."
     fi
     if [[ -e $state_dir/updater-config.json ]]; then
-        say "Found updater-config.json in $state_dir: what it says of auto-update stays as it is."
+        if grep -q '"autoUpdateEnabled"[[:space:]]*:[[:space:]]*true' "$state_dir/updater-config.json"; then
+            say "Found updater-config.json in $state_dir: auto-update stays on, so an upgrade may begin at once. To turn it off: sudo payram-updater init --no-autoupdate"
+        else
+            say "Found updater-config.json in $state_dir: auto-update stays off."
+        fi
     fi
     if compgen -G "$backup_dir/*.sql" >/dev/null; then
         say "Found .sql backups in $backup_dir: left there."

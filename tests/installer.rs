@@ -339,10 +339,15 @@ fn an_installation_of_the_earlier_tool_is_taken_over() {
     let words = [
         "Found status.json history.jsonl",
         "updater-config.json",
+        "auto-update stays off",
         ".sql backups",
         "Settings are kept",
     ];
     assert_end(&host.install(), 0, &words);
+    host.write(&format!("{STATE}/updater-config.json"), "{\"autoUpdateEnabled\": true}");
+    assert_end(&host.install(), 0, &["an upgrade may begin at once"]);
+    let decided = "{\"of\":\"updater-config.json\"}";
+    host.write(&format!("{STATE}/updater-config.json"), decided);
     assert_eq!(host.read(SETTINGS), settings);
     assert!(host.read(PROGRAM).contains("# new"));
     assert!(host.read(UNIT).contains("Type=notify"));

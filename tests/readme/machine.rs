@@ -129,7 +129,7 @@ fn somebody_with_the_earlier_tool_follows_the_readme() {
         cp {} $state/data/backups/{sql}
         echo '{{\"jobId\":\"job-1\",\"state\":\"READY\"}}' >$state/status.json
         echo '{{\"id\":\"1\",\"type\":\"upgrade\"}}' >$state/history.jsonl
-        echo '{{\"autoUpdateEnabled\":true,\"autoUpdateIntervalHours\":6,\"initialized\":true}}' >$state/updater-config.json
+        echo '{{\"autoUpdateEnabled\":false,\"autoUpdateIntervalHours\":6,\"initialized\":true}}' >$state/updater-config.json
         printf '#!/bin/sh\\n[ \"$1\" = serve ] && exec sleep infinity\\necho the earlier updater\\n' >/usr/local/bin/payram-updater
         chmod 755 /usr/local/bin/payram-updater
         printf '[Service]\\nExecStart=/usr/local/bin/payram-updater serve\\n[Install]\\nWantedBy=multi-user.target\\n' >/etc/systemd/system/payram-updater.service
@@ -154,10 +154,8 @@ fn somebody_with_the_earlier_tool_follows_the_readme() {
     println!("installed in the earlier tool's place after {}", minutes(began));
     let listed = machine.must("payram-updater backup list --text");
     assert!(listed.contains(sql), "{listed}");
-    let status = machine.job();
-    assert_eq!(status["autoUpdate"]["enabled"], true, "{status:#}");
-    let (shown, exit) = machine.typed("sudo payram-updater init --no-autoupdate", "");
-    assert_eq!(exit, Some(0), "{shown}");
+    let kept = machine.must("cat /var/lib/payram-updater/updater-config.json");
+    assert!(kept.contains("\"autoUpdateIntervalHours\":6"), "{kept}");
     let (shown, exit) = machine.typed("sudo payram-updater run --to 1.9.7", "y\n");
     println!("{shown}");
     assert_eq!(exit, Some(0), "{shown}");
