@@ -438,7 +438,7 @@ struct CleanupWanted {
     what: Rubbish,
     /// So many of the newest backups stay.
     #[serde(default = "one")]
-    keep: u32,
+    keep: u64,
     /// These files alone, which a person was shown.
     #[serde(default)]
     only: Option<Vec<PathBuf>>,
@@ -446,7 +446,7 @@ struct CleanupWanted {
     dry_run: bool,
 }
 
-fn one() -> u32 {
+fn one() -> u64 {
     1
 }
 
@@ -465,7 +465,9 @@ pub(super) async fn cleanup(api: &Api, asked: &Asked) -> Result<Response, Journa
         }
     };
     let CleanupWanted { what, keep, only, dry_run } = wanted;
-    match api.driver.cleanup(what, keep as usize, only.as_deref(), dry_run).await {
+    // More than can be counted is as good as all.
+    let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+    match api.driver.cleanup(what, keep, only.as_deref(), dry_run).await {
         Ok(cleaned) => Ok(answers::json(&cleaned)),
         Err(CleanupError::Journal(error)) => Err(error),
         Err(error @ CleanupError::Active(_)) => {
