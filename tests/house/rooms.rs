@@ -89,6 +89,7 @@ fn no_room_uses_what_it_should_not_know() {
     within("sandbox", &["cli"]);
     within("inspect", &["cli", "api"]);
     within("auto_update", &["cli", "api", "inspect"]);
+    within("notify", &["cli", "inspect"]);
     within("driver", &["cli", "api", "inspect", "auto_update", "notify"]);
     for (room, stranger) in [("journal", "engine"), ("journal", "plan"), ("engine", "plan")] {
         assert!(!uses(room, stranger), "{room} uses {stranger}");
