@@ -68,6 +68,8 @@ fn settings(policy_url: &str, manifest_url: &str, directory: &Path) -> Settings 
         auto_update_window: payram_updater::config::window::Window::default(),
         notify_url: None,
         notify_secret: None,
+        rehearsal_dir: "/var/tmp".into(),
+        rehearsal_within: Duration::from_secs(1800),
         log: String::new(),
         log_format: LogFormat::Text,
     }
