@@ -328,7 +328,17 @@ pub(super) fn playbook(out: &mut dyn Write, screen: Screen, book: &Playbook) -> 
         // A command is never wrapped: it is there to be copied.
         for (line, text) in step.lines().enumerate() {
             let head = if line == 0 { numbered(index + 1, text) } else { "   ".to_owned() };
-            writeln!(out, "  {head}{}", clean(text))?;
+            let text = clean(text);
+            let is_long = head.chars().count() + text.chars().count() + 2 > screen.width;
+            match text.split_once("  # ").filter(|_| is_long) {
+                Some((command, comment)) => {
+                    writeln!(out, "  {head}{command}")?;
+                    for part in screen::wrap(comment, screen.width.saturating_sub(7)) {
+                        writeln!(out, "     # {part}")?;
+                    }
+                }
+                None => writeln!(out, "  {head}{text}")?,
+            }
         }
     }
     if let Some(path) = book.backup_path.as_deref().filter(|path| !path.is_empty()) {

@@ -76,6 +76,7 @@ pub(super) fn judge(settings: &Settings, seen: &Seen, worker: Worker<'_>) -> Rep
     judge_rest(&mut verdict, seen);
     judge_restore(&mut verdict, seen);
     judge_rows(&mut verdict, seen);
+    recommend_after_failure(&mut verdict, job);
     judge_quarantine(&mut verdict, seen);
     judge_auto_update(&mut verdict, seen);
     judge_notifications(&mut verdict, seen);
@@ -213,11 +214,6 @@ fn judge_last_job(verdict: &mut Verdict, seen: &Seen, worker: Worker<'_>) {
         (Some(code), Phase::RolledBack | Phase::Planned) => {
             // The old version was verified again, or nothing was ever touched.
             verdict.found("lastJob", Severity::Info, format!("{code}: {message}"));
-            let target = &job.body.resolved_target;
-            let how = format!(
-                "nothing has to be done for the shop: payram-updater logs says why {target} failed; once that is put right: payram-updater run --to {target}"
-            );
-            verdict.recommend(Action::Retry, how);
         }
         (Some(code), _) => {
             verdict.found("lastJob", Severity::Critical, format!("{code}: {message}"));
@@ -240,6 +236,19 @@ fn judge_last_job(verdict: &mut Verdict, seen: &Seen, worker: Worker<'_>) {
                 verdict.recommend(Action::RestoreDb, how);
             }
         }
+    }
+}
+
+/// After everything that a person has to do: the shop is as it was before the last upgrade.
+fn recommend_after_failure(verdict: &mut Verdict, job: Option<&JobRecord>) {
+    let Some(job) = job.filter(|job| !job.is_active()) else { return };
+    let has_failed = job.ending.as_ref().is_some_and(|ending| ending.failure_code.is_some());
+    if has_failed && matches!(job.phase(), Phase::RolledBack | Phase::Planned) {
+        let target = &job.body.resolved_target;
+        let how = format!(
+            "nothing has to be done for the shop: payram-updater logs says why {target} failed; once that is put right: payram-updater run --to {target}"
+        );
+        verdict.recommend(Action::Retry, how);
     }
 }
 
