@@ -11,6 +11,7 @@ mod assessed;
 pub mod facts;
 pub mod failure;
 mod outcome;
+mod phase;
 mod projection;
 mod rollback;
 mod sequences;
@@ -21,12 +22,11 @@ mod work;
 
 pub use assessed::Assessed;
 pub use outcome::{Fact, Outcome};
+pub use phase::Phase;
 pub use projection::JobState;
 pub use rollback::{Begun, Consent, NeedsOperator, RolledBack, RollingBack};
 pub use sequences::{Sequence, SequenceMove};
-pub use state::{
-    BackedUp, CutOver, Hop, Kept, Known, Phase, Planned, Pulled, State, Swapped, Verified,
-};
+pub use state::{BackedUp, CutOver, Hop, Kept, Known, Planned, Pulled, State, Swapped, Verified};
 pub use step::Step;
 pub use transition::{Event, Forbidden, Machine, Transition};
 pub use work::{Assess, AssessAgain, Restore, RestoreFiles, Work};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::state::Phase;
+use super::phase::Phase;
 use super::transition::Machine;
 
 /// The job states of contract section 1 that a job can be in.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::state::Phase;
+use super::phase::Phase;
 
 /// One row for each step: its name as the journal, the API and the statechart write it, the state
 /// in which it is done, and what takes it back.

@@ -11,8 +11,9 @@ use self::table::row;
 use super::facts::{Assessment, Export, Probation, ProbationEnd};
 use super::failure::{Failure, FailureCode};
 use super::outcome::Outcome;
+use super::phase::Phase;
 use super::rollback::{Begun, Consent, NeedsOperator, RolledBack, RollingBack};
-use super::state::{Hop, Kept, Phase, Planned, State};
+use super::state::{Hop, Kept, Planned, State};
 use super::step::Step;
 
 pub use self::table::{Event, TRANSITIONS, Transition};

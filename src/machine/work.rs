@@ -9,9 +9,10 @@ use super::facts::{
     RestorePoint, Restored, Verdict,
 };
 use super::failure::Failure;
+use super::phase::Phase;
 use super::rollback::{Begun, RollingBack};
 use super::sequences::Sequence;
-use super::state::{BackedUp, CutOver, Known, Phase, Planned, Pulled, State, Swapped, Verified};
+use super::state::{BackedUp, CutOver, Known, Planned, Pulled, State, Swapped, Verified};
 use super::step::Step;
 use super::transition::{Forbidden, Machine};
 

@@ -9,10 +9,7 @@ use crate::texts;
 /// why it is there.
 const CIRCLES: [(&str, &str); 2] = [
     ("driver::recovery::look driver::recovery::neighbours", "both read one inspection"),
-    (
-        "machine::rollback machine::state machine::step",
-        "a way back holds the state that it began in, and a step says in which phase it belongs",
-    ),
+    ("machine::rollback machine::state", "a way back holds the state that it began in"),
 ];
 
 fn name(module: &Module) -> String {

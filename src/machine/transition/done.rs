@@ -7,8 +7,9 @@
 use super::{Event, Forbidden, Machine};
 use crate::machine::facts::{Quiesced, RestorePoint};
 use crate::machine::outcome::Fact;
+use crate::machine::phase::Phase;
 use crate::machine::rollback::RollingBack;
-use crate::machine::state::{BackedUp, CutOver, Phase, Planned, Pulled, State, Swapped, Verified};
+use crate::machine::state::{BackedUp, CutOver, Planned, Pulled, State, Swapped, Verified};
 use crate::machine::step::Step;
 
 /// Where a fact leads, or the fact again where it does not fit.
