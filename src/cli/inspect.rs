@@ -61,6 +61,7 @@ async fn inspect_here(unreachable: ClientError) -> Result<Value, Problem> {
 }
 
 const OK: &str = "OK";
+const INFO: &str = "INFO";
 const BROKEN: &str = "BROKEN";
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -115,20 +116,16 @@ fn show(out: &mut dyn Write, screen: Screen, report: &Report, verbose: bool) -> 
         _ => Tone::Unsure,
     };
     writeln!(out, "PayRam on this host: {}", screen.paint(tone, &clean(&report.overall_state)))?;
-    for (index, issue) in report.issues.iter().enumerate() {
-        let tone = match issue.severity.as_str() {
-            "CRITICAL" => Tone::Bad,
-            "WARNING" => Tone::Unsure,
-            _ => Tone::Faint,
-        };
-        if index == 0 {
-            writeln!(out)?;
-        }
-        let severity = screen.paint(tone, &format!("{:<8}", clean(&issue.severity)));
-        let text = format!("{}: {}", issue.component, issue.description);
-        writeln!(out, "  {severity}  {}", screen.hang(12, &text))?;
-    }
+    // What the verdict is for comes first, and then what to do about it.
+    let (notes, causes): (Vec<&Issue>, Vec<&Issue>) =
+        report.issues.iter().partition(|issue| issue.severity == INFO);
+    let (first, later) = match causes.is_empty() {
+        true => (notes, causes),
+        false => (causes, notes),
+    };
+    issues(out, screen, &first)?;
     recommended(out, screen, report)?;
+    issues(out, screen, &later)?;
     checks(out, screen, report, verbose)?;
     let is_about_the_last = report.issues.iter().any(|issue| issue.component == "lastJob");
     if let Some(book) = report.recovery_playbook.as_ref().filter(|_| verbose || is_about_the_last) {
@@ -149,6 +146,24 @@ fn show(out: &mut dyn Write, screen: Screen, report: &Report, verbose: bool) -> 
         bad => format!("{bad} of {all} checks found something; inspect -v shows each of them."),
     };
     writeln!(out, "{}", screen.paint(Tone::Faint, &screen.hang(0, &hint)))
+}
+
+/// Findings, worst first.
+fn issues(out: &mut dyn Write, screen: Screen, issues: &[&Issue]) -> io::Result<()> {
+    for (index, issue) in issues.iter().enumerate() {
+        let tone = match issue.severity.as_str() {
+            "CRITICAL" => Tone::Bad,
+            "WARNING" => Tone::Unsure,
+            _ => Tone::Faint,
+        };
+        if index == 0 {
+            writeln!(out)?;
+        }
+        let severity = screen.paint(tone, &format!("{:<8}", clean(&issue.severity)));
+        let text = format!("{}: {}", issue.component, issue.description);
+        writeln!(out, "  {severity}  {}", screen.hang(12, &text))?;
+    }
+    Ok(())
 }
 
 /// Those that are not in order and that no issue tells already.

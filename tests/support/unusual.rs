@@ -35,6 +35,7 @@ const MEANT: &[(&str, &str)] = &[
     ("NetworkSettings.SandboxKey", "of this run"),
     ("NetworkSettings.Networks.*.EndpointID", "of this run"),
     ("NetworkSettings.Networks.payram-test-plain-*.MacAddress", "follows from the address"),
+    ("NetworkSettings.Networks.payram-test-pay-*.MacAddress", "none was asked for: made up"),
     ("NetworkSettings.Networks.payram-test-plain-*.IPAddress", "no static address was asked for"),
 ];
 
