@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::sound::{load_exported, seconds_without_the_old};
-use support::{Daemon, Fixture, World, require, wait_until};
+use support::{Daemon, Fixture, World, in_long_run, require, wait_until};
 
 /// From the start of an upgrade to its end.
 const END_LIMIT: Duration = Duration::from_secs(240);
@@ -72,14 +72,14 @@ fn a_version_whose_health_is_500_gives_way_to_the_old_one() {
 
 #[test]
 fn a_version_that_exits_at_its_start_gives_way_to_the_old_one() {
-    if require("docker") {
+    if require("docker") && in_long_run() {
         goes_back_on_its_own_database("exits-at-start", "HEALTHCHECK_FAILED");
     }
 }
 
 #[test]
 fn a_version_that_reports_another_version_gives_way_to_the_old_one() {
-    if require("docker") {
+    if require("docker") && in_long_run() {
         goes_back_on_its_own_database("wrong-version", "VERSION_MISMATCH");
     }
 }

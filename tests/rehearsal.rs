@@ -408,7 +408,7 @@ fn a_rehearsal_is_called_off_by_a_person_and_gives_way_to_an_upgrade() {
     assert_eq!(cancelled.status.code(), Some(0), "{}", said(&cancelled));
     let (exit, text) = end(child);
     assert_eq!(exit, Some(1), "{text}");
-    assert_parts(&text, &["CANCELLED", "called off by the operator", "Nothing was stopped"]);
+    assert_parts(&text, &["CANCELLED", "cancelled by the operator", "Nothing was stopped"]);
     shop.assert_untouched(&world, "called off");
 
     let child = begin(&world, "2.0.0");

@@ -82,14 +82,14 @@ fn workers_of_a_version_whose_health_is_500_keep_their_rows() {
 
 #[test]
 fn workers_of_a_version_that_hangs_keep_their_rows() {
-    if require("docker") {
+    if require("docker") && in_long_run() {
         keeps_the_rows(builder().postgres_17(), "hangs-writes");
     }
 }
 
 #[test]
 fn workers_of_a_version_that_says_it_is_another_keep_their_rows() {
-    if require("docker") {
+    if require("docker") && in_long_run() {
         keeps_the_rows(builder(), "wrong-version-writes");
     }
 }
@@ -103,7 +103,7 @@ fn workers_of_a_version_that_dies_keep_their_rows() {
 
 #[test]
 fn workers_of_a_version_that_exits_keep_their_rows() {
-    if require("docker") {
+    if require("docker") && in_long_run() {
         keeps_the_rows(builder(), "exits-at-start-writes");
     }
 }

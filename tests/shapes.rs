@@ -11,7 +11,7 @@ use std::time::Duration;
 use support::builder::WorldBuilder;
 use support::external::succeed;
 use support::operator::{check, plan, said, upgrade};
-use support::{World, require};
+use support::{World, in_long_run, require};
 
 /// Plan, upgrade, and what is there afterwards.
 fn is_upgraded(builder: WorldBuilder) -> World {
@@ -29,7 +29,7 @@ fn is_upgraded(builder: WorldBuilder) -> World {
 
 #[test]
 fn with_postgresql_17() {
-    if require("docker") {
+    if require("docker") && in_long_run() {
         is_upgraded(World::build("1.9.6").postgres_17());
     }
 }
@@ -92,7 +92,7 @@ impl Drop for Volume {
 /// name is the one that is copied, put back and watched.
 #[test]
 fn with_the_database_in_a_volume_that_binds_a_directory() {
-    if !require("docker") {
+    if !require("docker") || !in_long_run() {
         return;
     }
     let home = tempfile::tempdir().expect("a directory");

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Fixture, World, free_port, require};
+use support::{Fixture, World, free_port, in_long_run, require};
 
 /// What PostgreSQL says of whoever speaks HTTP or TLS to it.
 const DISTURBED: [&str; 3] =
@@ -204,7 +204,7 @@ fn a_container_in_no_network_is_not_touched() {
 
 #[test]
 fn a_shop_whose_every_answer_takes_two_and_a_half_seconds_is_upgraded() {
-    if !require("docker") {
+    if !require("docker") || !in_long_run() {
         return;
     }
     let world = World::build("1.9.6").rows(200).start();

@@ -4,12 +4,13 @@
 
 use std::io::Write;
 
+use reqwest::StatusCode;
 use serde_json::json;
 
 use super::answers::{self, CancelAnswer, Job, Jobs};
 use super::args::Cancel;
 use super::ask::{self, Consent};
-use super::client::Ways;
+use super::client::{ClientError, Ways};
 use super::{Context, Exit, Problem, Reading, document, follow};
 
 const NOT_CANCELLED: &str = "Not cancelled; the upgrade goes on.";
@@ -56,7 +57,11 @@ pub(super) async fn cancel(
 
 /// The rehearsal that is under way, which the status does not tell.
 async fn rehearsal(context: &Context) -> Result<Option<Job>, Problem> {
-    let raw = context.client.get("/upgrade/jobs?limit=1").await?;
+    let raw = match context.client.get("/upgrade/jobs?limit=1").await {
+        // A daemon without rehearsals.
+        Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. }) => return Ok(None),
+        answered => answered?,
+    };
     let found: Jobs = answers::read("/upgrade/jobs", &raw)?;
     Ok(found.jobs.into_iter().find(|job| job.is_rehearsal() && job.is_active()))
 }

@@ -49,7 +49,8 @@ use crate::error::Trouble;
 use crate::machine::facts::{Export, ExportedTable, Fingerprint, RefusedRows, TableCount};
 use crate::machine::failure::FailureCode;
 
-pub use self::carry::{CutOver, carry_rows, said_of_carried};
+pub use self::carry::{carry_rows, said_of_carried};
+pub use self::stretch::CutOver;
 pub use self::tally::{said_of_export, said_of_refused, said_of_table};
 
 const SHAPE: &str = include_str!("sql/shape.sql");

@@ -104,7 +104,7 @@ fn a_core_that_answers_nowhere_refuses_whoever_asks_and_names_the_settings() {
         for part in ["http://127.0.0.1:8080/: refused", "CORE_BASE_URL", "ANSWER_TIMEOUT_SECONDS"] {
             assert!(message.contains(part), "{part}: {message}");
         }
-        assert!(message.contains("an answer than 10 s"), "{message}");
+        assert!(message.contains("longer than 10 s to answer"), "{message}");
     }
     let sight = Sight { core: Err(Silent::heard("nobody")), judged: None, ..well() };
     let astray = Who { base: Some("http://127.0.0.1:1"), ..OPERATOR };

@@ -20,13 +20,12 @@ use super::file::Draft;
 use super::log::{self, Transactions};
 use super::rows::Lines;
 use super::shape::{self, Fate, Mapping};
-use super::stretch::Stretch;
+use super::stretch::{CutOver, Stretch, json, unread};
 use super::{broken, bytes, shape as read_shape, statement, unwritten};
 use crate::database::fingerprint::PINNED;
-use crate::database::runner::{READING_TIMEOUT, Runner};
-use crate::database::tool::ToolError;
+use crate::database::runner::Runner;
 use crate::error::Trouble;
-use crate::machine::facts::{Carried, CarriedTable, Cluster, RefusedTransactions};
+use crate::machine::facts::{Carried, CarriedTable, RefusedTransactions};
 use crate::machine::failure::FailureCode;
 
 const GUARDS: &str = include_str!("../sql/guards.sql");
@@ -36,19 +35,6 @@ const NUMBERS_NAMED: usize = 20;
 
 const LEDGER: &str = "wrote into a migration ledger";
 const NO_PLACE: &str = "also wrote what the old version has no place for";
-
-/// Since when, and where the log is.
-pub struct CutOver<'c> {
-    /// The server's next transaction at the cut-over, as it was noted: the old version may have
-    /// written after that.
-    pub transaction: u64,
-    /// Where its log ended then.
-    pub cluster: &'c Cluster,
-    /// The server's directory, where its container sees it.
-    pub directory: &'c Path,
-    /// Where the server's own programs are.
-    pub programs: &'c str,
-}
 
 /// Carries over what transactions of the failed version inserted that did nothing else. `path` is
 /// where a file may be written meanwhile.
@@ -332,21 +318,6 @@ impl<'c> Carrying<'c> {
     fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1))
     }
-}
-
-pub(super) async fn json<T: serde::de::DeserializeOwned>(
-    runner: &Runner<'_>,
-    question: &str,
-) -> Result<T, Trouble> {
-    let answer = runner.exact(&[&PINNED[..], &[question]].concat(), READING_TIMEOUT).await;
-    let answer = answer.map_err(unread)?;
-    serde_json::from_str(&bytes::text_of(&answer))
-        .map_err(|error| broken(format!("read what is to be carried over: {error}")))
-}
-
-fn unread(error: ToolError) -> Trouble {
-    let code = FailureCode::RuntimeInspectionFailed;
-    error.trouble("read what is to be carried over", code, code)
 }
 
 /// What would act when rows are inserted, or checks them one by one.

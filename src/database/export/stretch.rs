@@ -9,19 +9,34 @@
 //! recovery of the next server. It is read from what is kept, so that it is the same however often
 //! it is asked for.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::broken;
-use super::carry::{CutOver, json};
 use super::log::{self, Catalogs, Transactions};
 use super::rows::Lines;
-use crate::database::runner::{Run, Runner};
+use super::{broken, bytes};
+use crate::database::fingerprint::PINNED;
+use crate::database::runner::{READING_TIMEOUT, Run, Runner};
 use crate::database::tool::{Tool, ToolError};
 use crate::error::Trouble;
+use crate::machine::facts::Cluster;
 use crate::machine::failure::FailureCode;
+
+/// Since when, and where the log is.
+pub struct CutOver<'c> {
+    /// The server's next transaction at the cut-over, as it was noted: the old version may have
+    /// written after that.
+    pub transaction: u64,
+    /// Where its log ended then.
+    pub cluster: &'c Cluster,
+    /// The server's directory, where its container sees it.
+    pub directory: &'c Path,
+    /// Where the server's own programs are.
+    pub programs: &'c str,
+}
 
 /// What of the log there is to read.
 #[derive(Deserialize)]
@@ -136,4 +151,20 @@ impl Stretch {
 fn unlogged(error: ToolError) -> Trouble {
     let code = FailureCode::RuntimeInspectionFailed;
     error.trouble("read the failed version's write-ahead log", code, code)
+}
+
+/// The server's answer to one question, as JSON.
+pub(super) async fn json<T: serde::de::DeserializeOwned>(
+    runner: &Runner<'_>,
+    question: &str,
+) -> Result<T, Trouble> {
+    let answer = runner.exact(&[&PINNED[..], &[question]].concat(), READING_TIMEOUT).await;
+    let answer = answer.map_err(unread)?;
+    serde_json::from_str(&bytes::text_of(&answer))
+        .map_err(|error| broken(format!("read what is to be carried over: {error}")))
+}
+
+pub(super) fn unread(error: ToolError) -> Trouble {
+    let code = FailureCode::RuntimeInspectionFailed;
+    error.trouble("read what is to be carried over", code, code)
 }

@@ -205,7 +205,7 @@ impl Driver {
     fn called_off(&self, record: &RehearsalRecord, step: RehearsalStep) -> RehearsalOutcome {
         let message = match self.control.gives_way_for(&record.id) {
             Some(for_what) => format!("ended at {step} for {for_what}"),
-            None => format!("called off by the operator at {step}"),
+            None => format!("cancelled by the operator at {step}"),
         };
         RehearsalOutcome::CalledOff { failure: Failure::new(FailureCode::Cancelled, message) }
     }

@@ -206,7 +206,7 @@ pub(super) fn ending(body: &RehearsalBody, rehearsal: &Rehearsal) -> Ending {
         }
         None => format!(
             "the rehearsal of {version} was not finished: {}. {UNTOUCHED}",
-            broke.unwrap_or("it was called off")
+            broke.unwrap_or("it was cancelled")
         ),
     };
     let mut message = said;
