@@ -86,7 +86,7 @@ fn a_version_that_reports_another_version_gives_way_to_the_old_one() {
 
 #[test]
 fn a_version_that_hangs_gives_way_to_the_old_one() {
-    if require("docker") {
+    if in_long_run() && require("docker") {
         goes_back_on_its_own_database("hangs", "MIGRATION_TIMEOUT");
     }
 }

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use payram_updater::machine::Step;
 use support::builder::WorldBuilder;
-use support::{Daemon, Draw, Fixture, OwnImage, Point, Trap, World, is_full, named_steps, require};
+use support::{
+    Daemon, Draw, Fixture, OwnImage, Point, Trap, World, in_long_run, is_full, named_steps, require,
+};
 
 /// From the start of an upgrade, or from a restart, to the end of the job.
 const END_LIMIT: Duration = Duration::from_secs(300);
@@ -234,7 +236,7 @@ fn a_crash_while_rows_are_carried_over_carries_them_over_once_and_loses_none() {
 
 #[test]
 fn without_a_supervisor_a_crash_while_rows_are_carried_over_loses_none_either() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let kills = chosen(points_of_carrying());
@@ -276,7 +278,7 @@ fn carries_in(world: &World, tally: &mut Tally, kills: &[Kill]) {
 
 #[test]
 fn a_crash_while_a_version_is_kept_after_all_ends_verified_without_losing_a_payment() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let mut tally = Tally::of("keeping");

@@ -183,7 +183,7 @@ fn a_database_that_refuses_at_the_cut_over_is_not_what_the_old_version_is_lost_b
 
 #[test]
 fn a_failed_versions_database_that_refuses_is_asked_on_its_own() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let (world, daemon, account) = refuse_at(Step::AssessDatabase, Refusal::Stopped, "9.0.1");

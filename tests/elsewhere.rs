@@ -194,7 +194,7 @@ fn through_a_pooler_that_mixes_sessions() {
 
 #[test]
 fn through_a_pooler_to_the_applications_database_alone() {
-    if !here() || !require("pgbouncer") {
+    if !in_long_run() || !here() || !require("pgbouncer") {
         return;
     }
     let server = External::start(Tls::None);

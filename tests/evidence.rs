@@ -14,7 +14,7 @@ use serde_json::Value;
 use support::operator::{
     Running, assert_parts, assert_refused, check, identity, inspection, issues, plan, said, upgrade,
 };
-use support::{Fixture, OwnImage, World, require, wait_until};
+use support::{Fixture, OwnImage, World, in_long_run, require, wait_until};
 
 /// From something that was done to what follows from it.
 const SOON: Duration = Duration::from_secs(60);
@@ -111,7 +111,7 @@ fn a_symbolic_link_as_the_host_path_is_followed_and_upgraded() {
 
 #[test]
 fn a_volume_that_is_a_name_for_a_directory_is_followed_and_upgraded() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let elsewhere = tempfile::tempdir().expect("a directory");
@@ -362,7 +362,7 @@ fn who_could_start_by_itself_on_the_directory_is_refused_and_who_can_not_is_list
 
 #[test]
 fn sidecars_another_shop_and_the_hosts_own_database_are_no_obstacle_and_are_left_alone() {
-    if !require("docker") || !require("root") {
+    if !in_long_run() || !require("docker") || !require("root") {
         return;
     }
     let other_shop = World::build("1.9.6").rows(20).start();
@@ -492,7 +492,7 @@ fn sorted(value: &Value) -> Value {
 
 #[test]
 fn an_old_container_whose_image_was_removed_too_is_a_persons_and_the_database_stays() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let own = OwnImage::derived("1.9.6", "", true);

@@ -13,7 +13,9 @@ use payram_updater::journal::{JournalError, Reader};
 use payram_updater::machine::Step;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::{Daemon, Point, SlowRegistry, Trap, World, free_port, require, wait_until};
+use support::{
+    Daemon, Point, SlowRegistry, Trap, World, free_port, in_long_run, require, wait_until,
+};
 
 /// From the start of an upgrade to its end.
 const END_LIMIT: Duration = Duration::from_secs(240);
@@ -103,7 +105,7 @@ fn a_daemon_that_is_told_to_end_in_the_middle_of_a_pull_goes_on_at_its_next_star
 
 #[test]
 fn a_daemon_that_is_told_to_end_while_it_verifies_goes_on_at_its_next_start() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let world = World::build("1.9.6").rows(200).start();
@@ -126,7 +128,7 @@ fn ends_on_request_and_goes_on(world: &World, daemon: Daemon, job: &str, step: &
 
 #[test]
 fn an_upgrade_that_is_called_off_while_the_database_is_copied_changes_nothing() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let world = World::build("1.9.6").rows(200).start();

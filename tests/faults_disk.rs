@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use payram_updater::machine::Step;
 use serde_json::Value;
-use support::{Account, Daemon, Point, SmallDisk, Trap, World, chosen, require, wait_until};
+use support::{
+    Account, Daemon, Point, SmallDisk, Trap, World, chosen, in_long_run, require, wait_until,
+};
 
 /// From there being room to the end of the job.
 const END_LIMIT: Duration = Duration::from_secs(240);
@@ -284,7 +286,7 @@ fn a_daemon_without_room_for_its_journal_does_nothing_and_goes_on_when_there_is(
 
 #[test]
 fn a_daemon_that_is_killed_and_started_without_room_for_its_journal_waits_for_it() {
-    if !here() {
+    if !in_long_run() || !here() {
         return;
     }
     let places = chosen(

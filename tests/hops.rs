@@ -13,7 +13,7 @@ use payram_updater::machine::Step;
 use serde_json::{Value, json};
 use support::operator::said;
 use support::trap::reader;
-use support::{Account, Fixture, Point, Trap, World, chosen, require, wait_until};
+use support::{Account, Fixture, Point, Trap, World, chosen, in_long_run, require, wait_until};
 
 /// From the request, or from a restart, to the end of the job.
 const END_LIMIT: Duration = Duration::from_secs(300);
@@ -143,7 +143,7 @@ fn killed_in_the_second_hop_it_goes_on_there() {
 
 #[test]
 fn a_broken_second_hop_leaves_the_first_ones_version_serving() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     for behaviour in chosen(&["migration-schema"], &["health-500", "exits-at-start"]) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::operator::{assert_parts, inspection, issues, said};
-use support::{Daemon, Fixture, World, require};
+use support::{Daemon, Fixture, World, in_long_run, require};
 
 /// From the start of an upgrade to its end.
 const END_LIMIT: Duration = Duration::from_secs(300);
@@ -129,7 +129,7 @@ fn print(rows: &[Row]) {
 
 #[test]
 fn every_way_out_of_a_migration_with_rows_says_where_each_payment_is() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let mut case = Case::open();

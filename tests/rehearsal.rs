@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::operator::{assert_parts, identity, said};
-use support::{Daemon, Fixture, World, require, wait_until};
+use support::{Daemon, Fixture, World, in_long_run, require, wait_until};
 
 /// From the beginning of a rehearsal to its end.
 const END_LIMIT: Duration = Duration::from_secs(240);
@@ -189,7 +189,7 @@ fn versions_that_answer_and_are_not_well_are_refused() {
 
 #[test]
 fn versions_that_never_answer_are_refused() {
-    if require("docker") {
+    if in_long_run() && require("docker") {
         is_refused(&[
             ("exits-at-start", "exit code 1"),
             ("migration-schema", "payram-core"),
@@ -341,7 +341,7 @@ for name in ('shop.example', 'deb.debian.org'):
 
 #[test]
 fn a_volume_that_an_image_declares_is_made_for_the_copy_and_goes_with_it() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let tag = tag_of("volume-above");
@@ -393,7 +393,7 @@ fn what_a_killed_daemon_left_is_swept_up_at_its_next_start_and_never_taken_up_ag
 
 #[test]
 fn a_rehearsal_is_called_off_by_a_person_and_gives_way_to_an_upgrade() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let world = World::build("1.9.6").rows(50).setting("VERIFY_SECONDS", "8").start();

@@ -123,7 +123,7 @@ fn each_kind_keeps_its_rows_with_either_server() {
 
 #[test]
 fn a_person_who_always_wants_to_be_asked_is_asked() {
-    if require("docker") {
+    if in_long_run() && require("docker") {
         let builder = builder().setting("ROLLBACK_DATABASE", "manual");
         asks(builder, "health-500-writes", &["wrote rows as its workers do", "public.payments"]);
     }

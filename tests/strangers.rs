@@ -17,7 +17,7 @@ use support::operator::{
     Running, assert_parts, assert_refused, check, identity, inspection, issues, plan, said, upgrade,
 };
 use support::trap::{Point, Trap};
-use support::{Fixture, World, require, wait_until};
+use support::{Fixture, World, in_long_run, require, wait_until};
 
 /// From something that was done to what follows from it.
 const SOON: Duration = Duration::from_secs(60);
@@ -248,7 +248,7 @@ fn a_server_that_is_started_after_the_stop_stays_alone_until_somebody_ends_it() 
 
 #[test]
 fn a_restore_waits_until_who_looks_into_the_failed_database_has_ended() {
-    if !require("docker") || !require("root") {
+    if !in_long_run() || !require("docker") || !require("root") {
         return;
     }
     let world = World::build("1.9.6").rows(200).setting("HEALTH_TIMEOUT_SECONDS", "12").start();
@@ -332,7 +332,7 @@ fn nothing_runs(world: &World) {
 
 #[test]
 fn after_two_servers_on_the_way_back_a_plain_recover_starts_nothing() {
-    if !require("docker") || !require("root") {
+    if !in_long_run() || !require("docker") || !require("root") {
         return;
     }
     let world = World::build("1.9.6")

@@ -126,7 +126,7 @@ fn a_core_on_a_network_of_its_own_behind_a_proxy_is_upgraded() {
 
 #[test]
 fn a_core_in_another_containers_network_is_asked_where_that_one_is() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let port = free_port().to_string();
@@ -187,7 +187,7 @@ fn a_core_that_can_not_be_seen_is_not_touched_and_the_setting_is_named() {
 
 #[test]
 fn a_container_in_no_network_is_not_touched() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let world = World::build("1.9.6").rows(50).start();

@@ -198,7 +198,7 @@ fn a_version_that_ends_after_it_was_verified_is_told_and_the_way_back_is_kept() 
 
 #[test]
 fn a_version_that_stays_down_after_it_was_verified_is_started_by_recover_and_nothing_is_tidied() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let world = World::build("1.9.6")
@@ -360,7 +360,7 @@ fn what_somebody_does_to_a_good_version_once_is_not_held_against_it() {
 
 #[test]
 fn a_version_that_the_kernel_kills_has_ended_by_itself() {
-    if !require("docker") || !require("root") {
+    if !in_long_run() || !require("docker") || !require("root") {
         return;
     }
     let world = World::build("1.9.6").rows(100).setting("VERIFY_SECONDS", "8").start();
@@ -445,7 +445,7 @@ const CONNECTS_EACH_TIME: &str = r"RUN sed -i 's/^            work(connection)$/
 
 #[test]
 fn one_session_of_a_bystander_does_not_stand_for_the_application() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let store = Fixture::get().tag_of("second-store");
@@ -459,7 +459,7 @@ fn one_session_of_a_bystander_does_not_stand_for_the_application() {
 
 #[test]
 fn an_application_that_connects_each_time_is_watched_by_the_databases_counters() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let good = OwnImage::derived("1.9.7", CONNECTS_EACH_TIME, false);
@@ -477,7 +477,7 @@ fn an_application_that_connects_each_time_is_watched_by_the_databases_counters()
 
 #[test]
 fn a_signal_for_the_logs_does_not_make_a_death_somebody_elses() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let world = World::build("1.9.6").rows(100).setting("VERIFY_SECONDS", "8").start();

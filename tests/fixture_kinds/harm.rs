@@ -5,11 +5,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use crate::look::{SOON, cluster, columns, quiet_world, replace, rows, wait_for_500, wait_for_log};
-use crate::support::{Fixture, World, require, wait_until};
+use crate::support::{Fixture, World, in_long_run, require, wait_until};
 
 #[test]
 fn a_data_only_migration_changes_every_amount_or_secret_and_no_schema() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let world = quiet_world();
@@ -64,7 +64,7 @@ fn a_healthy_version_on_another_cluster_than_the_shops_loses_what_was_paid() {
 
 #[test]
 fn what_lies_beside_the_database_changes_its_owner_or_its_format() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let world = quiet_world();
@@ -95,7 +95,7 @@ fn what_lies_beside_the_database_changes_its_owner_or_its_format() {
 
 #[test]
 fn a_server_is_left_that_crashed_or_that_the_old_version_cant_use() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let world = quiet_world();

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::look::{SOON, cluster, program, replace, wait_for_500, wait_for_log};
-use crate::support::{World, require, wait_until};
+use crate::support::{World, in_long_run, require, wait_until};
 
 /// The process ids of all in the container whose command line begins like this.
 fn pids(world: &World, command: &str) -> Vec<String> {
@@ -39,7 +39,7 @@ fn a_volume_of_the_image_hides_the_database_where_it_lies_below_the_mount() {
 
 #[test]
 fn postgresql_17_without_a_locale_on_nested_mounts_is_a_shop_as_any_other() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let world = World::build("1.9.6")
@@ -108,7 +108,7 @@ fn programs_come_back_by_design_are_fatal_for_ever_or_die_again_and_again() {
 
 #[test]
 fn without_a_supervisor_a_core_is_started_again_and_postgresql_stops_last() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let world = World::build("1.9.6")

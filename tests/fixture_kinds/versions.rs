@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::look::{
     SOON, columns, program, quiet_world, replace, wait_for_500, wait_for_log, wait_for_rows,
 };
-use crate::support::{World, require, wait_until};
+use crate::support::{World, in_long_run, require, wait_until};
 
 #[test]
 fn workers_insert_update_delete_draw_and_move_a_balance_in_one_transaction() {
@@ -113,7 +113,7 @@ fn a_version_that_is_500_after_a_migration_takes_payments_in_the_old_or_in_a_new
 
 #[test]
 fn a_version_answers_slowly_or_is_good_for_a_while_only() {
-    if !require("docker") {
+    if !in_long_run() || !require("docker") {
         return;
     }
     let world = World::start("1.9.6");
