@@ -320,8 +320,8 @@ async fn found_after(world: &World, what: impl FnOnce(&World)) -> Assessment {
         table.name == "public.payments" && table.rows == Some(500) && table.changes == 500
     }));
     what(world);
-    let after = fingerprint(&runner, BUDGET).await.expect("a fingerprint");
-    database::assess(&before, &after)
+    let after = database::fingerprint_since(&runner, BUDGET, &before).await;
+    database::assess(&before, &after.expect("a fingerprint"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -385,6 +385,18 @@ async fn what_is_changed_beside_the_tables_is_seen() {
     });
     let Assessment::WorkersWrote { tables } = found.await else { panic!("rows in another") };
     assert!(tables.iter().any(|line| line.starts_with("database orders: ")), "{tables:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_notes_in_a_database_without_tables_is_nobodys_row() {
+    let Some(world) = World::new() else { return };
+    let found = found_after(&world, |world| drop(world.server.sql("postgres", "analyze"))).await;
+    assert_eq!(found, Assessment::Unchanged);
+    let found = found_after(&world, |world| {
+        world.server.sql("postgres", "create table orders as select 1; drop table orders");
+    });
+    let Assessment::WorkersWrote { tables } = found.await else { panic!("something was removed") };
+    assert!(tables.iter().any(|line| line.starts_with("database postgres: ")), "{tables:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,7 +89,31 @@ pub async fn fingerprint_since(
     budget: Duration,
     before: &Fingerprint,
 ) -> Result<Fingerprint, Trouble> {
-    read(runner, budget, before.next_transaction).await
+    let mut now = read(runner, budget, before.next_transaction).await?;
+    for other in &mut now.databases {
+        let then = before.databases.iter().find(|then| then.id == other.id);
+        if let Some(then) = then.filter(|then| then.kinds != other.kinds)
+            && never_held_a_row(runner, &other.name).await
+        {
+            other.kinds = then.kinds;
+        }
+    }
+    Ok(now)
+}
+
+/// Whether another database has nothing that could hold a row, and nothing was ever removed from
+/// it, as far as its server counts: what was written there are notes of the server's own, as those
+/// of its autovacuum. Not where it can't be asked.
+async fn never_held_a_row(runner: &Runner<'_>, database: &str) -> bool {
+    let ask = "select not exists (select from pg_largeobject_metadata) \
+        and coalesce((select n_tup_del from pg_stat_all_tables \
+          where relid = 'pg_catalog.pg_class'::regclass), 0) = 0 \
+        and not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+          where c.relkind in ('r', 'm', 'S') \
+            and n.nspname not in ('pg_catalog', 'information_schema') \
+            and n.nspname !~ '^pg_(toast|temp)')";
+    let answer = runner.psql(Some(database), &[ask], READING_TIMEOUT).await;
+    answer.is_ok_and(|answer| answer.trim() == "t")
 }
 
 async fn read(

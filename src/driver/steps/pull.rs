@@ -51,14 +51,26 @@ pub(in crate::driver) async fn act(cx: &StepContext<'_>) -> Result<Fact, Trouble
         return fail(FailureCode::DockerPullFailed, format!("{reference} has no image id"));
     };
     must_run_here(cx, &reference, &image).await?;
-    let digest = image["RepoDigests"]
+    let digests: Vec<&str> = image["RepoDigests"]
         .as_array()
         .into_iter()
         .flatten()
         .filter_map(Value::as_str)
         .filter_map(|digest| digest.split_once('@'))
-        .find(|(repo, _)| *repo == target.repo)
-        .map(|(_, digest)| digest.to_owned());
+        .filter(|(repo, _)| *repo == target.repo)
+        .map(|(_, digest)| digest)
+        .collect();
+    let digest = match digests.as_slice() {
+        [] => None,
+        [one] => Some((*one).to_owned()),
+        // One image under several manifests: by the digest of the one that the tag names it is
+        // known again.
+        [first, ..] => {
+            let named = cx.engine.registry_digest(&target.repo, &target.tag).await.ok();
+            let named = named.filter(|named| digests.contains(&named.as_str()));
+            Some(named.unwrap_or_else(|| (*first).to_owned()))
+        }
+    };
     Ok(Fact::Image(PulledImage { id: id.to_owned(), digest }))
 }
 
