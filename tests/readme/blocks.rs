@@ -106,8 +106,11 @@ pub fn without_what_varies(text: &str) -> String {
 }
 
 /// Each run of letters, digits and the signs inside of numbers, with `#` where it holds a digit and
-/// is not a version.
+/// is not a version. Of a job's id the parts may be letters alone.
 fn word(word: &str) -> String {
+    if word.starts_with("job-") {
+        return "job-#".to_owned();
+    }
     let is_inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '_');
     let mut all = String::new();
     let mut rest = word;
