@@ -10,6 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::builder::WorldBuilder;
 use support::operator::{assert_parts, identity, said};
 use support::{Daemon, Fixture, World, in_long_run, require, wait_until};
 
@@ -19,7 +20,11 @@ const END_LIMIT: Duration = Duration::from_secs(240);
 const LABEL: &str = "io.payram.updater.rehearsal";
 
 fn world() -> World {
-    World::build("1.9.6")
+    shop(World::build("1.9.6"))
+}
+
+fn shop(builder: WorldBuilder) -> World {
+    builder
         .rows(200)
         .setting("HEALTH_TIMEOUT_SECONDS", "8")
         // Long: one of them makes a cluster of its own first.
@@ -153,6 +158,41 @@ fn a_good_version_passes_with_what_it_migrates_and_the_shop_takes_payments_meanw
     );
     shop.assert_untouched(&world, "1.9.8 passed");
     assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+/// A good version passes and one whose workers write while it is unhealthy is refused, wherever the
+/// shop has its database and however it is run.
+fn is_told_apart(world: &World) {
+    let daemon = world.daemon();
+    let shop = Shop::of(world);
+    for (tag, exit, verdict) in
+        [("2.0.0", 0, "passed"), (&tag_of("health-500-writes"), 1, "refused")]
+    {
+        let (ended, document) = rehearse(world, tag);
+        println!("{tag}: exit {ended:?}: {}", document["job"]["message"]);
+        assert_eq!(ended, Some(exit), "{tag}: {document:#}\n{}", daemon.log());
+        assert_eq!(report(&document)["verdict"], verdict, "{tag}: {document:#}");
+        shop.assert_untouched(world, tag);
+    }
+    assert_eq!(world.two_at_once(), Vec::<String>::new());
+}
+
+#[test]
+fn on_payrams_own_mounts_with_postgresql_17_without_encoding_and_supervisor() {
+    if in_long_run() && require("docker") {
+        let builder = World::build("1.9.6").postgres_17().nested_mounts();
+        let builder = builder.env("PAYRAM_ENCODING", "SQL_ASCII");
+        is_told_apart(&shop(builder.env("PAYRAM_SUPERVISOR", "off")));
+    }
+}
+
+#[test]
+fn with_the_hosts_own_process_numbers_and_labels_that_a_proxy_acts_on() {
+    if in_long_run() && require("docker") {
+        let arguments =
+            ["--pid", "host", "--label", "traefik.enable=true", "--cap-add", "NET_ADMIN"];
+        is_told_apart(&shop(World::build("1.9.6").run_args(arguments)));
+    }
 }
 
 /// Refused, with a word of why, in a world that is as it was.
