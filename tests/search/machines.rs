@@ -313,7 +313,11 @@ impl Machines {
 }
 
 impl View {
+    /// # Panics
+    /// Where a machine that can be met lacks what its own next step needs.
     fn of(machine: &Machine) -> Self {
+        let work = machine.work().unwrap_or_else(|lacks| panic!("{lacks}"));
+        assert_eq!(work.map(|work| work.step()), machine.step(), "work of another step");
         let state = machine.state();
         let known = state.known();
         let failed_with = |code| known.failure.is_some_and(|failure| failure.code == code);
