@@ -11,8 +11,8 @@ use super::answers::{self, Job};
 use super::args::{Backup, Restore};
 use super::ask::{self, Consent};
 use super::client::ClientError;
-use super::follow::{self, Observer, Until, Watched};
-use super::progress::{Display, Lines, farewell, notice_beside};
+use super::follow::{Until, Watched};
+use super::progress::{Display, farewell, notice_beside, shown};
 use super::screen::{self, Screen, Tone, clean, date_time};
 use super::{Context, Exit, Problem, Reading, document, render};
 use crate::config::Settings;
@@ -333,16 +333,7 @@ async fn watch(
     out: &mut dyn Write,
 ) -> Result<Exit, Problem> {
     let until = Until::Ended(job.to_owned());
-    let watched = {
-        let mut nothing = io::sink();
-        let mut observer: Box<dyn Observer + '_> = match context.reading {
-            Reading::Person => Box::new(Display::new(context.screen)),
-            Reading::Text => Box::new(Lines { out }),
-            Reading::Json => Box::new(Lines { out: &mut nothing }),
-        };
-        follow::follow(&context.client, until, observer.as_mut()).await?
-    };
-    let ended = match watched {
+    let ended = match shown(context, until, out).await? {
         Watched::Ended(ended) => ended,
         Watched::Interrupted => {
             notice_beside(&farewell(Exit::Interrupted, job));

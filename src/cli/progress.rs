@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::answers::{Job, LogLine};
-use super::follow::{Observer, Snapshot};
+use super::follow::{self, Observer, Snapshot, Until, Watched};
 use super::screen::{Screen, Tone, clean, time_of_day};
-use super::{Exit, object_line};
+use super::{Context, Exit, Problem, Reading, object_line};
 use crate::machine::Phase;
 
 /// Between two turns of the spinner.
@@ -237,6 +237,22 @@ pub(super) fn farewell(exit: Exit, job: &str) -> String {
     format!(
         "{why}; the upgrade goes on as {job}. Watch it: payram-updater watch. Cancel it: payram-updater cancel"
     )
+}
+
+/// Shows a job until it ends: a display for a person, lines of text, and for a program nothing until
+/// then.
+pub(super) async fn shown(
+    context: &Context,
+    until: Until,
+    out: &mut dyn Write,
+) -> Result<Watched, Problem> {
+    let mut nothing = io::sink();
+    let mut observer: Box<dyn Observer + '_> = match context.reading {
+        Reading::Person => Box::new(Display::new(context.screen)),
+        Reading::Text => Box::new(Lines { out }),
+        Reading::Json => Box::new(Lines { out: &mut nothing }),
+    };
+    follow::follow(&context.client, until, observer.as_mut()).await
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::answers::{self, Job, RunAnswer};
 use super::args::Rehearse;
 use super::client::{ClientError, Ways};
-use super::follow::{self, Observer, Until, Watched};
-use super::progress::{Display, Lines, notice_beside};
+use super::follow::{Until, Watched};
+use super::progress::{notice_beside, shown};
 use super::report::{Changes, Copied, Tried};
 use super::screen::{self, Screen, Tone, clean};
 use super::{Context, Exit, Problem, Reading, document};
@@ -74,16 +74,7 @@ async fn watch(
     out: &mut dyn Write,
 ) -> Result<Exit, Problem> {
     let until = Until::EndedApart(job.to_owned());
-    let watched = {
-        let mut nothing = io::sink();
-        let mut observer: Box<dyn Observer + '_> = match context.reading {
-            Reading::Person => Box::new(Display::new(context.screen)),
-            Reading::Text => Box::new(Lines { out }),
-            Reading::Json => Box::new(Lines { out: &mut nothing }),
-        };
-        follow::follow(&context.client, until, observer.as_mut()).await?
-    };
-    let ended = match watched {
+    let ended = match shown(context, until, out).await? {
         Watched::Ended(ended) => ended,
         Watched::Interrupted => {
             notice_beside(&format!(

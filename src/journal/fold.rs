@@ -203,12 +203,5 @@ impl HopRecord {
 }
 
 fn parse<T: DeserializeOwned>(row: &Row, path: &Path) -> Result<T, JournalError> {
-    serde_json::from_str(&row.body).map_err(|error| JournalError::Row {
-        path: path.to_owned(),
-        seq: row.seq,
-        reason: format!(
-            "the body of a row of kind {} is not understood: {error}",
-            row.kind.as_str()
-        ),
-    })
+    row.read().map_err(|reason| JournalError::Row { path: path.to_owned(), seq: row.seq, reason })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
@@ -291,6 +292,16 @@ impl Row {
     /// When it was written.
     pub fn timestamp(&self) -> Timestamp {
         Timestamp::from_millis(self.at_ms)
+    }
+
+    /// What its body says.
+    ///
+    /// # Errors
+    /// A sentence where it is not understood.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
+        serde_json::from_str(&self.body).map_err(|error| {
+            format!("the body of a row of kind {} is not understood: {error}", self.kind.as_str())
+        })
     }
 }
 

@@ -5,7 +5,6 @@
 //! job* never means one of these: status, last and inspect regard what was done to the shop.
 
 use rusqlite::{OptionalExtension, params};
-use serde::de::DeserializeOwned;
 
 use super::JournalError;
 use super::query::{Reader, rows_of_job};
@@ -160,7 +159,7 @@ impl Reader {
         };
         let mut record = RehearsalRecord {
             id,
-            body: parse(first).map_err(|reason| bad(first.seq, reason))?,
+            body: first.read().map_err(|reason| bad(first.seq, reason))?,
             created: first.timestamp(),
             updated: first.timestamp(),
             rehearsal: Rehearsal::new(),
@@ -185,23 +184,17 @@ fn take(record: &mut RehearsalRecord, row: &Row) -> Result<(), String> {
             }
             record.is_pending = row.kind == RowKind::Intent;
             if row.kind == RowKind::Outcome {
-                let outcome = parse(row)?;
+                let outcome = row.read()?;
                 let rehearsal = record.rehearsal.clone();
                 record.rehearsal = rehearsal.apply(outcome).map_err(|error| error.to_string())?;
             }
         }
-        RowKind::End => record.ending = Some(parse(row)?),
+        RowKind::End => record.ending = Some(row.read()?),
         RowKind::Job | RowKind::Hop | RowKind::Transition | RowKind::Log | RowKind::Event => {
             return Err(format!("a rehearsal has no row {:?} there", row.kind));
         }
     }
     Ok(())
-}
-
-fn parse<T: DeserializeOwned>(row: &Row) -> Result<T, String> {
-    serde_json::from_str(&row.body).map_err(|error| {
-        format!("the body of a row of kind {} is not understood: {error}", row.kind.as_str())
-    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! Called by the driver for writing, and by everything that shows a job.
 
 use rusqlite::{OptionalExtension, params};
-use serde::de::DeserializeOwned;
 
 use super::JournalError;
 use super::fold::{self, JobRecord};
@@ -204,7 +203,7 @@ impl Reader {
         };
         let mut record = RestoreRecord {
             id,
-            body: parse(first).map_err(|reason| bad(first.seq, reason))?,
+            body: first.read().map_err(|reason| bad(first.seq, reason))?,
             created: first.timestamp(),
             updated: first.timestamp(),
             restore: Restore::new(),
@@ -229,23 +228,17 @@ fn take(record: &mut RestoreRecord, row: &Row) -> Result<(), String> {
             }
             record.is_pending = row.kind == RowKind::Intent;
             if row.kind == RowKind::Outcome {
-                let outcome = parse(row)?;
+                let outcome = row.read()?;
                 let restore = record.restore.clone();
                 record.restore = restore.apply(outcome).map_err(|error| error.to_string())?;
             }
         }
-        RowKind::End => record.ending = Some(parse(row)?),
+        RowKind::End => record.ending = Some(row.read()?),
         RowKind::Job | RowKind::Hop | RowKind::Transition | RowKind::Log | RowKind::Event => {
             return Err(format!("a restore has no row {:?} there", row.kind));
         }
     }
     Ok(())
-}
-
-fn parse<T: DeserializeOwned>(row: &Row) -> Result<T, String> {
-    serde_json::from_str(&row.body).map_err(|error| {
-        format!("the body of a row of kind {} is not understood: {error}", row.kind.as_str())
-    })
 }
 
 #[cfg(test)]
